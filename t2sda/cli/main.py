@@ -1,0 +1,46 @@
+"""`t2sda VERB …`: every command of the project."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Sequence
+
+import t2sda
+from t2sda.cli.common import USER_ERROR, run_command
+from t2sda.registry import nearest_first
+
+COMMANDS = {
+    "train": ("t2sda.cli.train", "train, resume or score a network"),
+    "show-config": ("t2sda.cli.show_config", "print a configuration, resolved and checked"),
+    "env": ("t2sda.cli.env", "print what works on this machine"),
+}
+"""Verb: module with `command(argv) -> int`, imported when it is asked for; one line of help."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the verb that the command line names; returns the exit code."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(_usage())
+        return 0 if arguments else USER_ERROR
+    if arguments[0] == "--version":
+        print(f"t2sda {t2sda.__version__}")
+        return 0
+    verb = arguments[0]
+    if verb not in COMMANDS:
+        nearest = ", ".join(nearest_first(verb, list(COMMANDS)))
+        print(f"error: no command '{verb}'; known, nearest first: {nearest}", file=sys.stderr)
+        return USER_ERROR
+    return run_verb(verb, arguments[1:])
+
+
+def run_verb(verb: str, argv: Sequence[str] | None = None) -> int:
+    """Run one command; what `tools/*.py` call, with the process's arguments by default."""
+    module = importlib.import_module(COMMANDS[verb][0])
+    return run_command(module.command, sys.argv[1:] if argv is None else argv)
+
+
+def _usage() -> str:
+    verbs = "\n".join(f"  {verb:<14}{help_}" for verb, (_, help_) in COMMANDS.items())
+    return f"usage: t2sda VERB [options]   (t2sda VERB --help)\n\n{verbs}\n  --version"

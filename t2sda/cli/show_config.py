@@ -1,0 +1,27 @@
+"""`t2sda show-config`: what a configuration resolves to."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+
+from t2sda.cli.common import add_config_arguments, load_components
+from t2sda.config import dump_config, load_config, reference_markdown
+
+
+def command(argv: Sequence[str]) -> int:
+    """Print the resolved configuration, or the reference of all settings."""
+    parser = argparse.ArgumentParser(
+        prog="t2sda show-config", description="Print a configuration, resolved and checked."
+    )
+    add_config_arguments(parser, required=False)
+    parser.add_argument(
+        "--reference", action="store_true", help="print the reference of all settings instead"
+    )
+    args = parser.parse_intermixed_args(argv)
+    load_components(args.plugin)
+    if args.reference:
+        print(reference_markdown(), end="")
+    else:
+        print(dump_config(load_config(args.config_file, args.overrides)), end="")
+    return 0

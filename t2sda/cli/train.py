@@ -1,0 +1,59 @@
+"""`t2sda train`: train, resume or score a network."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+
+from t2sda.cli.common import add_config_arguments, load_components
+from t2sda.cli.training import TrainingRun, score
+from t2sda.config import load_config
+from t2sda.distributed import process_group
+from t2sda.engine.device import choose_device
+
+
+def command(argv: Sequence[str]) -> int:
+    """Train by a configuration.
+
+    Returns:
+        0; 128 + the signal's number after SIGTERM or Ctrl-C, which leave a checkpoint behind.
+    """
+    args = _parser().parse_intermixed_args(argv)
+    load_components(args.plugin)
+    overrides = list(args.overrides)
+    if args.output_dir is not None:
+        overrides += ["OUTPUT_DIR", args.output_dir]
+    cfg = load_config(args.config_file, overrides)
+
+    device = choose_device(cfg.DEVICE)
+    with process_group(device):
+        if args.eval_only:
+            score(cfg, device, args.weights)
+            return 0
+        return TrainingRun(cfg, device, resume=args.resume, weights=args.weights).run()
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="t2sda train",
+        description="Train by a configuration. One process; for several GPUs start it with "
+        "torchrun. Killed at any moment, it goes on with --resume as if nothing had happened.",
+    )
+    add_config_arguments(parser, required=True)
+    parser.add_argument(
+        "--resume",
+        action="store_true",
+        help="continue from the newest checkpoint of the output folder, if it holds one",
+    )
+    parser.add_argument(
+        "--eval-only",
+        action="store_true",
+        help="score --weights, or the newest checkpoint of the output folder; train nothing",
+    )
+    parser.add_argument(
+        "--weights",
+        metavar="PATH",
+        help="checkpoint or run folder whose student to start from (or to score)",
+    )
+    parser.add_argument("--output-dir", metavar="DIR", help="the same as OUTPUT_DIR DIR")
+    return parser

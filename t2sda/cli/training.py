@@ -1,0 +1,315 @@
+"""Composition of a training run: the only place that knows all of its parts."""
+
+from __future__ import annotations
+
+import json
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+
+import torch
+from fvcore.common.config import CfgNode
+from rich.console import Console
+from rich.table import Table
+
+from t2sda.config import changed_keys, dump_config
+from t2sda.data.catalog import open_dataset
+from t2sda.data.domains import DomainPairs
+from t2sda.data.loader import DomainLoader
+from t2sda.data.samplers import MicroBatchPositions
+from t2sda.data.taxonomies import Taxonomy
+from t2sda.data.transforms import Resize
+from t2sda.distributed import barrier, broadcast_from_main_, is_main, rank, world_size
+from t2sda.engine.checkpoint import (
+    Checkpoint,
+    CheckpointWriter,
+    checkpoints_in,
+    load_checkpoint,
+    load_weights_,
+    resolve_checkpoint,
+)
+from t2sda.engine.device import lay_out_, use_deterministic_algorithms
+from t2sda.engine.evaluation_hook import EvaluationHook
+from t2sda.engine.hooks import Hook, RunObjects, build_hooks
+from t2sda.engine.metrics import (
+    JsonLinesWriter,
+    MetricsHook,
+    MetricWriter,
+    ProgressHook,
+    TensorBoardWriter,
+    standard_console,
+)
+from t2sda.engine.optim import LrSchedule, build_optimizer
+from t2sda.engine.precision import Precision
+from t2sda.engine.trainer import Trainer, TrainerSettings
+from t2sda.errors import UserError
+from t2sda.evaluation.evaluator import Scores, evaluate
+from t2sda.inference.predictor import Predictor
+from t2sda.meta_arch.base import build_meta_arch
+from t2sda.modeling.normalization import share_statistics
+from t2sda.modeling.segmentor import SegmentationModel, build_segmentation_model
+
+HARMLESS_CHANGES = ("OUTPUT_DIR", "DATA.NUM_WORKERS", "LOGGING.", "CHECKPOINT.", "EVALUATION.")
+"""Settings that a resumed run may change without changing its numbers."""
+
+
+class TrainingRun:
+    """One run in one output folder.
+
+    Args:
+        cfg: resolved and frozen.
+        device: of this rank.
+        resume: go on from the folder's newest checkpoint, if there is one.
+        weights: checkpoint or run folder whose student to start from.
+    Raises:
+        UserError: if the folder holds a run already and `resume` is not set.
+    """
+
+    def __init__(
+        self, cfg: CfgNode, device: torch.device, *, resume: bool, weights: str | None
+    ) -> None:
+        self.cfg = cfg
+        self.device = device
+        self.console = standard_console() if is_main() else Console(quiet=True)
+        self.output_dir = Path(cfg.OUTPUT_DIR)
+        self.first_iteration = 0
+        self.last_scores: list[Scores] = []
+        checkpoint = self._checkpoint_to_resume(resume)
+        if cfg.SOLVER.DETERMINISTIC:
+            use_deterministic_algorithms()
+        torch.manual_seed(cfg.SEED)
+        self.pairs = DomainPairs.from_config(cfg)
+        self.taxonomy = self.pairs.source.taxonomy
+        self.meta_arch = build_meta_arch(cfg, self.taxonomy.num_classes).to(device)
+        if world_size() > 1:
+            share_statistics(self.meta_arch)
+        lay_out_(self.meta_arch.student, cfg)
+        self.optimizer = build_optimizer(cfg, self.meta_arch.student)
+        self.precision = Precision(cfg.SOLVER.PRECISION, device)
+        if checkpoint is not None:
+            self._restore(checkpoint)
+        elif weights is not None:
+            load_student_(self.meta_arch.student.model, weights)
+        broadcast_from_main_(self.meta_arch)
+
+    def run(self) -> int:
+        """Train to the end or to a signal; returns the exit code."""
+        make_output_dir(self.output_dir)
+        if is_main():
+            (self.output_dir / "config.yaml").write_text(dump_config(self.cfg), encoding="utf-8")
+        trainer = Trainer(
+            self.meta_arch,
+            self.optimizer,
+            LrSchedule.from_config(self.cfg),
+            self.precision,
+            self._hooks(),
+            TrainerSettings.from_config(self.cfg),
+            self.device,
+        )
+        self._describe()
+        with stop_on_signals(trainer, self.console) as received:
+            next_iteration = trainer.run(self._batches(), self.first_iteration)
+        barrier()
+        if next_iteration < self.cfg.SOLVER.MAX_ITER:
+            self.console.print(f"stopped after iteration {next_iteration}; go on with --resume")
+            return 128 + (received[0] if received else signal.SIGTERM)
+        show_scores(self.console, self.last_scores)
+        self.console.print(f"finished; the run is in {self.output_dir}", soft_wrap=True)
+        return 0
+
+    def _checkpoint_to_resume(self, resume: bool) -> Checkpoint | None:
+        found = checkpoints_in(self.output_dir)
+        if found and not resume:
+            raise UserError(
+                f"{self.output_dir} holds a run already ({found[-1].name}); continue it with "
+                f"--resume, or choose another folder with --output-dir"
+            )
+        return load_checkpoint(found[-1]) if found else None
+
+    def _restore(self, checkpoint: Checkpoint) -> None:
+        load_weights_(self.meta_arch, checkpoint.meta_arch, checkpoint.path)
+        self.optimizer.load_state_dict(checkpoint.optimizer)
+        self.precision.scaler.load_state_dict(checkpoint.scaler)
+        self.first_iteration = checkpoint.iteration
+        for key, old, new in changed_keys(checkpoint.cfg, self.cfg):
+            if not key.startswith(HARMLESS_CHANGES):
+                self.console.print(
+                    f"note: {key} was {old}, is {new}: the resumed run will differ from an "
+                    f"uninterrupted one",
+                    soft_wrap=True,
+                )
+
+    def _hooks(self) -> list[Hook]:
+        solver, period = self.cfg.SOLVER, self.cfg.LOGGING.PERIOD
+        hooks = build_hooks(self.cfg, RunObjects(self.meta_arch, self.output_dir))
+        metrics = MetricsHook(self._writers(), period, solver.MAX_ITER)
+        hooks += [metrics, self._evaluation_hook(metrics)]
+        if is_main():
+            hooks.append(ProgressHook(period, solver.MAX_ITER, self.console))
+            hooks.append(self._checkpoint_writer())
+        return hooks
+
+    def _writers(self) -> list[MetricWriter]:
+        if not is_main():
+            return []
+        writers: list[MetricWriter] = [JsonLinesWriter(self.output_dir / "metrics.jsonl")]
+        if self.cfg.LOGGING.TENSORBOARD:
+            writers.append(TensorBoardWriter(self.output_dir / "tensorboard"))
+        return writers
+
+    def _checkpoint_writer(self) -> CheckpointWriter:
+        return CheckpointWriter(
+            self.output_dir,
+            {
+                "meta_arch": self.meta_arch,
+                "optimizer": self.optimizer,
+                "scaler": self.precision.scaler,
+            },
+            self.cfg,
+            self.taxonomy,
+            period=self.cfg.CHECKPOINT.PERIOD,
+            keep=self.cfg.CHECKPOINT.KEEP,
+            max_iter=self.cfg.SOLVER.MAX_ITER,
+        )
+
+    def _evaluation_hook(self, metrics: MetricsHook) -> EvaluationHook:
+        def report(iteration: int, scores: list[Scores]) -> None:
+            self.last_scores = scores
+            for item in scores:
+                metrics.write(iteration, item.as_metrics())
+                self.console.print(
+                    f"iteration {iteration}: {item.dataset} mIoU {100 * item.mean_iou:.1f}",
+                    highlight=False,
+                )
+
+        return EvaluationHook(
+            lambda: evaluate_all(
+                self.cfg, self.meta_arch.student.model, self.taxonomy, self.device
+            ),
+            report,
+            period=self.cfg.EVALUATION.PERIOD if self.cfg.EVALUATION.DATASETS else 0,
+            max_iter=self.cfg.SOLVER.MAX_ITER,
+        )
+
+    def _batches(self) -> DomainLoader:
+        positions = MicroBatchPositions(
+            batch_size=self.cfg.SOLVER.BATCH_SIZE,
+            accumulation=self.cfg.SOLVER.ACCUMULATION,
+            world_size=world_size(),
+            rank=rank(),
+            first_iteration=self.first_iteration,
+            max_iter=self.cfg.SOLVER.MAX_ITER,
+        )
+        pin = self.device.type == "cuda"
+        return DomainLoader(self.pairs, positions, self.cfg.DATA.NUM_WORKERS, pin)
+
+    def _describe(self) -> None:
+        parameters = sum(p.numel() for p in self.meta_arch.student.parameters())
+        target = self.pairs.target
+        domains = f"source {self.pairs.source.name} ({len(self.pairs.source)} images)"
+        if target is not None:
+            domains += f", target {target.name} ({len(target)} images)"
+        self.console.print(
+            f"{self.cfg.META_ARCH.NAME}: passes {', '.join(self.meta_arch.pass_names)}; "
+            f"{parameters / 1e6:.1f} M student parameters; {domains}; {self.cfg.SOLVER.PRECISION} "
+            f"on {self.device}, {world_size()} process(es); "
+            f"iterations {self.first_iteration} to {self.cfg.SOLVER.MAX_ITER}",
+            highlight=False,
+            soft_wrap=True,
+        )
+
+
+def score(cfg: CfgNode, device: torch.device, weights: str | None) -> list[Scores]:
+    """Score a checkpoint's student on EVALUATION.DATASETS; prints and writes evaluation.json."""
+    if not cfg.EVALUATION.DATASETS:
+        raise UserError("EVALUATION.DATASETS: empty, so there is nothing to score on; name some")
+    console = standard_console() if is_main() else Console(quiet=True)
+    taxonomy = open_dataset(cfg.DATASETS.SOURCE).taxonomy
+    model = build_segmentation_model(cfg, taxonomy.num_classes).to(device)
+    load_student_(model, weights or cfg.OUTPUT_DIR)
+    scores = evaluate_all(cfg, model, taxonomy, device)
+    show_scores(console, scores)
+    if is_main():
+        make_output_dir(Path(cfg.OUTPUT_DIR))
+        report = {key: value for item in scores for key, value in item.as_metrics().items()}
+        path = Path(cfg.OUTPUT_DIR) / "evaluation.json"
+        path.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+        console.print(f"written to {path}", soft_wrap=True)
+    return scores
+
+
+def load_student_(model: SegmentationModel, weights: str) -> None:
+    """Load the student of a checkpoint or run folder, strictly."""
+    checkpoint = load_checkpoint(resolve_checkpoint(Path(weights)))
+    prefix = "student.model."
+    state = {
+        name.removeprefix(prefix): tensor
+        for name, tensor in checkpoint.meta_arch.items()
+        if name.startswith(prefix)
+    }
+    load_weights_(model, state, checkpoint.path)
+
+
+def evaluate_all(
+    cfg: CfgNode, model: SegmentationModel, taxonomy: Taxonomy, device: torch.device
+) -> list[Scores]:
+    """Score a model on every dataset of EVALUATION.DATASETS."""
+    predictor = Predictor(model, Resize(cfg.EVALUATION.IMAGE_SIZE or None), device)
+    return [evaluate(predictor, open_dataset(name), taxonomy) for name in cfg.EVALUATION.DATASETS]
+
+
+def show_scores(console: Console, scores: list[Scores]) -> None:
+    """Print a table for each dataset."""
+    for item in scores:
+        table = Table(title=f"{item.dataset}: {item.num_images} images", title_justify="left")
+        table.add_column("class")
+        table.add_column("IoU %", justify="right")
+        for name, iou in item.iou.items():
+            table.add_row(name, "not there" if iou != iou else f"{100 * iou:.1f}")
+        table.add_section()
+        table.add_row("mIoU", f"{100 * item.mean_iou:.1f}")
+        for name, iou in item.subset_iou.items():
+            table.add_row(name, f"{100 * iou:.1f}")
+        table.add_row("pixel accuracy", f"{100 * item.accuracy:.1f}")
+        console.print(table)
+
+
+def make_output_dir(folder: Path) -> None:
+    """Create a run's folder; raises UserError where that is not possible."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe = folder / ".writable"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise UserError(
+            f"OUTPUT_DIR: cannot write to {folder} ({error.strerror}); choose another folder with "
+            f"--output-dir"
+        ) from None
+
+
+@contextmanager
+def stop_on_signals(trainer: Trainer, console: Console) -> Iterator[list[int]]:
+    """SIGTERM and Ctrl-C end the run after the current step, with a checkpoint; a second one at
+    once. Yields the signals that came.
+    """
+    received: list[int] = []
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    previous = {number: signal.getsignal(number) for number in numbers}
+
+    def stop(number: int, _: FrameType | None) -> None:
+        received.append(number)
+        trainer.request_stop()
+        for item in numbers:
+            signal.signal(item, previous[item])
+        console.print(f"{signal.Signals(number).name}: finishing this step, then a checkpoint")
+
+    for number in numbers:
+        signal.signal(number, stop)
+    try:
+        yield received
+    finally:
+        for number in numbers:
+            signal.signal(number, previous[number])

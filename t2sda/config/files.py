@@ -1,0 +1,120 @@
+"""Config files: where they lie, and the chain of `_BASE_` files behind one."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from pathlib import Path
+
+import yaml
+
+from t2sda.config.errors import ConfigError, shown
+from t2sda.config.yaml_text import Entry, Tree, parse_yaml
+from t2sda.registry import nearest_first
+
+BASE_KEY = "_BASE_"
+
+
+def find_config(path: str | os.PathLike[str]) -> Path:
+    """The file at `path`, or the shipped config of that name (with or without "configs/").
+
+    Raises:
+        ConfigError: if there is none; the message names the nearest ones.
+    """
+    found = _locate(Path(path))
+    if found is None:
+        raise ConfigError([_missing(Path(path))])
+    return found
+
+
+def read_trees(path: Path, problems: list[str]) -> list[Tree]:
+    """The settings of a file and of its bases, the most basic first: later ones win."""
+    return _read_chain(path, (), problems)
+
+
+def _read_chain(path: Path, askers: tuple[Path, ...], problems: list[str]) -> list[Tree]:
+    chain = (*askers, path)
+    if path.resolve() in [asker.resolve() for asker in askers]:
+        names = " -> ".join(str(link) for link in chain)
+        problems.append(f"{BASE_KEY}: the bases form a cycle: {names}; remove one of the links")
+        return []
+    tree = _read_file(path, problems)
+    bases = tree.pop(BASE_KEY, None)
+    trees: list[Tree] = []
+    for base in _base_paths(path, bases, problems) if bases else []:
+        trees += _read_chain(base, chain, problems)
+    return [*trees, tree]
+
+
+def _read_file(path: Path, problems: list[str]) -> Tree:
+    def where(mark: yaml.Mark | None) -> str:
+        return str(path) if mark is None else f"{path}:{mark.line + 1}"
+
+    try:
+        text = path.read_bytes()
+    except OSError as error:
+        problems.append(f"{path}: cannot be read ({error.strerror}); check its permissions")
+        return {}
+    root = parse_yaml(text, where, problems)
+    if root is None or root.value is None:  # an empty file sets nothing
+        return {}
+    if not isinstance(root.value, dict):
+        problems.append(
+            f"{path}: found {shown(root.value)} at the top level; write settings as `KEY: value`"
+        )
+        return {}
+    return root.value
+
+
+def _base_paths(path: Path, bases: Entry, problems: list[str]) -> list[Path]:
+    names = bases.value if isinstance(bases.value, list) else [bases.value]
+    if not all(isinstance(name, str) for name in names):
+        problems.append(
+            f"{BASE_KEY}: found {shown(bases.value)} ({bases.where}); "
+            f"must be a file name or a list of file names"
+        )
+        return []
+    found = []
+    for name in names:
+        base = _locate(Path(name), path.parent)
+        if base is None:
+            wanted = path.parent / Path(name).expanduser()
+            problems.append(f"{_missing(wanted)}; {BASE_KEY} in {bases.where} asks for it")
+        else:
+            found.append(base)
+    return found
+
+
+def _locate(path: Path, folder: Path | None = None) -> Path | None:
+    """An existing file: `path` in `folder` (default: here), else the shipped config."""
+    here = (folder or Path()) / path.expanduser()
+    if here.is_file():
+        short = Path(os.path.normpath(here))  # another file where a folder is a link
+        return short if short.is_file() and short.samefile(here) else here
+    shipped = _shipped_dir()
+    if shipped is None or path.is_absolute() or ".." in path.parts:
+        return None
+    name = Path(*path.parts[1:]) if path.parts[:1] == ("configs",) else path
+    return shipped / name if (shipped / name).is_file() else None
+
+
+def _shipped_dir() -> Path | None:
+    """Folder of the shipped configs: the package t2sda.configs, or `configs/` of a source tree."""
+    spec = importlib.util.find_spec("t2sda.configs")
+    packaged = list(spec.submodule_search_locations or ()) if spec else []
+    beside_package = Path(__file__).parents[2] / "configs"
+    candidates = [*map(Path, packaged), beside_package]
+    return next((folder for folder in candidates if folder.is_dir()), None)
+
+
+def _missing(path: Path) -> str:
+    """What to say about a file that is not there, with the nearest ones that are."""
+    folder = path.parent
+    in_folder = [file.name for file in folder.glob("*.yaml")] if folder.is_dir() else []
+    near = [str(folder / name) for name in nearest_first(path.name, in_folder)[:3]]
+    shipped = _shipped_dir()
+    if shipped is not None:
+        files = [f"configs/{file.relative_to(shipped)}" for file in shipped.rglob("*.yaml")]
+        near += nearest_first(str(path), files)[:2]
+    names = ", ".join(dict.fromkeys(near)) or "none"
+    return f"{path}: no such file; nearest existing: {names}"

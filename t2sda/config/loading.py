@@ -1,0 +1,130 @@
+"""Configurations in and out: files, command lines, checkpoints."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import yaml
+from fvcore.common.config import CfgNode
+
+from t2sda.config.checking import resolve
+from t2sda.config.errors import ConfigError
+from t2sda.config.files import find_config, read_trees
+from t2sda.config.schema import SCHEMA, Schema, flat_items
+from t2sda.config.yaml_text import Entry, Tree, parse_yaml, tree_from_mapping
+
+COMMAND_LINE = "command line"
+
+
+def load_config(
+    path: str | os.PathLike[str] | None,
+    overrides: Sequence[str] = (),
+    *,
+    schema: Schema = SCHEMA,
+) -> CfgNode:
+    """The frozen, checked configuration of a run.
+
+    Args:
+        path: a YAML file or the name of a shipped one; None for the defaults.
+        overrides: ["KEY", "VALUE", ...] or ["KEY=VALUE", ...]; values are YAML.
+        schema: the settings there are.
+
+    Raises:
+        ConfigError: with everything that is wrong.
+    """
+    problems: list[str] = []
+    trees = [] if path is None else _file_trees(path, problems)
+    trees += _override_trees(overrides, schema, problems)
+    return resolve(schema, trees, problems)
+
+
+def config_from_mapping(
+    values: Mapping[str, Any], origin: str, *, schema: Schema = SCHEMA
+) -> CfgNode:
+    """The frozen, checked configuration of a nested mapping; `origin` names it in messages.
+
+    Raises:
+        ConfigError: with everything that is wrong.
+    """
+    problems: list[str] = []
+    tree = tree_from_mapping(values, origin, problems)
+    return resolve(schema, [tree], problems)
+
+
+def config_to_mapping(cfg: CfgNode) -> dict[str, Any]:
+    """Nested plain dict of YAML-safe values; tuples become lists."""
+    mapping: dict[str, Any] = {}
+    for name, value in cfg.items():
+        if isinstance(value, CfgNode):
+            mapping[name] = config_to_mapping(value)
+        else:
+            mapping[name] = list(value) if isinstance(value, tuple) else value
+    return mapping
+
+
+def dump_config(cfg: CfgNode) -> str:
+    """YAML text that `load_config` reads back to an equal configuration."""
+    return yaml.dump(config_to_mapping(cfg), Dumper=_Dumper, sort_keys=False, allow_unicode=True)
+
+
+def changed_keys(a: CfgNode, b: CfgNode) -> list[tuple[str, Any, Any]]:
+    """(key, value in `a`, value in `b`) where they differ; None where one lacks the key."""
+    in_a, in_b = dict(flat_items(a)), dict(flat_items(b))
+    both = ((key, in_a.get(key), in_b.get(key)) for key in in_a | in_b)
+    return [(key, old, new) for key, old, new in both if old != new]
+
+
+def _file_trees(path: str | os.PathLike[str], problems: list[str]) -> list[Tree]:
+    try:
+        return read_trees(find_config(path), problems)
+    except ConfigError as error:  # no such file: the overrides are still looked at
+        problems += error.problems
+        return []
+
+
+class _Dumper(yaml.SafeDumper):
+    """Lists on one line, as people write them."""
+
+
+_Dumper.add_representer(
+    list,
+    lambda dumper, values: dumper.represent_sequence(
+        "tag:yaml.org,2002:seq", values, flow_style=True
+    ),
+)
+
+
+def _override_trees(overrides: Sequence[str], schema: Schema, problems: list[str]) -> list[Tree]:
+    trees: list[Tree] = []
+    words = iter(overrides)
+    for word in words:
+        key, equals, text = word.partition("=")
+        value = text if equals else next(words, None)
+        if value is None:
+            problems.append(
+                f"{key}: found no value ({COMMAND_LINE}); give pairs KEY VALUE, or KEY=VALUE"
+            )
+        elif (entry := _override_entry(key, value, schema, problems)) is not None:
+            trees.append(_nested(key, entry))
+    return trees
+
+
+def _override_entry(key: str, text: str, schema: Schema, problems: list[str]) -> Entry | None:
+    entry = parse_yaml(text, lambda mark: f"{key}, {COMMAND_LINE}", problems)
+    if entry is None:
+        return None
+    field = schema.fields.get(key)
+    if field is not None and field.type is str and not isinstance(entry.value, (list, dict)):
+        # A word of a shell is text: OUTPUT_DIR 2024 needs no quotes within quotes.
+        is_null = entry.value is None and text.strip()
+        value = entry.value if isinstance(entry.value, str) or is_null else text
+        return Entry(value, COMMAND_LINE)
+    return Entry(entry.value, COMMAND_LINE)
+
+
+def _nested(key: str, entry: Entry) -> Tree:
+    for name in reversed(key.split(".")[1:]):
+        entry = Entry({name: entry}, COMMAND_LINE)
+    return {key.split(".")[0]: entry}

@@ -1,0 +1,284 @@
+"""Source and target samples by global position: load, resize, translate, crop, flip."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from fvcore.common.config import CfgNode
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from t2sda.config import SCHEMA, Field
+from t2sda.data.catalog import open_dataset
+from t2sda.data.datasets import SegmentationDataset
+from t2sda.data.samplers import ShuffledSampler, sample_generator
+from t2sda.data.transforms import (
+    Box,
+    Resize,
+    check_crop_fits,
+    random_box,
+    random_box_by_label,
+    resize_image,
+    resize_label,
+)
+from t2sda.data.translation.base import Translator, build_translator
+from t2sda.errors import UserError
+from t2sda.structures import DomainBatch
+
+SCHEMA.declare(
+    "DATASETS",
+    {
+        "SOURCE": Field("streets_clear_train", "labelled source dataset"),
+        "TARGET": Field("", "unlabelled target dataset; empty: none is needed"),
+    },
+)
+SCHEMA.declare(
+    "DATA",
+    {
+        "SOURCE_SIZE": Field(
+            (),
+            "bound (height, width) that source images are resized to fit, ratio kept; empty: "
+            "as they are",
+            unit="pixels",
+            low=1,
+            element=int,
+        ),
+        "CROP_SIZE": Field(
+            (512, 512), "training crop (height, width)", unit="pixels", low=1, length=2
+        ),
+        "MAX_CLASS_SHARE": Field(
+            0.75,
+            "a source crop in which one class has a larger share is drawn anew, up to 10 times",
+            low=0.0,
+            high=1.0,
+            exclusive_low=True,
+        ),
+    },
+)
+SCHEMA.declare(
+    "DATA",
+    {
+        "TARGET_SIZE": Field(
+            (),
+            "bound (height, width) that target images are resized to fit, ratio kept; empty: "
+            "as they are",
+            unit="pixels",
+            low=1,
+            element=int,
+        ),
+        "TARGET_MARGINS": Field(
+            (0, 0, 0, 0),
+            "rows and columns (top, bottom, left, right) of the resized target image where "
+            "pseudo-labels do not count: rectification borders, the ego car",
+            unit="pixels",
+            low=0,
+            length=4,
+        ),
+    },
+    when=lambda cfg: bool(cfg.DATASETS.TARGET),
+    when_text="DATASETS.TARGET is set",
+)
+
+
+@SCHEMA.check
+def sizes_are_pairs(cfg: CfgNode) -> list[str]:
+    """SOURCE_SIZE and TARGET_SIZE are empty or a height and a width."""
+    sizes = {"SOURCE_SIZE": cfg.DATA.SOURCE_SIZE, "TARGET_SIZE": cfg.DATA.TARGET_SIZE}
+    return [
+        f"DATA.{name}: {value} has {len(value)} numbers; give (height, width), or () for none"
+        for name, value in sizes.items()
+        if len(value) not in (0, 2)
+    ]
+
+
+class SourceSample(NamedTuple):
+    """A source crop before batching."""
+
+    image: np.ndarray  # (h, w, 3) uint8
+    label: np.ndarray  # (h, w) uint8
+    translated: np.ndarray | None  # (h, w, 3) float32
+
+
+class TargetSample(NamedTuple):
+    """A target crop before batching."""
+
+    image: np.ndarray  # (h, w, 3) uint8
+    valid: np.ndarray  # (h, w) bool
+
+
+@dataclass(frozen=True)
+class FailedSample:
+    """What a worker returns instead of a sample that a user's file prevents; see `collate`."""
+
+    message: str
+
+
+DomainSample = tuple[SourceSample, TargetSample | None]
+
+
+class DomainPairs(Dataset):
+    """Source and target crops by global sample position.
+
+    Args:
+        source: labelled.
+        target: images only; None without a target domain.
+        translator: T(x^s); None where the method needs none.
+        source_resize, target_resize: before cropping.
+        crop_size: (height, width) of both domains' crops.
+        max_class_share: see `random_box_by_label`.
+        target_margins: (top, bottom, left, right) of the resized target image that do not count.
+        seed: of the run; every draw follows from it and the position.
+    """
+
+    def __init__(
+        self,
+        source: SegmentationDataset,
+        target: SegmentationDataset | None,
+        *,
+        translator: Translator | None,
+        source_resize: Resize,
+        target_resize: Resize,
+        crop_size: tuple[int, int],
+        max_class_share: float,
+        target_margins: tuple[int, int, int, int],
+        seed: int,
+    ) -> None:
+        if not source.labelled:
+            raise UserError(
+                f"dataset '{source.name}' has no labels, so it cannot be DATASETS.SOURCE"
+            )
+        self.source = source
+        self.target = target
+        self.translator = translator
+        self.source_resize = source_resize
+        self.target_resize = target_resize
+        self.crop_size = crop_size
+        self.max_class_share = max_class_share
+        self.target_margins = target_margins
+        self.seed = seed
+        self.source_order = ShuffledSampler(len(source), seed, "source")
+        self.target_order = ShuffledSampler(len(target), seed, "target") if target else None
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode) -> DomainPairs:
+        """Open the datasets that the configuration names."""
+        target = open_dataset(cfg.DATASETS.TARGET) if cfg.DATASETS.TARGET else None
+        return cls(
+            open_dataset(cfg.DATASETS.SOURCE),
+            target,
+            translator=build_translator(cfg),
+            source_resize=Resize(cfg.DATA.SOURCE_SIZE or None),
+            target_resize=Resize(cfg.DATA.TARGET_SIZE or None),
+            crop_size=cfg.DATA.CROP_SIZE,
+            max_class_share=cfg.DATA.MAX_CLASS_SHARE,
+            target_margins=cfg.DATA.TARGET_MARGINS,
+            seed=cfg.SEED,
+        )
+
+    def __getitem__(self, position: int) -> DomainSample | FailedSample:
+        """The samples at the global `position`, or the message of what a file prevented."""
+        try:
+            target_image = self._load_target(position)
+            return self._source_sample(position, target_image), self._target_sample(
+                position, target_image
+            )
+        except UserError as error:
+            return FailedSample(str(error))
+
+    def _load_target(self, position: int) -> np.ndarray | None:
+        """The whole resized target image."""
+        if self.target is None or self.target_order is None:
+            return None
+        sample = self.target.load(self.target_order.index_at(position), with_label=False)
+        size = self.target_resize.size_for(sample.image.shape[:2])
+        check_crop_fits(size, self.crop_size, sample.name, "DATA.TARGET_SIZE")
+        return resize_image(sample.image, size)
+
+    def _target_sample(self, position: int, image: np.ndarray | None) -> TargetSample | None:
+        if image is None:
+            return None
+        generator = sample_generator(self.seed, position, "target crop")
+        box = random_box(image.shape[:2], self.crop_size, generator)
+        valid = valid_within_margins(image.shape[:2], self.target_margins)
+        flip = generator.random() < 0.5
+        return TargetSample(_cut(image, box, flip), _cut(valid, box, flip))
+
+    def _source_sample(self, position: int, target_image: np.ndarray | None) -> SourceSample:
+        sample = self.source.load(self.source_order.index_at(position))
+        assert sample.label is not None
+        size = self.source_resize.size_for(sample.image.shape[:2])
+        check_crop_fits(size, self.crop_size, sample.name, "DATA.SOURCE_SIZE")
+        generator = sample_generator(self.seed, position, "source crop")
+        label = resize_label(sample.label, size)
+        image = resize_image(sample.image, size)
+        if self.translator is not None and self.translator.needs_target:
+            assert target_image is not None
+            outer = random_box(size, _outer_size(size, target_image.shape[:2]), generator)
+            image, label = outer.of(image), outer.of(label)
+        translated = self._translate(position, image, target_image)
+        box = random_box_by_label(label, self.crop_size, self.max_class_share, generator)
+        flip = generator.random() < 0.5
+        return SourceSample(
+            _cut(image, box, flip),
+            _cut(label, box, flip),
+            None if translated is None else _cut(translated, box, flip),
+        )
+
+    def _translate(
+        self, position: int, image: np.ndarray, target_image: np.ndarray | None
+    ) -> np.ndarray | None:
+        if self.translator is None:
+            return None
+        style = None
+        if self.translator.needs_target and target_image is not None:
+            style = resize_image(target_image, image.shape[:2])
+        return self.translator(image, style, sample_generator(self.seed, position, "translation"))
+
+
+def valid_within_margins(size: tuple[int, int], margins: tuple[int, int, int, int]) -> np.ndarray:
+    """(H, W) bool, False in the margins (top, bottom, left, right)."""
+    top, bottom, left, right = margins
+    valid = np.zeros(size, dtype=bool)
+    valid[top : size[0] - bottom, left : size[1] - right] = True
+    return valid
+
+
+def _outer_size(source_size: tuple[int, int], target_size: tuple[int, int]) -> tuple[int, int]:
+    """The source window that is translated: as large as the target image, where it can be."""
+    return min(source_size[0], target_size[0]), min(source_size[1], target_size[1])
+
+
+def _cut(array: np.ndarray, box: Box, flip: bool) -> np.ndarray:
+    window = box.of(array)
+    return np.ascontiguousarray(window[:, ::-1] if flip else window)
+
+
+def collate(samples: list[DomainSample | FailedSample]) -> DomainBatch | FailedSample:
+    """Samples -> batch; one that failed stands for the whole batch, so that its message arrives.
+
+    An exception of a worker would arrive wrapped in the text of its traceback.
+    """
+    for sample in samples:
+        if isinstance(sample, FailedSample):
+            return sample
+    pairs = [sample for sample in samples if not isinstance(sample, FailedSample)]
+    sources = [source for source, _ in pairs]
+    targets = [target for _, target in pairs if target is not None]
+    translated = [source.translated for source in sources if source.translated is not None]
+    return DomainBatch(
+        source_image=_images([source.image for source in sources]),
+        source_label=torch.from_numpy(np.stack([source.label for source in sources])).long(),
+        translated_image=_images(translated) if translated else None,
+        target_image=_images([target.image for target in targets]) if targets else None,
+        target_valid=(
+            torch.from_numpy(np.stack([target.valid for target in targets])) if targets else None
+        ),
+    )
+
+
+def _images(images: list[np.ndarray]) -> Tensor:
+    """(h, w, 3) arrays -> (B, 3, h, w) contiguous."""
+    return torch.from_numpy(np.stack([image.transpose(2, 0, 1) for image in images]))

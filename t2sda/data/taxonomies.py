@@ -1,0 +1,161 @@
+"""Taxonomies: class names, colours, and the table from the ids in label files to train ids."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import numpy as np
+
+from t2sda.errors import UserError
+from t2sda.structures import IGNORE_INDEX
+
+MAX_CLASSES = IGNORE_INDEX
+
+
+class LabelIdError(UserError):
+    """A label file holds ids that its taxonomy does not know."""
+
+
+@dataclass(frozen=True)
+class ClassGroup:
+    """Classes that count as one in a score, because a label set does not tell them apart."""
+
+    name: str
+    train_ids: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Taxonomy:
+    """The classes of a label set.
+
+    Args:
+        name: how messages call it.
+        class_names: one per train id, 2 to 255 of them.
+        palette: one (R, G, B) per class, for pictures.
+        train_ids: raw id in the label file -> train id or IGNORE_INDEX. Empty: files hold train
+            ids already, with IGNORE_INDEX for ignored pixels. An id in neither is an error.
+        subsets: further scores by name, each over some train ids (SYNTHIA's 16 and 13 classes).
+    Raises:
+        ValueError: if the tables contradict each other.
+    """
+
+    name: str
+    class_names: tuple[str, ...]
+    palette: tuple[tuple[int, int, int], ...]
+    train_ids: Mapping[int, int] = field(default_factory=dict)
+    subsets: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not 2 <= self.num_classes <= MAX_CLASSES:
+            raise UserError(
+                f"taxonomy '{self.name}': {self.num_classes} classes; 2 to {MAX_CLASSES} can be "
+                f"told apart in 8-bit labels with {IGNORE_INDEX} for ignored pixels"
+            )
+        if len(self.palette) != self.num_classes:
+            raise UserError(
+                f"taxonomy '{self.name}': {len(self.palette)} colours for {self.num_classes} "
+                f"classes; give one (R, G, B) per class"
+            )
+        if len(set(self.class_names)) != self.num_classes:
+            raise UserError(f"taxonomy '{self.name}': two classes have the same name")
+        allowed = {*range(self.num_classes), IGNORE_INDEX}
+        wrong = {raw: train for raw, train in self.train_ids.items() if train not in allowed}
+        if wrong:
+            raise UserError(
+                f"taxonomy '{self.name}': raw ids map to train ids that do not exist: {wrong}; "
+                f"use 0 to {self.num_classes - 1}, or {IGNORE_INDEX} for ignored"
+            )
+
+    @property
+    def num_classes(self) -> int:
+        """Number of train ids."""
+        return len(self.class_names)
+
+    @cached_property
+    def _table(self) -> np.ndarray:
+        """(65536,) int16: train id of every raw id, -1 where the taxonomy knows none."""
+        mapping = self.train_ids or {
+            **{index: index for index in range(self.num_classes)},
+            IGNORE_INDEX: IGNORE_INDEX,
+        }
+        table = np.full(1 << 16, -1, dtype=np.int16)
+        table[list(mapping)] = list(mapping.values())
+        return table
+
+    def to_train_ids(self, raw_label: np.ndarray) -> np.ndarray:
+        """Raw label (H, W) uint8 or uint16 -> train ids (H, W) uint8.
+
+        Raises:
+            LabelIdError: if the label holds ids that the taxonomy does not know.
+        """
+        train_label = self._table[raw_label]
+        if train_label.min() < 0:
+            unknown = np.unique(raw_label[train_label < 0]).tolist()
+            raise LabelIdError(
+                f"label ids {_shortened(unknown)} are unknown to taxonomy '{self.name}' "
+                f"({self._known_ids()}); map them to a class or to {IGNORE_INDEX} in its train_ids"
+            )
+        return train_label.astype(np.uint8)
+
+    def _known_ids(self) -> str:
+        if self.train_ids:
+            return f"known: {_shortened(sorted(self.train_ids))}"
+        return f"known: 0 to {self.num_classes - 1} and {IGNORE_INDEX} for ignored"
+
+
+def _shortened(ids: list[int], most: int = 12) -> str:
+    more = f", … ({len(ids)} in all)" if len(ids) > most else ""
+    return ", ".join(map(str, ids[:most])) + more
+
+
+_CITYSCAPES_CLASSES = {
+    "road": (128, 64, 128),
+    "sidewalk": (244, 35, 232),
+    "building": (70, 70, 70),
+    "wall": (102, 102, 156),
+    "fence": (190, 153, 153),
+    "pole": (153, 153, 153),
+    "traffic light": (250, 170, 30),
+    "traffic sign": (220, 220, 0),
+    "vegetation": (107, 142, 35),
+    "terrain": (152, 251, 152),
+    "sky": (70, 130, 180),
+    "person": (220, 20, 60),
+    "rider": (255, 0, 0),
+    "car": (0, 0, 142),
+    "truck": (0, 0, 70),
+    "bus": (0, 60, 100),
+    "train": (0, 80, 100),
+    "motorcycle": (0, 0, 230),
+    "bicycle": (119, 11, 32),
+}
+
+CITYSCAPES_19 = Taxonomy(
+    name="cityscapes_19",
+    class_names=tuple(_CITYSCAPES_CLASSES),
+    palette=tuple(_CITYSCAPES_CLASSES.values()),
+    subsets={
+        # Terrain, truck and train never occur in SYNTHIA (16); wall, fence and pole are further
+        # left out in the 13-class score .
+        "mIoU16": (0, 1, 2, 3, 4, 5, 6, 7, 8, 10, 11, 12, 13, 15, 17, 18),
+        "mIoU13": (0, 1, 2, 6, 7, 8, 10, 11, 12, 13, 15, 17, 18),
+    },
+)
+"""The 19 evaluated classes of Cityscapes, labels stored as train ids."""
+
+STREET_GROUPS_11 = (
+    ClassGroup("road", (0,)),
+    ClassGroup("sidewalk", (1,)),
+    ClassGroup("building", (2, 3)),
+    ClassGroup("fence", (4,)),
+    ClassGroup("pole", (5,)),
+    ClassGroup("sign", (6, 7)),
+    ClassGroup("vegetation", (8, 9)),
+    ClassGroup("sky", (10,)),
+    ClassGroup("person", (11,)),
+    ClassGroup("car", (13, 14, 15, 16)),
+    ClassGroup("bicyclist", (12, 17, 18)),
+)
+"""What CamVid's 11 classes and Cityscapes' 19 can both be merged into."""

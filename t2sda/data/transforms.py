@@ -1,0 +1,112 @@
+"""Geometry on image and label together: keep-ratio resize, crop, flip."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+
+from t2sda.errors import UserError
+from t2sda.structures import IGNORE_INDEX
+
+CROP_TRIES = 10
+"""How often a crop that one class dominates is drawn anew, as in the DACS family."""
+
+
+class Box(NamedTuple):
+    """A window of an image, in pixels."""
+
+    top: int
+    left: int
+    height: int
+    width: int
+
+    def of(self, array: np.ndarray) -> np.ndarray:
+        """The window of (H, W, ...)."""
+        rows = slice(self.top, self.top + self.height)
+        return array[rows, self.left : self.left + self.width]
+
+
+def keep_ratio_size(size: tuple[int, int], bound: tuple[int, int]) -> tuple[int, int]:
+    """The size (height, width) that fits `bound` with the ratio kept, sides int(x * s + 0.5).
+
+    Short side is compared with short, long with long, as in the DAFormer family: 1052x1914 within
+    720x1280 becomes 704x1280.
+    """
+    scale = min(max(bound) / max(size), min(bound) / min(size))
+    return int(size[0] * scale + 0.5), int(size[1] * scale + 0.5)
+
+
+def resize_image(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Bilinear resize of (H, W, 3) to `size` (height, width)."""
+    if image.shape[:2] == size:
+        return image
+    return cv2.resize(image, size[::-1], interpolation=cv2.INTER_LINEAR)
+
+
+def resize_label(label: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Nearest resize of (H, W) to `size`: averaging class ids would invent classes."""
+    if label.shape == size:
+        return label
+    return cv2.resize(label, size[::-1], interpolation=cv2.INTER_NEAREST)
+
+
+def random_box(
+    image_size: tuple[int, int], crop_size: tuple[int, int], generator: np.random.Generator
+) -> Box:
+    """A uniformly drawn window of `crop_size` (height, width) within `image_size`."""
+    top = int(generator.integers(image_size[0] - crop_size[0] + 1))
+    left = int(generator.integers(image_size[1] - crop_size[1] + 1))
+    return Box(top, left, *crop_size)
+
+
+def random_box_by_label(
+    label: np.ndarray,
+    crop_size: tuple[int, int],
+    max_class_share: float,
+    generator: np.random.Generator,
+) -> Box:
+    """A random window in which no class has more than `max_class_share` of the labelled pixels.
+
+    Up to CROP_TRIES windows are drawn; the last one is taken as it is. With a share of 1 the first
+    one is. Only the label is looked at, so no image is decoded or resized for a rejected window.
+    """
+    box = random_box(label.shape, crop_size, generator)
+    if max_class_share >= 1:
+        return box
+    for _ in range(CROP_TRIES - 1):
+        if _largest_class_share(box.of(label)) < max_class_share:
+            break
+        box = random_box(label.shape, crop_size, generator)
+    return box
+
+
+def _largest_class_share(label: np.ndarray) -> float:
+    counts = np.bincount(label.ravel(), minlength=IGNORE_INDEX + 1)[:IGNORE_INDEX]
+    total = counts.sum()
+    return 1.0 if total == 0 else float(counts.max() / total)
+
+
+def check_crop_fits(
+    image_size: tuple[int, int], crop_size: tuple[int, int], name: str, setting: str
+) -> None:
+    """Raise UserError if an image (after its resize) is smaller than the crop."""
+    if image_size[0] < crop_size[0] or image_size[1] < crop_size[1]:
+        raise UserError(
+            f"{name}: {image_size[0]}x{image_size[1]} (height x width, after resizing) is smaller "
+            f"than DATA.CROP_SIZE {crop_size[0]}x{crop_size[1]}; make the crop smaller or resize "
+            f"the images with {setting}"
+        )
+
+
+@dataclass(frozen=True)
+class Resize:
+    """Keep-ratio resize to fit `bound` (height, width); None leaves sizes as they are."""
+
+    bound: tuple[int, int] | None
+
+    def size_for(self, size: tuple[int, int]) -> tuple[int, int]:
+        """The size that an image of `size` gets."""
+        return keep_ratio_size(size, self.bound) if self.bound else size

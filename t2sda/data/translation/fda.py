@@ -1,0 +1,74 @@
+"""Fourier domain adaptation (FDA): the source's phase with the target's low-frequency amplitude."""
+
+from __future__ import annotations
+
+import functools
+import math
+
+import numpy as np
+
+
+def fourier_adapt(image: np.ndarray, style: np.ndarray, window: float) -> np.ndarray:
+    """T(x^s): replace the amplitudes of the lowest frequencies of `image` by those of `style`.
+
+    The frequencies are the symmetric (2b+1) x (2b+1) window around 0, b = floor(min(H, W)·window),
+    so that the result is real (FIDELITY.md A10). It is not clipped: values may leave [0, 255].
+
+    Only that window changes, so only that window is transformed: image + inverse transform of
+    (new - old), by matrix products with 2b+1 rows, instead of three full transforms.
+
+    Args:
+        image: (H, W, 3) source, uint8 or float, in [0, 255].
+        style: (H, W, 3) target of the same size.
+        window: L in [0, 0.5); 0 exchanges the channel means alone.
+
+    Returns:
+        (H, W, 3) float32.
+
+    Raises:
+        ValueError: if the sizes differ or `window` is out of range.
+    """
+    if image.shape != style.shape:
+        raise ValueError(
+            f"FDA needs images of one size, but the source is {image.shape} and the target "
+            f"{style.shape}; crop the source to the target's size first"
+        )
+    if not 0 <= window < 0.5:
+        raise ValueError(f"FDA window is {window}; it must lie in [0, 0.5)")
+    height, width, channels = image.shape
+    reach = math.floor(min(height, width) * window)
+    rows, columns = _waves(height, reach), _waves(width, reach)
+    image = image.astype(np.float32)
+    change = _amplitude_change(_spectrum(image, rows, columns), _spectrum(style, rows, columns))
+    partial = np.tensordot(change, columns.conj(), axes=(1, 0)) / (height * width)
+    partial = partial.swapaxes(1, 2)  # (2b+1, W, 3)
+    partial = np.concatenate([partial.real, partial.imag]).astype(np.float32)
+    image += (_real(rows).T @ partial.reshape(len(partial), -1)).reshape(height, width, channels)
+    return image
+
+
+def _spectrum(image: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
+    """(2b+1, 2b+1, 3) complex128 transform of (H, W, 3) at the frequencies -b … b."""
+    height, width, channels = image.shape
+    flat = image.reshape(height, -1).astype(np.float32, copy=False)
+    partial = (_real(rows) @ flat).reshape(2, len(rows), width, channels).astype(np.float64)
+    return np.tensordot(partial[0] + 1j * partial[1], columns, axes=(1, 1)).swapaxes(1, 2)
+
+
+def _amplitude_change(spectrum: np.ndarray, style_spectrum: np.ndarray) -> np.ndarray:
+    """New minus old: the amplitude of `style_spectrum` with the phase of `spectrum`."""
+    amplitude = np.abs(spectrum)
+    phase = np.divide(spectrum, amplitude, out=np.ones_like(spectrum), where=amplitude > 0)
+    return (np.abs(style_spectrum) - amplitude) * phase
+
+
+def _real(waves: np.ndarray) -> np.ndarray:
+    """(4b+2, size) float32: the real parts, then the imaginary ones; images are real."""
+    return np.concatenate([waves.real, waves.imag]).astype(np.float32)
+
+
+@functools.lru_cache(maxsize=16)
+def _waves(size: int, reach: int) -> np.ndarray:
+    """(2b+1, size) complex128 exp(-2πi·k·x / size) for k = -b … b."""
+    frequency = np.arange(-reach, reach + 1)[:, None]
+    return np.exp(-2j * np.pi * (frequency * np.arange(size) % size) / size)

@@ -1,0 +1,163 @@
+"""Ranks: who we are, and the few collective operations that training and scoring need.
+
+The mini-batch means the whole mini-batch: class statistics, the ClassMix pool and every loss's
+denominator are taken over all ranks, so that two ranks give the numbers of one. A loss therefore
+divides its local sum by `mean_over_ranks(count)`: averaging the gradients over the ranks then gives
+the gradient of the whole batch's loss, however the pixels are spread. Every function here is the
+identity where there is a single process.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+BUCKET_ELEMENTS = 8_000_000
+"""Gradients travel in flat buffers of about this many elements (32 MB of float32)."""
+
+
+def world_size() -> int:
+    """Number of processes that train together."""
+    return dist.get_world_size() if dist.is_initialized() else 1
+
+
+def rank() -> int:
+    """Number of this process, 0 for the one that writes files."""
+    return dist.get_rank() if dist.is_initialized() else 0
+
+
+def is_main() -> bool:
+    """Whether this process is the one that writes files and prints."""
+    return rank() == 0
+
+
+@contextmanager
+def process_group(device: torch.device) -> Iterator[None]:
+    """Join the other processes that `torchrun` started; nothing to do for a single one."""
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        yield
+        return
+    backend = "nccl" if device.type == "cuda" else "gloo"
+    dist.init_process_group(backend, timeout=timedelta(minutes=30))
+    try:
+        yield
+    finally:
+        dist.destroy_process_group()
+
+
+def barrier() -> None:
+    """Wait for all ranks."""
+    if world_size() > 1:
+        dist.barrier()
+
+
+@torch.no_grad()
+def sum_over_ranks(value: Tensor) -> Tensor:
+    """The sum of `value` over all ranks, as a new tensor without gradient."""
+    value = value.detach().clone()
+    if world_size() > 1:
+        dist.all_reduce(value)
+    return value
+
+
+def differentiable_sum_over_ranks(value: Tensor) -> Tensor:
+    """The sum of `value` over all ranks; its gradient is summed over the ranks likewise."""
+    if world_size() == 1:
+        return value
+    return _SumOverRanks.apply(value)
+
+
+class _SumOverRanks(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, value: Tensor) -> Tensor:
+        return sum_over_ranks(value)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:  # type: ignore[override]
+        return sum_over_ranks(gradient)
+
+
+@torch.no_grad()
+def mean_over_ranks(value: Tensor) -> Tensor:
+    """The mean of `value` over all ranks, as a new float tensor without gradient."""
+    value = value if value.is_floating_point() else value.float()
+    return sum_over_ranks(value) / world_size()
+
+
+@torch.no_grad()
+def gather_over_ranks(value: Tensor) -> Tensor:
+    """Concatenate `value` (b, ...) of all ranks along dim 0, in rank order; no gradient.
+
+    Every rank must hold the same shape. This is how the whole batch's teacher embeddings, labels
+    and confidences (small, on the feature grid) reach the statistics of every rank.
+    """
+    if world_size() == 1:
+        return value.detach()
+    parts = [torch.empty_like(value, memory_format=torch.contiguous_format) for _ in _ranks()]
+    dist.all_gather(parts, value.detach().contiguous())
+    return torch.cat(parts)
+
+
+@torch.no_grad()
+def broadcast_from_main_(module: nn.Module) -> None:
+    """Give every rank the parameters and buffers of rank 0."""
+    if world_size() == 1:
+        return
+    for tensor in [*module.parameters(), *module.buffers()]:
+        dist.broadcast(tensor.detach(), src=0)
+
+
+@torch.no_grad()
+def average_gradients_(parameters: Iterable[nn.Parameter]) -> None:
+    """Replace every gradient by its mean over the ranks, in flat buckets.
+
+    A gradient missing on one rank counts as zero; one missing on all ranks stays missing, so that
+    the optimizer passes its parameter over just as it would in a single process.
+    """
+    if world_size() == 1:
+        return
+    trainable = [parameter for parameter in parameters if parameter.requires_grad]
+    present = torch.tensor([float(p.grad is not None) for p in trainable])
+    present = sum_over_ranks(present.to(trainable[0].device)) > 0
+    used = [p for p, has_gradient in zip(trainable, present.tolist(), strict=True) if has_gradient]
+    for bucket in _buckets(used):
+        _average_bucket_(bucket)
+
+
+def _average_bucket_(bucket: list[nn.Parameter]) -> None:
+    for parameter in bucket:
+        if parameter.grad is None:
+            parameter.grad = torch.zeros_like(parameter)
+    gradients = [p.grad for p in bucket if p.grad is not None]
+    flat = torch.cat([gradient.flatten() for gradient in gradients])
+    dist.all_reduce(flat)
+    flat /= world_size()
+    parts = flat.split([gradient.numel() for gradient in gradients])
+    for gradient, part in zip(gradients, parts, strict=True):
+        gradient.copy_(part.view(gradient.shape))
+
+
+def _buckets(parameters: list[nn.Parameter]) -> Iterator[list[nn.Parameter]]:
+    """Runs of parameters of one dtype, about BUCKET_ELEMENTS each; the same on every rank."""
+    bucket: list[nn.Parameter] = []
+    elements = 0
+    for parameter in parameters:
+        full = elements + parameter.numel() > BUCKET_ELEMENTS
+        if bucket and (full or parameter.dtype != bucket[0].dtype):
+            yield bucket
+            bucket, elements = [], 0
+        bucket.append(parameter)
+        elements += parameter.numel()
+    if bucket:
+        yield bucket
+
+
+def _ranks() -> range:
+    return range(world_size())

@@ -1,0 +1,212 @@
+"""Where numbers go: JSON lines, TensorBoard, and the console."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from t2sda.config import SCHEMA, Field
+from t2sda.engine.hooks import Hook, Stage
+from t2sda.structures import Step
+
+if TYPE_CHECKING:
+    from torch.utils.tensorboard import SummaryWriter
+
+SCHEMA.declare(
+    "LOGGING",
+    {
+        "PERIOD": Field(20, "iterations between logged steps", unit="iterations", low=1),
+        "TENSORBOARD": Field(True, "write TensorBoard events beside metrics.jsonl"),
+    },
+)
+
+
+class MetricWriter(Protocol):
+    """One destination of metrics."""
+
+    def start(self, first_iteration: int) -> None:
+        """Forget what is at or behind `first_iteration`: it will be written again."""
+
+    def write(self, iteration: int, metrics: dict[str, float]) -> None:
+        """Metrics after `iteration` steps."""
+
+    def close(self) -> None:
+        """Nothing more will come."""
+
+
+class JsonLinesWriter:
+    """One JSON object a line in `metrics.jsonl`, each flushed at once."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def start(self, first_iteration: int) -> None:
+        """Drop lines behind `first_iteration` and a line that a kill cut short."""
+        if not self.path.exists():
+            return
+        lines = self.path.read_text(encoding="utf-8").splitlines()
+        kept = [line for line in lines if _iteration_of(line) <= first_iteration]
+        partial = self.path.with_name(self.path.name + ".partial")
+        partial.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
+        partial.replace(self.path)
+
+    def write(self, iteration: int, metrics: dict[str, float]) -> None:
+        """Append a line."""
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps({"iteration": iteration, **metrics}) + "\n")
+
+    def close(self) -> None:
+        """Every line was closed already."""
+
+
+class TensorBoardWriter:
+    """Event files below `tensorboard/`."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._events: SummaryWriter | None = None
+
+    def start(self, first_iteration: int) -> None:
+        """Open; events behind `first_iteration` disappear from view."""
+        from torch.utils.tensorboard import SummaryWriter  # takes a second to import
+
+        self._events = SummaryWriter(str(self.folder), purge_step=first_iteration + 1)
+
+    def write(self, iteration: int, metrics: dict[str, float]) -> None:
+        """Add scalars."""
+        assert self._events is not None, "write before start"
+        for name, value in metrics.items():
+            self._events.add_scalar(name, value, iteration)
+
+    def close(self) -> None:
+        """Flush and close."""
+        if self._events is not None:
+            self._events.close()
+
+
+class MetricsHook(Hook):
+    """Sends every `period`-th step's metrics to the writers.
+
+    Args:
+        writers: destinations.
+        period: see LOGGING.PERIOD.
+        max_iter: of the run.
+    """
+
+    stage = Stage.METRICS
+
+    def __init__(self, writers: list[MetricWriter], period: int, max_iter: int) -> None:
+        self.writers = writers
+        self.period = period
+        self.max_iter = max_iter
+        self._last = (0, 0.0)
+
+    def before_train(self, first_iteration: int) -> None:
+        """Open the writers."""
+        self._last = (first_iteration, time.perf_counter())
+        for writer in self.writers:
+            writer.start(first_iteration)
+
+    def after_step(self, step: Step) -> None:
+        """Write if it is due."""
+        done = step.iteration + 1
+        if done % self.period and done != self.max_iter:
+            return
+        now = time.perf_counter()
+        last_done, last_time = self._last
+        step.metrics["seconds_per_iteration"] = (now - last_time) / max(1, done - last_done)
+        self._last = (done, now)
+        self.write(done, step.metrics)
+
+    def after_train(self, next_iteration: int) -> None:
+        """Close the writers."""
+        for writer in self.writers:
+            writer.close()
+
+    def write(self, iteration: int, metrics: dict[str, float]) -> None:
+        """Send metrics that another hook measured."""
+        for writer in self.writers:
+            writer.write(iteration, metrics)
+
+
+class ProgressHook(Hook):
+    """A bar with the time that is left where a person looks; plain lines in a pipe or a file.
+
+    Args:
+        period: iterations between plain lines.
+        max_iter: of the run.
+        console: where to show it.
+    """
+
+    stage = Stage.METRICS
+
+    def __init__(self, period: int, max_iter: int, console: Console) -> None:
+        self.period = period
+        self.max_iter = max_iter
+        self.console = console
+        self._first = 0
+        self._began = 0.0
+        self._bar: Progress | None = None
+
+    def before_train(self, first_iteration: int) -> None:
+        """Show the bar."""
+        self._first, self._began = first_iteration, time.perf_counter()
+        if self.console.is_terminal:
+            self._bar = training_progress(self.console)
+            self._bar.start()
+            self._bar.add_task(
+                "training", total=self.max_iter, completed=first_iteration, losses=""
+            )
+
+    def after_step(self, step: Step) -> None:
+        """Advance."""
+        done = step.iteration + 1
+        losses = " ".join(f"{name} {step.metrics[name]:.3f}" for name in step.losses)
+        if self._bar is not None:
+            self._bar.update(self._bar.task_ids[0], completed=done, losses=losses)
+        elif done % self.period == 0 or done == self.max_iter:
+            pace = (time.perf_counter() - self._began) / (done - self._first)
+            left = timedelta(seconds=round(pace * (self.max_iter - done)))
+            self.console.print(
+                f"iteration {done}/{self.max_iter}  {losses}  lr {step.metrics['lr']:.2e}  "
+                f"{pace:.2f} s/it  eta {left}",
+                highlight=False,
+                soft_wrap=True,
+            )
+
+    def after_train(self, next_iteration: int) -> None:
+        """Leave the terminal as it was."""
+        if self._bar is not None:
+            self._bar.stop()
+
+
+def training_progress(console: Console) -> Progress:
+    """The bar of a training run."""
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[losses]}"),
+        console=console,
+    )
+
+
+def _iteration_of(line: str) -> float:
+    """The line's iteration; infinity for a line that was cut short."""
+    try:
+        return float(json.loads(line)["iteration"])
+    except (json.JSONDecodeError, KeyError, TypeError):
+        return float("inf")
+
+
+def standard_console() -> Console:
+    """The console on standard output, as wide as its window, 100 columns elsewhere."""
+    return Console(file=sys.stdout, width=None if sys.stdout.isatty() else 100)

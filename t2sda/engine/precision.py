@@ -1,0 +1,64 @@
+"""Autocast and loss scaling: SOLVER.PRECISION."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+
+import torch
+from torch import Tensor
+
+from t2sda.config import SCHEMA, Field
+
+SCHEMA.declare(
+    "SOLVER",
+    {
+        "PRECISION": Field(
+            "fp32",
+            "arithmetic of forwards and backwards; weights and optimizer stay float32, and so do "
+            "softmax and the contrastive logits",
+            choices=("fp32", "bf16", "fp16"),
+        )
+    },
+)
+
+_AUTOCAST_DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+class Precision:
+    """How numbers are computed, and the loss scale that float16 needs.
+
+    Args:
+        name: "fp32", "bf16" or "fp16".
+        device: where the model is.
+    """
+
+    def __init__(self, name: str, device: torch.device) -> None:
+        self.name = name
+        self.device = device
+        self.scaler = torch.amp.GradScaler(device.type, enabled=name == "fp16")
+
+    def autocast(self) -> AbstractContextManager[object]:
+        """The context of every forward."""
+        dtype = _AUTOCAST_DTYPES.get(self.name)
+        return nullcontext() if dtype is None else torch.autocast(self.device.type, dtype)
+
+    def backward(self, loss: Tensor) -> None:
+        """Accumulate the gradient of `loss`, scaled where float16 needs it."""
+        self.scaler.scale(loss).backward()
+
+    def unscale_(self, optimizer: torch.optim.Optimizer) -> None:
+        """Gradients back to their true size."""
+        self.scaler.unscale_(optimizer)
+
+    def step(self, optimizer: torch.optim.Optimizer) -> None:
+        """Step the optimizer; float16 skips a step whose gradients overflowed and halves its scale.
+
+        The scaler reads its overflow flag on the host: a second synchronisation, float16 only.
+        """
+        self.scaler.step(optimizer)
+        self.scaler.update()
+
+    @property
+    def skips_overflow(self) -> bool:
+        """Whether non-finite gradients are part of the game (float16's scale was too large)."""
+        return self.scaler.is_enabled()

@@ -1,0 +1,53 @@
+"""How far the teacher's pseudo-labels can be trusted, Eq. (S2) and (9)."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from t2sda.losses.numerics import at_least_float32
+
+
+def pseudo_label_quality(confidence: Tensor, threshold: float) -> Tensor:
+    """Share of confident pixels in the whole batch, q of Eq. (S2).
+
+    One scalar for all images, and `>=`, as in DACS and DAFormer; the paper prints one q for each
+    image, and `>` (FIDELITY.md B17). Ranks with equally many pixels average it.
+
+    Args:
+        confidence: (B, H, W) largest class probability.
+        threshold: δ_p, 0.968 in the paper.
+    Returns:
+        Scalar in [0, 1].
+    """
+    return pseudo_label_quality_per_image(confidence, threshold).mean()
+
+
+def pseudo_label_quality_per_image(confidence: Tensor, threshold: float) -> Tensor:
+    """Share of confident pixels in every image, q_i of Eq. (S2) with `>=`: (B, H, W) -> (B,)."""
+    dtype = torch.promote_types(confidence.dtype, torch.float32)
+    return (confidence >= threshold).to(dtype).mean(dim=(1, 2))
+
+
+def confidence_threshold(confidence: Tensor, unreliable_fraction: float) -> Tensor:
+    """γ of Eq. (9): the 100·α-th percentile of the batch's confidences, linearly interpolated.
+
+    Over the batch, as in line 23 of Algorithm 1; Eq. (9) sums over one image (FIDELITY.md B9).
+
+    Args:
+        confidence: any shape, at least one element; no limit on their number.
+        unreliable_fraction: α in [0, 1].
+    Returns:
+        Scalar; pixels with a confidence below it are the unreliable ones.
+    Raises:
+        ValueError: if α is not in [0, 1].
+    """
+    if not 0 <= unreliable_fraction <= 1:
+        raise ValueError(f"unreliable_fraction is {unreliable_fraction}; it must lie in [0, 1]")
+    flat = at_least_float32(confidence).flatten()
+    rank = unreliable_fraction * (flat.numel() - 1)
+    below = flat.kthvalue(math.floor(rank) + 1).values
+    above = flat.kthvalue(math.ceil(rank) + 1).values
+    return torch.lerp(below, above, rank - math.floor(rank))

@@ -1,0 +1,125 @@
+"""What is trained: an ordered list of student passes, and the teacher that serves them.
+
+A pass is one student forward on one image batch plus the losses that hang on it. The trainer calls
+the passes one by one and takes the gradient of each at once, so that peak memory is that of one
+student graph. Methods combine by listing passes; nothing here steps, logs, saves or calls backward.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import ClassVar, cast
+
+from fvcore.common.config import CfgNode
+from torch import Tensor, nn
+
+from t2sda.config import SCHEMA, Field
+from t2sda.modeling.branch import Branch
+from t2sda.registry import META_ARCHS, PASSES, TRANSLATORS
+from t2sda.structures import Step, TeacherOutput
+
+SCHEMA.declare(
+    "META_ARCH",
+    {
+        "NAME": Field("SourceOnly", "what is trained"),
+        "PASSES": Field(
+            (),
+            "student passes in order; empty: those of the meta-architecture itself",
+            element=str,
+        ),
+    },
+)
+
+
+class StudentPass(nn.Module, ABC):
+    """One student forward on one image batch, and its losses.
+
+    Attributes:
+        teacher_needs: fields of `TeacherOutput` that the pass reads.
+        needs_target: whether it reads the target half of the batch.
+        needs_translation: whether it reads the translated image.
+    """
+
+    teacher_needs: ClassVar[frozenset[str]] = frozenset()
+    needs_target: ClassVar[bool] = False
+    needs_translation: ClassVar[bool] = False
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode) -> StudentPass:
+        """Read the pass's settings."""
+        return cls()
+
+    @abstractmethod
+    def forward(self, student: Branch, step: Step) -> dict[str, Tensor]:
+        """Run the student once; returns scalar losses by name, already weighted."""
+
+
+class MetaArch(nn.Module):
+    """The student, the teacher if the method has one, and the passes.
+
+    Args:
+        student: what learns.
+        passes: by name, in order.
+    """
+
+    default_passes: ClassVar[tuple[str, ...]] = ()
+
+    def __init__(self, student: Branch, passes: dict[str, StudentPass]) -> None:
+        super().__init__()
+        self.student = student
+        self.passes = nn.ModuleDict(passes)
+
+    @property
+    def pass_names(self) -> tuple[str, ...]:
+        """The passes of a step, in order."""
+        return tuple(self.passes)
+
+    @property
+    def teacher_needs(self) -> frozenset[str]:
+        """Fields of `TeacherOutput` that some pass reads."""
+        return frozenset().union(*(student_pass.teacher_needs for student_pass in self._passes()))
+
+    def teach(self, step: Step) -> TeacherOutput | None:
+        """What the teacher sees in this batch; None without a teacher. Called without gradient."""
+        return None
+
+    def forward(self, pass_name: str, step: Step) -> dict[str, Tensor]:
+        """Run one pass: one student forward, its losses by name."""
+        return self.passes[pass_name](self.student, step)
+
+    def _passes(self) -> list[StudentPass]:
+        return [cast(StudentPass, student_pass) for student_pass in self.passes.values()]
+
+
+@SCHEMA.check
+def passes_have_what_they_read(cfg: CfgNode) -> list[str]:
+    """A pass that reads the target or its style needs them set; unread ones are an error too."""
+    names = cfg.META_ARCH.PASSES or META_ARCHS.get(cfg.META_ARCH.NAME).default_passes
+    passes = {name: PASSES.get(name) for name in names}
+    translated = [name for name, item in passes.items() if item.needs_translation]
+    targeted = [name for name, item in passes.items() if item.needs_target]
+    if cfg.TRANSLATION.NAME and TRANSLATORS.get(cfg.TRANSLATION.NAME).needs_target:
+        targeted += [f"{name} (through TRANSLATION.NAME)" for name in translated]
+    return [
+        *_needed_or_without_effect("TRANSLATION.NAME", cfg.TRANSLATION.NAME, translated),
+        *_needed_or_without_effect("DATASETS.TARGET", cfg.DATASETS.TARGET, targeted),
+    ]
+
+
+def _needed_or_without_effect(key: str, value: str, readers: list[str]) -> list[str]:
+    if readers and not value:
+        return [f"{key}: empty, but the passes {', '.join(readers)} need it"]
+    if value and not readers:
+        return [f"{key}: '{value}' has no effect in this run, as no pass reads it; remove it"]
+    return []
+
+
+def build_passes(cfg: CfgNode, default_passes: tuple[str, ...]) -> dict[str, StudentPass]:
+    """The configured passes by name, or the meta-architecture's own."""
+    names = cfg.META_ARCH.PASSES or default_passes
+    return {name: PASSES.get(name).from_config(cfg) for name in names}
+
+
+def build_meta_arch(cfg: CfgNode, num_classes: int) -> MetaArch:
+    """The configured meta-architecture, with freshly initialised or pretrained weights."""
+    return META_ARCHS.get(cfg.META_ARCH.NAME).from_config(cfg, num_classes)

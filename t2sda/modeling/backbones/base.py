@@ -1,0 +1,58 @@
+"""What every backbone promises."""
+
+from __future__ import annotations
+
+from fvcore.common.config import CfgNode
+from torch import Tensor, nn
+
+from t2sda.config import SCHEMA, Field
+from t2sda.structures import FeatureSpec
+
+SCHEMA.declare(
+    "MODEL.BACKBONE",
+    {
+        "WEIGHTS": Field(
+            "",
+            "Pretrained weights: the path of a .pth, .pt or .safetensors state dict, or "
+            "pip://PACKAGE for the one in an installed package; empty: random. "
+            "Every tensor must find its place.",
+        ),
+        "DROP_PATH": Field(
+            0.0,
+            "Stochastic depth: probability of skipping the last residual block; it grows linearly "
+            "from 0 at the first.",
+            low=0.0,
+            high=0.9,
+        ),
+    },
+)
+
+
+class Backbone(nn.Module):
+    """h: an image to a pyramid of feature maps.
+
+    Attributes:
+        feature_specs: one per level, finest first.
+        pixel_mean: of R, G, B in [0, 255], what the pretrained weights expect.
+        pixel_std: likewise.
+    """
+
+    feature_specs: tuple[FeatureSpec, ...]
+    pixel_mean: tuple[float, ...]
+    pixel_std: tuple[float, ...]
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode) -> Backbone:
+        """Build it, pretrained weights loaded, from a configuration."""
+        raise NotImplementedError
+
+    def forward(self, image: Tensor) -> tuple[Tensor, ...]:
+        """Features of every level.
+
+        Args:
+            image: (B, 3, H, W) float, normalised. Any H and W of at least the coarsest stride.
+
+        Returns:
+            For every spec (B, spec.channels, ceil(H / spec.stride), ceil(W / spec.stride)).
+        """
+        raise NotImplementedError

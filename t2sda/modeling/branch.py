@@ -1,0 +1,47 @@
+"""A branch of the mean teacher: the segmentation model, and the projector where one is trained."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from torch import Tensor, nn
+
+from t2sda.modeling.normalization import WholeBatchNorm2d
+from t2sda.modeling.segmentor import SegmentationModel
+
+
+class Branch(nn.Module):
+    """Student or teacher: h, f and g of the paper.
+
+    Args:
+        model: backbone h and head f; this is what is evaluated, exported and shipped.
+        projector: g; None where no pass asks for embeddings.
+    """
+
+    def __init__(self, model: SegmentationModel, projector: nn.Module | None = None) -> None:
+        super().__init__()
+        self.model = model
+        self.projector = projector
+
+    def embed(self, features: tuple[Tensor, ...]) -> Tensor:
+        """Features of the backbone -> embeddings g(h(x)), (B, D, h, w) of the coarsest level."""
+        assert self.projector is not None, "this branch was built without a projector"
+        return self.projector(features[-1])
+
+
+@contextmanager
+def batch_statistics_untracked(module: nn.Module) -> Iterator[None]:
+    """Within it, BatchNorm in training mode normalises by the batch but records nothing."""
+    norms = [
+        norm
+        for norm in module.modules()
+        if isinstance(norm, (nn.BatchNorm2d, WholeBatchNorm2d)) and norm.track_running_stats
+    ]
+    for norm in norms:
+        norm.track_running_stats = False
+    try:
+        yield
+    finally:
+        for norm in norms:
+            norm.track_running_stats = True

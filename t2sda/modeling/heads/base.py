@@ -1,0 +1,52 @@
+"""What every segmentation head promises."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from fvcore.common.config import CfgNode
+from torch import Tensor, nn
+
+from t2sda.config import SCHEMA, Field
+from t2sda.structures import FeatureSpec
+
+SCHEMA.declare(
+    "MODEL.HEAD",
+    {
+        "CHANNELS": Field(128, "Width of the head.", unit="channels", low=1),
+        "DROPOUT": Field(
+            0.1,
+            "Probability of zeroing a whole channel before the classifier, in training.",
+            low=0.0,
+            high=0.9,
+        ),
+    },
+)
+
+
+class Head(nn.Module):
+    """f: a pyramid of feature maps to class logits.
+
+    Attributes:
+        num_classes: C.
+    """
+
+    num_classes: int
+
+    @classmethod
+    def from_config(
+        cls, cfg: CfgNode, feature_specs: Sequence[FeatureSpec], num_classes: int
+    ) -> Head:
+        """Build it for a backbone's pyramid from a configuration."""
+        raise NotImplementedError
+
+    def forward(self, features: Sequence[Tensor]) -> Tensor:
+        """Logits on the finest feature grid.
+
+        Args:
+            features: (B, D_i, h_i, w_i) of every level, finest first.
+
+        Returns:
+            (B, num_classes, h_0, w_0).
+        """
+        raise NotImplementedError

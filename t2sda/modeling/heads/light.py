@@ -1,0 +1,82 @@
+"""A light head for small networks: 0.1 million parameters at 128 channels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch.nn.functional as F
+from fvcore.common.config import CfgNode
+from torch import Tensor, nn
+
+from t2sda.modeling.heads.base import Head
+from t2sda.registry import HEADS
+from t2sda.structures import FeatureSpec
+
+
+@HEADS.register()
+class LightHead(Head):
+    """Project every level, add them up on the finest grid, two separable convolutions, classify.
+
+    Each level is projected before it is upsampled: bilinear upsampling commutes with a 1x1
+    convolution, so the result is that of upsampling first, at the price of the coarse grid.
+
+    Args:
+        feature_specs: the backbone's levels, finest first.
+        num_classes: C.
+        channels: width of everything between projection and classifier.
+        dropout: probability of zeroing a channel before the classifier.
+    """
+
+    def __init__(
+        self,
+        feature_specs: Sequence[FeatureSpec],
+        num_classes: int,
+        channels: int = 128,
+        dropout: float = 0.1,
+    ) -> None:
+        super().__init__()
+        self.num_classes = num_classes
+        # No bias: the BatchNorm after the sum would remove it.
+        self.projections = nn.ModuleList(
+            nn.Conv2d(spec.channels, channels, kernel_size=1, bias=False) for spec in feature_specs
+        )
+        self.fuse = nn.Sequential(_separable_conv(channels), _separable_conv(channels))
+        self.dropout = nn.Dropout2d(dropout)
+        self.classifier = nn.Conv2d(channels, num_classes, kernel_size=1)
+        # Nearly equal probabilities at the start, as the heads of the literature have it.
+        for parameter in self.classifier.parameters():
+            nn.init.normal_(parameter, std=0.01)
+
+    @classmethod
+    def from_config(
+        cls, cfg: CfgNode, feature_specs: Sequence[FeatureSpec], num_classes: int
+    ) -> LightHead:
+        """Build it for a backbone's pyramid from a configuration."""
+        return cls(
+            feature_specs,
+            num_classes,
+            channels=cfg.MODEL.HEAD.CHANNELS,
+            dropout=cfg.MODEL.HEAD.DROPOUT,
+        )
+
+    def forward(self, features: Sequence[Tensor]) -> Tensor:
+        """(B, num_classes, h_0, w_0); see Head.forward."""
+        projected = [
+            project(level) for project, level in zip(self.projections, features, strict=True)
+        ]
+        fused = projected[0]
+        for level in projected[1:]:
+            fused = fused + F.interpolate(
+                level, size=fused.shape[-2:], mode="bilinear", align_corners=False
+            )
+        return self.classifier(self.dropout(self.fuse(fused)))
+
+
+def _separable_conv(channels: int) -> nn.Sequential:
+    """Depthwise 3x3, pointwise 1x1, BatchNorm, ReLU."""
+    return nn.Sequential(
+        nn.Conv2d(channels, channels, kernel_size=3, padding=1, groups=channels, bias=False),
+        nn.Conv2d(channels, channels, kernel_size=1, bias=False),
+        nn.BatchNorm2d(channels),
+        nn.ReLU(inplace=True),
+    )

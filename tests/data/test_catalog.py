@@ -1,0 +1,82 @@
+"""Datasets by name: where they are looked for, and what is said when they are not there."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+from t2sda.data.catalog import DATASETS, DatasetSpec, open_dataset, register_dataset
+from t2sda.errors import MissingFileError, UserError
+from t2sda.registry import UnknownNameError
+
+
+def test_opens_images_with_their_labels(harbour: DatasetSpec) -> None:
+    dataset = harbour.open()
+    sample = dataset.load(2)
+    assert len(dataset) == 5
+    assert dataset.labelled
+    assert sample.image.shape == (40, 60, 3)
+    assert sample.label is not None
+    assert sample.label.shape == (40, 60)
+
+
+def test_relative_root_is_found_below_the_variable(
+    harbour: DatasetSpec, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("T2SDA_DATASETS", f"{tmp_path / 'nowhere'}:{tmp_path}")
+    assert len(dataclasses.replace(harbour, root="harbour").open()) == 5
+
+
+def test_missing_folder_names_the_places_and_the_variable(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("T2SDA_DATASETS", str(tmp_path))
+    with pytest.raises(MissingFileError, match="source_procgen.* set T2SDA_DATASETS to the folder"):
+        open_dataset("rendered_train")
+
+
+def test_pattern_that_matches_nothing_is_named(harbour: DatasetSpec) -> None:
+    with pytest.raises(MissingFileError, match=r"no file matches .*harbour/images/\*\.jpg"):
+        dataclasses.replace(harbour, images="images/*.jpg").open()
+
+
+def test_list_file_chooses_the_images(harbour: DatasetSpec) -> None:
+    (Path(harbour.root) / "some.txt").write_text("3\n1\n")
+    spec = dataclasses.replace(harbour, images="images/{stem}.png", stems="some.txt")
+    assert [Path(spec.open().load(i).name).stem for i in range(2)] == ["3", "1"]
+
+
+def test_missing_list_file_is_named(harbour: DatasetSpec) -> None:
+    spec = dataclasses.replace(harbour, images="images/{stem}.png", stems="none.txt")
+    with pytest.raises(MissingFileError, match=r"list file .*none\.txt is missing"):
+        spec.open()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"images": "images/{stem}.png"}, "exactly when `stems` names"),
+        ({"labels": "labels/all.png"}, "share one label"),
+    ],
+)
+def test_patterns_that_cannot_work_are_refused(
+    harbour: DatasetSpec, changes: dict[str, str], message: str
+) -> None:
+    with pytest.raises(UserError, match=message):
+        dataclasses.replace(harbour, **changes)  # type: ignore[arg-type]
+
+
+def test_unknown_name_lists_the_nearest_first() -> None:
+    with pytest.raises(UnknownNameError, match="nearest first: streets_clear_train"):
+        open_dataset("street_clear_train")
+
+
+def test_a_name_is_registered_once(harbour: DatasetSpec) -> None:
+    register_dataset(dataclasses.replace(harbour, name="harbour_twice"))
+    try:
+        with pytest.raises(ValueError, match="registered already"):
+            register_dataset(dataclasses.replace(harbour, name="harbour_twice"))
+    finally:
+        DATASETS._components.pop("harbour_twice")

@@ -1,0 +1,145 @@
+"""Colour jitter and blur against the standard library's colorsys and plain loops."""
+
+import colorsys
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from t2sda.losses.augmentation import (
+    Augmentation,
+    ColorJitter,
+    augment,
+    color_jitter,
+    draw_augmentations,
+    gaussian_blur,
+    rotate_hue,
+    scale_saturation,
+    strong_augmentation,
+)
+
+
+def _image(seed: int = 0, height: int = 12, width: int = 9) -> Tensor:
+    """Random colours, with gray, black, white and two tied channels among them."""
+    image = torch.rand(3, height, width, generator=torch.Generator().manual_seed(seed)) * 255
+    image[:, 0, 0], image[:, 0, 1], image[:, 0, 2] = 0.0, 255.0, 100.0
+    image[:2, 0, 3] = 200.0
+    return image
+
+
+def _through_hsv(image: Tensor, saturation: float, hue: float) -> Tensor:
+    """Every pixel through colorsys: saturation multiplied and cut at 1, hue added."""
+    pixels = []
+    for color in (image.double() / 255).flatten(1).T.tolist():
+        h, s, v = colorsys.rgb_to_hsv(*color)
+        pixels.append(colorsys.hsv_to_rgb((h + hue) % 1, min(s * saturation, 1.0), v))
+    return torch.tensor(pixels).T.reshape(image.shape) * 255
+
+
+@pytest.mark.parametrize("turns", [-0.2, -0.05, 0.0, 0.13, 0.5])
+def test_hue_is_that_of_hsv(turns: float) -> None:
+    image = _image()
+    expected = _through_hsv(image, 1.0, turns)
+    torch.testing.assert_close(rotate_hue(image, turns), expected, atol=1e-3, rtol=0)
+
+
+@pytest.mark.parametrize("factor", [0.0, 0.8, 1.0, 1.2, 5.0])
+def test_saturation_is_that_of_hsv(factor: float) -> None:
+    image = _image()
+    expected = _through_hsv(image, factor, 0.0)
+    torch.testing.assert_close(scale_saturation(image, factor), expected, atol=1e-3, rtol=0)
+
+
+def test_brightness_is_added_and_contrast_multiplied_both_clamped() -> None:
+    image = torch.tensor([0.0, 100.0, 250.0]).view(3, 1, 1)
+    brighter = color_jitter(image, ColorJitter(brightness=0.1, order=("brightness",)))
+    torch.testing.assert_close(brighter.flatten(), torch.tensor([25.5, 125.5, 255.0]))
+    sharper = color_jitter(image, ColorJitter(contrast=1.2, order=("contrast",)))
+    torch.testing.assert_close(sharper.flatten(), torch.tensor([0.0, 120.0, 255.0]))
+
+
+def test_the_order_of_the_changes_matters() -> None:
+    image = torch.full((3, 1, 1), 100.0)
+    for order, expected in (
+        (("brightness", "contrast"), (100 + 51) * 1.2),
+        (("contrast", "brightness"), 100 * 1.2 + 51),
+    ):
+        jitter = ColorJitter(brightness=0.2, contrast=1.2, order=order)
+        torch.testing.assert_close(color_jitter(image, jitter), torch.full((3, 1, 1), expected))
+
+
+def test_the_neutral_jitter_changes_nothing() -> None:
+    torch.testing.assert_close(color_jitter(_image(), ColorJitter()), _image(), atol=1e-3, rtol=0)
+
+
+@pytest.mark.parametrize("sigma", [0.15, 0.6, 1.15])
+def test_blur_is_a_wide_gaussian_with_mirrored_borders(sigma: float) -> None:
+    # 51 x 51 taps, the baseline's kernel at 512 pixels; mirrored as often as it takes.
+    image = _image(1)
+    reach = 25
+    weights = [math.exp(-(offset**2) / (2 * sigma**2)) for offset in range(-reach, reach + 1)]
+    weights = [weight / sum(weights) for weight in weights]
+
+    def mirrored(position: int, size: int) -> int:
+        position = abs(position) % (2 * size - 2)
+        return min(position, 2 * size - 2 - position)
+
+    expected = image.double()
+    for dim in (1, 2):
+        size = image.shape[dim]
+        expected = sum(
+            weight
+            * expected.index_select(dim, torch.tensor([mirrored(i + o, size) for i in range(size)]))
+            for o, weight in zip(range(-reach, reach + 1), weights, strict=True)
+        )
+    # Beyond 11 taps lies a part of 2e-6 at most: a thousandth of a grey level.
+    torch.testing.assert_close(gaussian_blur(image, sigma).double(), expected, atol=2e-3, rtol=0)
+
+
+def test_probabilities_and_ranges_of_the_draws() -> None:
+    drawn = [draw_augmentations(2, torch.Generator().manual_seed(seed)) for seed in range(2000)]
+    jittered = [first for first, _ in drawn if first.color_jitter is not None]
+    blurred = [first.blur_sigma for first, _ in drawn if first.blur_sigma is not None]
+    # four standard errors of a share of 2000 draws
+    assert abs(len(jittered) / 2000 - 0.8) < 0.036
+    assert abs(len(blurred) / 2000 - 0.5) < 0.045
+    assert 0.15 <= min(blurred) < 0.16
+    assert 1.14 < max(blurred) <= 1.15
+    for name, low, high in (
+        ("brightness", -0.2, 0.2),
+        ("contrast", 0.8, 1.2),
+        ("saturation", 0.8, 1.2),
+        ("hue", -0.2, 0.2),
+    ):
+        values = [getattr(one.color_jitter, name) for one in jittered]
+        assert low <= min(values) < low + 0.01
+        assert high - 0.01 < max(values) <= high
+    assert len({one.color_jitter.order for one in jittered if one.color_jitter}) == 24
+
+
+def test_decided_for_the_batch_and_drawn_for_each_image() -> None:
+    for seed in range(50):
+        first, second = draw_augmentations(2, torch.Generator().manual_seed(seed))
+        assert (first.color_jitter is None) == (second.color_jitter is None)
+        assert (first.blur_sigma is None) == (second.blur_sigma is None)
+        assert first.color_jitter is None or first.color_jitter != second.color_jitter
+
+
+def test_images_are_augmented_each_by_its_own() -> None:
+    images = torch.stack([_image(0), _image(1)])
+    jitter = ColorJitter(brightness=0.1)
+    changed = augment(images, [Augmentation(None, None), Augmentation(jitter, 0.8)])
+    assert torch.equal(changed[0], images[0])
+    assert torch.equal(changed[1], gaussian_blur(color_jitter(images[1], jitter), 0.8))
+
+
+def test_the_same_generator_state_gives_the_same_images_within_range() -> None:
+    images = torch.stack([_image(0), _image(1)])
+    for seed in range(10):
+        first, second = (
+            strong_augmentation(images, torch.Generator().manual_seed(seed)) for _ in range(2)
+        )
+        assert torch.equal(first, second)
+        assert first.min() >= -1e-3
+        assert first.max() <= 255 + 1e-3
