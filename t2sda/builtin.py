@@ -6,15 +6,20 @@ import t2sda.data.loader
 import t2sda.data.translation.fda
 import t2sda.engine.checkpoint
 import t2sda.engine.device
+import t2sda.engine.ema
 import t2sda.engine.hooks
 import t2sda.engine.metrics
 import t2sda.engine.optim
 import t2sda.engine.precision
+import t2sda.engine.reweighting
 import t2sda.engine.trainer
 import t2sda.evaluation.evaluator
+import t2sda.meta_arch.self_training
 import t2sda.meta_arch.source_only
+import t2sda.meta_arch.t2sda
 import t2sda.modeling.backbones.timm_cnn
 import t2sda.modeling.heads.light
+import t2sda.modeling.projector
 import t2sda.modeling.segmentor  # noqa: F401
 from t2sda.data.catalog import REGISTER_SHIPPED
 

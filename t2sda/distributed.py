@@ -67,6 +67,16 @@ def sum_over_ranks(value: Tensor) -> Tensor:
     return value
 
 
+def any_over_ranks(value: Tensor) -> Tensor:
+    """Element-wise `or` of a bool tensor over all ranks."""
+    return sum_over_ranks(value.float()) > 0 if world_size() > 1 else value
+
+
+def own_share(num_samples: int) -> slice:
+    """Where this rank's samples lie among those of all ranks, each with `num_samples`."""
+    return slice(rank() * num_samples, (rank() + 1) * num_samples)
+
+
 def differentiable_sum_over_ranks(value: Tensor) -> Tensor:
     """The sum of `value` over all ranks; its gradient is summed over the ranks likewise."""
     if world_size() == 1:
@@ -80,7 +90,7 @@ class _SumOverRanks(torch.autograd.Function):
         return sum_over_ranks(value)
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> Tensor:  # type: ignore[override]
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
         return sum_over_ranks(gradient)
 
 

@@ -60,9 +60,14 @@ class MetaArch(nn.Module):
     Args:
         student: what learns.
         passes: by name, in order.
+
+    Attributes:
+        default_passes: what a step consists of unless META_ARCH.PASSES says otherwise.
+        has_teacher: whether there is a teacher, which a hook must keep up to date.
     """
 
     default_passes: ClassVar[tuple[str, ...]] = ()
+    has_teacher: ClassVar[bool] = False
 
     def __init__(self, student: Branch, passes: dict[str, StudentPass]) -> None:
         super().__init__()
@@ -94,8 +99,7 @@ class MetaArch(nn.Module):
 @SCHEMA.check
 def passes_have_what_they_read(cfg: CfgNode) -> list[str]:
     """A pass that reads the target or its style needs them set; unread ones are an error too."""
-    names = cfg.META_ARCH.PASSES or META_ARCHS.get(cfg.META_ARCH.NAME).default_passes
-    passes = {name: PASSES.get(name) for name in names}
+    passes = {name: PASSES.get(name) for name in pass_names(cfg)}
     translated = [name for name, item in passes.items() if item.needs_translation]
     targeted = [name for name, item in passes.items() if item.needs_target]
     if cfg.TRANSLATION.NAME and TRANSLATORS.get(cfg.TRANSLATION.NAME).needs_target:
@@ -106,6 +110,11 @@ def passes_have_what_they_read(cfg: CfgNode) -> list[str]:
     ]
 
 
+def pass_names(cfg: CfgNode) -> tuple[str, ...]:
+    """The passes of a step in this configuration, in order."""
+    return cfg.META_ARCH.PASSES or META_ARCHS.get(cfg.META_ARCH.NAME).default_passes
+
+
 def _needed_or_without_effect(key: str, value: str, readers: list[str]) -> list[str]:
     if readers and not value:
         return [f"{key}: empty, but the passes {', '.join(readers)} need it"]
@@ -114,10 +123,9 @@ def _needed_or_without_effect(key: str, value: str, readers: list[str]) -> list[
     return []
 
 
-def build_passes(cfg: CfgNode, default_passes: tuple[str, ...]) -> dict[str, StudentPass]:
+def build_passes(cfg: CfgNode) -> dict[str, StudentPass]:
     """The configured passes by name, or the meta-architecture's own."""
-    names = cfg.META_ARCH.PASSES or default_passes
-    return {name: PASSES.get(name).from_config(cfg) for name in names}
+    return {name: PASSES.get(name).from_config(cfg) for name in pass_names(cfg)}
 
 
 def build_meta_arch(cfg: CfgNode, num_classes: int) -> MetaArch:

@@ -38,7 +38,7 @@ class SourceOnly(MetaArch):
     def from_config(cls, cfg: CfgNode, num_classes: int) -> SourceOnly:
         """Build the student and the passes."""
         student = Branch(build_segmentation_model(cfg, num_classes))
-        return cls(student, build_passes(cfg, cls.default_passes))
+        return cls(student, build_passes(cfg))
 
 
 def whole_batch_pixels(labels: Tensor) -> Tensor:

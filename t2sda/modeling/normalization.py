@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from t2sda.distributed import differentiable_sum_over_ranks
 from t2sda.errors import UserError
+from t2sda.losses.numerics import at_least_float32
 
 NormKind = Literal["batch", "frozen"]
 
@@ -147,7 +148,7 @@ class WholeBatchNorm2d(nn.Module):
                 features, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps
             )
             return self.act(self.drop(normalised))
-        centred, variance = self._whole_batch_moments(features.float())
+        centred, variance = self._whole_batch_moments(at_least_float32(features))
         scale = self.weight * torch.rsqrt(variance + self.eps)
         normalised = centred * scale[:, None, None] + self.bias[:, None, None]
         return self.act(self.drop(normalised.to(features.dtype)))

@@ -1,4 +1,4 @@
-"""Camera and canvas: metres become pixels, and one drawing call writes colour and label together."""
+"""Camera and canvas: from metres to pixels, colour and label in one drawing call."""
 
 from __future__ import annotations
 
@@ -103,6 +103,17 @@ class Camera:
         return points
 
 
+@dataclass(frozen=True)
+class Lamp:
+    """Something that shines, in pixels; hidden where the canvas shows another surface."""
+
+    column: float
+    row: float
+    radius: float
+    colour: Colour
+    surface: int
+
+
 class Canvas:
     """Colour and surface of every pixel in one array.
 
@@ -114,8 +125,7 @@ class Canvas:
     def __init__(self, size: tuple[int, int]) -> None:
         self.size = size
         self.pixels = np.zeros((*size, 4), np.uint16)
-        self.lamps: list[tuple[float, float, float, Colour, int]] = []
-        """Column, row, radius in pixels, colour and depth code of what shines."""
+        self.lamps: list[Lamp] = []
 
     def ink(self, colour: Colour, class_id: int, z: float, texture: int = PLAIN) -> Ink:
         """What a drawing call writes: a colour and the surface it belongs to."""
@@ -148,10 +158,9 @@ class Canvas:
         line = [np.array(points, np.int32)]
         cv2.polylines(self.pixels, line, False, ink, thickness, cv2.LINE_8, SUBPIXEL_BITS)
 
-    def shine(self, place: Point, radius: float, colour: Colour, z: float) -> None:
-        """Remember a lamp; the finish gives it a halo where the look has its lamps on."""
-        u, v = place[0] / UNIT, place[1] / UNIT
-        self.lamps.append((u, v, radius / UNIT, colour, depth_code(z)))
+    def shine(self, place: Point, radius: float, colour: Colour, surface: int) -> None:
+        """Remember a lamp on a surface; the finish gives it a halo where the look has lamps on."""
+        self.lamps.append(Lamp(place[0] / UNIT, place[1] / UNIT, radius / UNIT, colour, surface))
 
     @property
     def label(self) -> np.ndarray:
@@ -160,10 +169,10 @@ class Canvas:
 
     def layers(self) -> tuple[list[np.ndarray], np.ndarray, np.ndarray]:
         """Red, green and blue (H, W) uint16; textures and depth codes, (H, W) uint8."""
-        *colours, surfaces = cv2.split(self.pixels)
-        low_and_high = surfaces.view(np.uint8).reshape(*self.size, 2)
-        low, depth = cv2.split(low_and_high)
-        return list(colours), low >> 5, depth
+        planes: list[np.ndarray] = [np.asarray(plane) for plane in cv2.split(self.pixels)]
+        surfaces = planes.pop()
+        textures = (surfaces >> 5 & 7).astype(np.uint8)
+        return planes, textures, (surfaces >> 8).astype(np.uint8)
 
 
 class Stamp:
@@ -183,7 +192,7 @@ class Stamp:
         self.scale = scale
         self.turn = turn
         self.z = z
-        self._surface = surface(class_id, z)
+        self.surface = surface(class_id, z)
 
     @property
     def detail(self) -> float:
@@ -200,11 +209,11 @@ class Stamp:
 
     def polygon(self, points: Sequence[Point], colour: Colour) -> None:
         """Fill a polygon."""
-        self.canvas.polygon(self._place(points), (*colour, self._surface))
+        self.canvas.polygon(self._place(points), (*colour, self.surface))
 
     def convex(self, points: Sequence[Point], colour: Colour) -> None:
         """Fill a convex polygon."""
-        self.canvas.convex(self._place(points), (*colour, self._surface))
+        self.canvas.convex(self._place(points), (*colour, self.surface))
 
     def box(self, x0: float, y0: float, x1: float, y1: float, colour: Colour) -> None:
         """Fill a rectangle."""
@@ -213,11 +222,11 @@ class Stamp:
     def disc(self, x: float, y: float, radii: Point, colour: Colour, texture: int = PLAIN) -> None:
         """Fill an ellipse; its width is foreshortened with the plane."""
         scaled = (radii[0] * self.scale * abs(self.turn), radii[1] * self.scale)
-        self.canvas.disc(self.at(x, y), scaled, (*colour, self._surface | texture << 5))
+        self.canvas.disc(self.at(x, y), scaled, (*colour, self.surface | texture << 5))
 
     def limb(self, points: Sequence[Point], width: float, colour: Colour) -> None:
         """Draw a thick polyline; its thickness is not foreshortened."""
-        ink = (*colour, self._surface)
+        ink = (*colour, self.surface)
         self.canvas.limb(self._place(points), width * self.scale, ink)
 
     def _place(self, points: Sequence[Point]) -> list[Point]:

@@ -5,15 +5,17 @@ from __future__ import annotations
 import numpy as np
 
 from t2sda.data.streets.canvas import Canvas
-from t2sda.data.streets.facades import paint_edge, paint_skyline
+from t2sda.data.streets.edges import paint_edge
 from t2sda.data.streets.finish import finish
 from t2sda.data.streets.ground import paint_ground, paint_sky
+from t2sda.data.streets.houses import paint_skyline
 from t2sda.data.streets.looks import LOOKS, Look, pick_jittered, sample_light
 from t2sda.data.streets.plan import sample_street
 from t2sda.data.streets.scene import Scene
 from t2sda.data.streets.shadows import cast_shadows
 from t2sda.data.streets.textures import screens
 from t2sda.data.streets.traffic import populate
+from t2sda.errors import UserError
 
 DOMAINS: tuple[str, str] = ("clear", "hazy")
 """The domains' names: the source-like one, then the target-like one."""
@@ -36,7 +38,7 @@ def draw_street(
     Returns:
         (H, W, 3) uint8 RGB and (H, W) uint8 Cityscapes train ids 0..18; no pixel is unlabelled.
     Raises:
-        ValueError: for an unknown domain, a negative seed or index, or a size below 64.
+        UserError: (a ValueError) for an unknown domain, a negative seed or index, a small size.
     """
     _check(domain, seed, index, size)
     rng = np.random.default_rng([seed, index, DOMAINS.index(domain)])
@@ -70,11 +72,11 @@ def paint_street(look: Look, size: tuple[int, int], rng: np.random.Generator) ->
 
 def _check(domain: str, seed: int, index: int, size: tuple[int, int]) -> None:
     if domain not in DOMAINS:
-        raise ValueError(f"domain: no street domain is called '{domain}'; known: {DOMAINS}")
+        raise UserError(f"domain: no street domain is called '{domain}'; known: {DOMAINS}")
     if seed < 0 or index < 0:
-        raise ValueError(f"seed and index must not be negative, found {seed} and {index}")
+        raise UserError(f"seed and index must not be negative, found {seed} and {index}")
     if min(size) < SMALLEST:
-        raise ValueError(
+        raise UserError(
             f"size: {size[0]}x{size[1]} (height x width) is too small for a street; "
             f"use at least {SMALLEST}x{SMALLEST}"
         )

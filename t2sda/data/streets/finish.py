@@ -37,7 +37,7 @@ def finish(scene: Scene) -> np.ndarray:
     relief = _relief(scene, textures)
     image = _develop(scene, colours, relief, depth)
     if scene.look.lamps:
-        image = _shine(scene, image, depth)
+        image = _shine(scene, image)
     return _photograph(scene, image)
 
 
@@ -50,30 +50,29 @@ def _relief(scene: Scene, textures: np.ndarray) -> np.ndarray:
     for kind, plane in _planes(scene).items():
         strength = scene.look.texture[kind]
         scaled = cv2.convertScaleAbs(plane, alpha=strength, beta=NEUTRAL * (1 - strength))
-        cv2.copyTo(scaled, cv2.compare(textures, kind, cv2.CMP_EQ), relief)
+        cv2.copyTo(scaled, cv2.inRange(textures, kind, kind), relief)
     return relief
 
 
 def _planes(scene: Scene) -> dict[int, np.ndarray]:
     """The textures of this image: some cut, some warped onto the ground and the facades."""
     size, rng = scene.canvas.size, scene.rng
-    asphalt, paving = cv2.split(_ground_plane(scene))
     return {
         FOLIAGE: cut(scene.screens.foliage, size, rng),
         GRASS: cut(scene.screens.grass, size, rng),
         PLASTER: cut(scene.screens.plaster, size, rng),
-        ASPHALT: asphalt,
-        PAVING: paving,
+        ASPHALT: _ground_plane(scene, sheets().asphalt),
+        PAVING: _ground_plane(scene, sheets().paving),
         BRICK: _brick_plane(scene),
     }
 
 
-def _ground_plane(scene: Scene) -> np.ndarray:
-    """(H, W, 2) asphalt and paving below the horizon."""
-    plane = np.full((*scene.canvas.size, 2), NEUTRAL, np.uint8)
+def _ground_plane(scene: Scene, sheet: np.ndarray) -> np.ndarray:
+    """(H, W) a sheet that lies on the ground; what is above the horizon has no meaning."""
+    plane = np.empty(scene.canvas.size, np.uint8)
     first = int(scene.camera.horizon)
     homography = _ground_homography(scene.camera)
-    plane[first:] = _warp(sheets().ground, homography, (0, first), plane[first:].shape)
+    plane[first:] = _warp(sheet, homography, (0, first), plane[first:].shape)
     return plane
 
 
@@ -100,7 +99,7 @@ def _warp(
         (shape[1], shape[0]),
         flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
         borderMode=cv2.BORDER_CONSTANT,
-        borderValue=(NEUTRAL, NEUTRAL),
+        borderValue=NEUTRAL,
     )
 
 
@@ -119,7 +118,10 @@ def _ground_homography(camera: Camera) -> np.ndarray:
 
 
 def _facade_homography(camera: Camera, x: float) -> np.ndarray:
-    """Pixel -> sheet coordinates of the plane at x: z = f x / (u - centre), y = h - (v - horizon) z / f."""
+    """Pixel -> sheet coordinates of the upright plane at x.
+
+    z = f x / (u - centre), y = h - (v - horizon) z / f.
+    """
     f, h, centre, horizon = camera.focal, camera.height, camera.centre, camera.horizon
     ppm = PIXELS_PER_METRE * 2  # finer than the ground's: bricks are smaller than slabs
     return np.array(
@@ -146,29 +148,33 @@ def _develop(
     clear = cv2.LUT(depth, seen)  # (H, W) share of the light that the haze lets through
     gain = (1 + (relief - np.float32(NEUTRAL)) * cv2.LUT(depth, fade)) * clear
     veil = 1 - clear
-    planes = [colour * gain + veil * air for colour, air in zip(colours, haze, strict=True)]
-    image = cv2.merge([cv2.convertScaleAbs(plane) for plane in planes])
-    return cv2.LUT(image, _response(scene))
+    planes = []
+    for colour, air, curve in zip(colours, haze, _response(scene), strict=True):
+        plane = colour * gain
+        plane += veil * np.float32(air)
+        planes.append(cv2.LUT(cv2.convertScaleAbs(plane), curve))
+    return cv2.merge(planes)
 
 
 def _response(scene: Scene) -> np.ndarray:
-    """(1, 256, 3) uint8 curves of exposure, gamma and colour cast."""
+    """(3, 256) uint8 curves of exposure, gamma and colour cast."""
     look = scene.look
-    gain = scene.uniform(*look.exposure) * np.array(pick(scene.rng, look.casts))
-    grey = np.arange(256)[:, None] / 255
+    gain = scene.uniform(*look.exposure) * np.array(pick(scene.rng, look.casts))[:, None]
+    grey = np.arange(256) / 255
     curves = np.clip(grey * gain, 0, 1) ** scene.uniform(*look.gamma)
-    return np.rint(255 * curves).astype(np.uint8)[None]
+    return np.rint(255 * curves).astype(np.uint8)
 
 
-def _shine(scene: Scene, image: np.ndarray, depth: np.ndarray) -> np.ndarray:
+def _shine(scene: Scene, image: np.ndarray) -> np.ndarray:
     """Halos of the lamps that nothing hides, painted small and blurred."""
     height, width = scene.canvas.size
     small = np.zeros((height // 4, width // 4, 3), np.uint8)
-    for u, v, radius, colour, code in scene.canvas.lamps:
-        column, row = int(u), int(v)
+    for lamp in scene.canvas.lamps:
+        column, row = int(lamp.column), int(lamp.row)
         inside = 0 <= column < width and 0 <= row < height
-        if inside and depth[row, column] + 2 >= code:
-            cv2.circle(small, (column // 4, row // 4), round(radius / 4), colour, cv2.FILLED)
+        if inside and scene.canvas.pixels[row, column, 3] == lamp.surface:
+            radius = round(lamp.radius / 4)
+            cv2.circle(small, (column // 4, row // 4), radius, lamp.colour, cv2.FILLED)
     sigma = max(height / 160, 0.5)
     near = cv2.GaussianBlur(small, (0, 0), sigma)
     wide = cv2.GaussianBlur(near, (0, 0), 2.5 * sigma)
@@ -184,7 +190,8 @@ def _photograph(scene: Scene, image: np.ndarray) -> np.ndarray:
     """Lens blur, sensor noise and compression."""
     look, size = scene.look, scene.canvas.size
     sigma = scene.uniform(*look.blur) * max(size[0] / 256, 0.5)
-    image = cv2.GaussianBlur(image, (0, 0), sigma)
+    reach = 2 * int(2 * sigma + 0.5) + 1
+    image = cv2.GaussianBlur(image, (reach, reach), sigma)
     noise = cut(scene.screens.sensor, size, scene.rng)
     strength = scene.uniform(*look.noise) / NOISE_DEVIATION
     image = cv2.addWeighted(image, 1, noise, strength, -NEUTRAL * strength)
@@ -192,4 +199,4 @@ def _photograph(scene: Scene, image: np.ndarray) -> np.ndarray:
         return image
     quality = int(scene.rng.integers(*look.jpeg_quality))
     _, code = cv2.imencode(".jpg", image, (cv2.IMWRITE_JPEG_QUALITY, quality))
-    return cv2.imdecode(code, cv2.IMREAD_COLOR)
+    return np.asarray(cv2.imdecode(code, cv2.IMREAD_COLOR))

@@ -36,7 +36,9 @@ def paint_street_lamp(scene: Scene, x: float, z: float) -> None:
     stamp.box(reach - 0.4, height + 0.3, reach + 0.4, height + 0.5, shade(steel, 0.8))
     if scene.look.lamps:
         stamp.box(reach - 0.3, height + 0.24, reach + 0.3, height + 0.34, WARM_LAMP)
-        scene.canvas.shine(stamp.at(reach, height + 0.28), 0.9 * stamp.scale, WARM_LAMP, z)
+        scene.canvas.shine(
+            stamp.at(reach, height + 0.28), 0.9 * stamp.scale, WARM_LAMP, stamp.surface
+        )
 
 
 def paint_traffic_light(scene: Scene, x: float, z: float) -> None:
@@ -65,7 +67,7 @@ def _paint_signal_head(scene: Scene, stamp: Stamp, x: float, low: float, signal:
         lit = index == signal
         head.disc(x, y, (0.15, 0.15), colour if lit else shade(colour, 0.24))
         if lit:
-            scene.canvas.shine(head.at(x, y), 0.35 * head.scale, colour, head.z)
+            scene.canvas.shine(head.at(x, y), 0.35 * head.scale, colour, head.surface)
 
 
 def paint_sign(scene: Scene, x: float, z: float) -> None:

@@ -109,9 +109,9 @@ def pick(rng: np.random.Generator, colours: Palette) -> Colour:
 
 def jitter(rng: np.random.Generator, colour: Colour, amount: float = 0.1) -> Colour:
     """The colour with its brightness moved by up to `amount` and its hue by a third of that."""
-    brightness, red, blue = rng.uniform(-amount, amount, 3).tolist()
-    lit = shade(colour, 1 + brightness)
-    return (lit[0] * (1 + red / 3), lit[1], lit[2] * (1 + blue / 3))
+    brightness, red, blue = (rng.random(3) * 2 - 1).tolist()
+    lit = shade(colour, 1 + amount * brightness)
+    return (lit[0] * (1 + amount * red / 3), lit[1], lit[2] * (1 + amount * blue / 3))
 
 
 def pick_jittered(rng: np.random.Generator, colours: Palette, amount: float = 0.1) -> Colour:
@@ -126,7 +126,7 @@ CLEAR = Look(
     cloud_cover=(0.1, 0.9),
     sunlit=(1.10, 1.06, 0.98),
     shaded=(0.66, 0.70, 0.80),
-    shadow=(0.42, 0.58),
+    shadow=(0.34, 0.50),
     shadow_length=(0.35, 1.0),
     shadow_softness=0.004,
     asphalt=palette("707176 62646a 7e7c7a 686e74"),
@@ -182,7 +182,7 @@ HAZY = Look(
     fences=palette("968e82 604836 424e42 3a3a3e 745c46"),
     glass=palette("2c3036 3c4044 22242a 5c6062"),
     lit_windows=0.22,
-    lamps=0.9,
+    lamps=0.75,
     foliage=palette("464c2e 54502c 3a422e 705c30 5c482c"),
     grass=palette("68663c 5c603a 7c6e46 565434"),
     metal=palette("424244 5c5c5c 303234 4e4840"),
@@ -195,8 +195,8 @@ HAZY = Look(
     texture=(0.0, 0.28, 0.28, 0.34, 0.55, 0.40, 0.18),
     haze=((196, 190, 178), (216, 198, 170)),
     haze_per_metre=(0.009, 0.020),
-    exposure=(0.74, 0.98),
-    gamma=(0.95, 1.25),
+    exposure=(0.84, 1.06),
+    gamma=(0.92, 1.18),
     casts=((1.10, 0.99, 0.80), (1.04, 1.0, 0.88), (0.90, 0.98, 1.08), (1.0, 1.02, 0.92)),
     blur=(0.7, 1.0),
     noise=(5.0, 10.0),

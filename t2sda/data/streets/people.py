@@ -179,7 +179,7 @@ def _paint_rider_trunk(
 
 
 def _paint_bicycle(scene: Scene, stamp: Stamp) -> None:
-    """Two wheels, frame, saddle and handlebar; what is seen between the spokes counts as bicycle."""
+    """Two wheels, frame, saddle and handlebar; the gaps between the spokes count as bicycle."""
     frame = tint(pick_jittered(scene.rng, scene.look.paint), scene.light.front)
     spokes = mix(shade(scene.asphalt, 0.9), (126, 126, 128), 0.5)
     for along in (-0.52, 0.52):

@@ -55,7 +55,7 @@ def _paint_crown(
 
 def paint_hedge(scene: Scene, side: Side, segment: Segment) -> None:
     """A clipped hedge along the street's edge."""
-    green = mix(scene.foliage, shade(scene.foliage, 0.7), scene.chance())
+    green = mix(scene.foliage, shade(scene.foliage, 0.85), scene.chance())
     height = scene.uniform(0.9, 1.7)
     project, x = scene.camera.project, side.edge
     near, far = segment.near, segment.far

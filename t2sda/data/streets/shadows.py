@@ -38,11 +38,10 @@ def _darken(scene: Scene, mask: np.ndarray, first: int) -> None:
     """Soften the mask and multiply the ground with what it leaves of the light."""
     reach = 2 * round(scene.look.shadow_softness * scene.canvas.size[0]) + 1
     mask = cv2.blur(cv2.blur(mask, (reach, reach)), (reach, reach))
-    gains = 256 - np.arange(256) * (scene.light.shadow * 256 / 255)
-    gain = cv2.LUT(mask, gains.astype(np.uint16))
+    gain = cv2.LUT(mask, (1 - np.arange(256) * scene.light.shadow / 255).astype(np.float32))
     ground = scene.canvas.pixels[first:]
     *colours, surfaces = cv2.split(ground)
-    lit = [(colour * gain) >> 8 for colour in colours]  # colours stay below 256
+    lit = [(colour * gain).astype(np.uint16) for colour in colours]
     ground[:] = cv2.merge([*lit, surfaces])
 
 

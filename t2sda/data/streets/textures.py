@@ -20,8 +20,8 @@ NOISE_DEVIATION = 32
 class Sheets:
     """Textures in metres, (SHEET, SHEET) uint8 around NEUTRAL, to be warped onto planes."""
 
-    ground: np.ndarray
-    """Two channels: asphalt and paving."""
+    asphalt: np.ndarray
+    paving: np.ndarray
     brick: np.ndarray
 
 
@@ -82,7 +82,7 @@ def sheets() -> Sheets:
     paving = 0.35 * _stones(rng, 8, 16) + 0.35 * stains - 0.9 * _joints(16, 16, 1, True)
     brick = 0.5 * _stones(rng, 4, 8) + 0.4 * stains - 0.8 * _joints(8, 16, 2, True)
     asphalt = 0.6 * grit + 0.6 * stains
-    return Sheets(ground=np.dstack((_grey(asphalt), _grey(paving))), brick=_grey(brick))
+    return Sheets(asphalt=_grey(asphalt), paving=_grey(paving), brick=_grey(brick))
 
 
 @lru_cache(maxsize=4)

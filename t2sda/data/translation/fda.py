@@ -4,8 +4,54 @@ from __future__ import annotations
 
 import functools
 import math
+from typing import ClassVar
 
 import numpy as np
+from fvcore.common.config import CfgNode
+
+from t2sda.config import SCHEMA, Field
+from t2sda.registry import TRANSLATORS
+
+SCHEMA.declare(
+    "TRANSLATION",
+    {
+        "FDA_WINDOW": Field(
+            0.01,
+            "L: the amplitudes of (2b+1) x (2b+1) lowest frequencies are exchanged, "
+            "b = floor(min(height, width) L)",
+            low=0.0,
+            high=0.49,
+        )
+    },
+    when=lambda cfg: cfg.TRANSLATION.NAME == "FDA",
+    when_text="TRANSLATION.NAME is FDA",
+)
+
+
+@TRANSLATORS.register("FDA")
+class FdaTranslator:
+    """Fourier domain adaptation: the source image with the target's colours and light.
+
+    Args:
+        window: L.
+    """
+
+    needs_target: ClassVar[bool] = True
+
+    def __init__(self, window: float) -> None:
+        self.window = window
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode) -> FdaTranslator:
+        """Read TRANSLATION.FDA_WINDOW."""
+        return cls(cfg.TRANSLATION.FDA_WINDOW)
+
+    def __call__(
+        self, image: np.ndarray, style: np.ndarray | None, generator: np.random.Generator
+    ) -> np.ndarray:
+        """(H, W, 3) uint8 source and target of one size -> (H, W, 3) float32, unclipped."""
+        assert style is not None, "FDA needs a target image"
+        return fourier_adapt(image, style, self.window)
 
 
 def fourier_adapt(image: np.ndarray, style: np.ndarray, window: float) -> np.ndarray:

@@ -1,0 +1,41 @@
+"""How many street scenes one core draws per second, for both domains.
+
+python benchmarks/streets.py --num-images 200
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+
+import cv2
+
+from t2sda.data.streets import DOMAINS, draw_street
+
+
+def images_per_second(domain: str, num_images: int, size: tuple[int, int]) -> float:
+    """Mean over `num_images` scenes, on one thread, with the textures drawn beforehand."""
+    draw_street(domain, 0, 0, size)
+    start = time.perf_counter()
+    for index in range(num_images):
+        draw_street(domain, 0, index, size)
+    return num_images / (time.perf_counter() - start)
+
+
+def main() -> None:
+    """Print one line a domain."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--num-images", type=int, default=200, help="scenes drawn per domain")
+    parser.add_argument(
+        "--size", type=int, nargs=2, default=(256, 512), metavar=("HEIGHT", "WIDTH")
+    )
+    arguments = parser.parse_args()
+    height, width = arguments.size
+    cv2.setNumThreads(1)
+    for domain in DOMAINS:
+        speed = images_per_second(domain, arguments.num_images, (height, width))
+        print(f"{domain:6s} {height}x{width}  {speed:6.1f} images/s per core")
+
+
+if __name__ == "__main__":
+    main()

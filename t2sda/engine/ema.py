@@ -1,0 +1,83 @@
+"""The mean teacher's update, as a hook."""
+
+from __future__ import annotations
+
+import torch
+from fvcore.common.config import CfgNode
+from torch import nn
+
+from t2sda.config import SCHEMA, Field
+from t2sda.engine.hooks import Hook, RunObjects, Stage
+from t2sda.registry import HOOKS, META_ARCHS
+from t2sda.structures import Step
+
+SCHEMA.declare(
+    "EMA",
+    {
+        "MOMENTUM": Field(
+            0.999,
+            "η, weight of the old teacher; it begins at 1/2 and rises to this value",
+            low=0.0,
+            high=1.0,
+        )
+    },
+    when=lambda cfg: "EmaTeacher" in cfg.HOOKS.NAMES,
+    when_text="HOOKS.NAMES holds EmaTeacher",
+)
+
+
+@SCHEMA.check
+def a_teacher_is_kept_up_to_date(cfg: CfgNode) -> str | None:
+    """EmaTeacher is there exactly when a teacher is."""
+    has_teacher = META_ARCHS.get(cfg.META_ARCH.NAME).has_teacher
+    if has_teacher == ("EmaTeacher" in cfg.HOOKS.NAMES):
+        return None
+    if has_teacher:
+        return f"HOOKS.NAMES: {cfg.META_ARCH.NAME} has a teacher; add EmaTeacher, which updates it"
+    return f"HOOKS.NAMES: EmaTeacher has no teacher to update in {cfg.META_ARCH.NAME}; remove it"
+
+
+@HOOKS.register()
+class EmaTeacher(Hook):
+    """θ_t ← η θ_t + (1 - η) θ_s after every step; buffers are copied.
+
+    η ramps up as min(1 - 1 / (iteration + 2), ema_momentum): 1/2, 2/3, 3/4, … The DAFormer family
+    averages parameters alone and leaves the teacher's BatchNorm buffers as they were initialised,
+    so that its teacher cannot be used in evaluation mode; ours can.
+
+    Args:
+        student, teacher: of one architecture.
+        ema_momentum: η.
+    """
+
+    stage = Stage.MODEL
+
+    def __init__(self, student: nn.Module, teacher: nn.Module, ema_momentum: float) -> None:
+        self.student = student
+        self.teacher = teacher
+        self.ema_momentum = ema_momentum
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode, run: RunObjects) -> EmaTeacher:
+        """Read EMA."""
+        return cls(run.meta_arch.student, run.meta_arch.teacher, cfg.EMA.MOMENTUM)  # type: ignore[arg-type]
+
+    def before_train(self, first_iteration: int) -> None:
+        """The teacher begins as the student, whatever weights that one was given."""
+        if first_iteration == 0:
+            ema_update_(self.teacher, self.student, ema_momentum=0.0)
+
+    def after_step(self, step: Step) -> None:
+        """Update."""
+        momentum = min(1 - 1 / (step.iteration + 2), self.ema_momentum)
+        ema_update_(self.teacher, self.student, momentum)
+
+
+@torch.no_grad()
+def ema_update_(teacher: nn.Module, student: nn.Module, ema_momentum: float) -> None:
+    """θ_t ← η θ_t + (1 - η) θ_s for parameters; buffers are copied."""
+    torch._foreach_lerp_(
+        list(teacher.parameters()), list(student.parameters()), weight=1 - ema_momentum
+    )
+    for own, other in zip(teacher.buffers(), student.buffers(), strict=True):
+        own.copy_(other)

@@ -1,0 +1,94 @@
+"""What `--input` names: a picture, a folder of pictures, or a pattern."""
+
+from __future__ import annotations
+
+import glob
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+from t2sda.errors import MissingFileError, UserError
+from t2sda.inference.pictures import PICTURE_SUFFIXES
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One picture to segment.
+
+    Attributes:
+        path: of the file.
+        name: what its results are called, below the output folder, without ending; no two
+            pictures of a run share one.
+    """
+
+    path: Path
+    name: Path
+
+
+def find_pictures(source: str, output_dir: Path) -> list[Picture]:
+    """The pictures that a file, folder or pattern stands for, in the order of their paths.
+
+    A folder is searched with its sub-folders, for files that end like pictures; results written
+    into it earlier, below `output_dir`, are left out. A pattern (*, **, ?, [abc]) takes every file
+    that matches.
+
+    Raises:
+        MissingFileError: if there is nothing of that name, or no picture in it.
+        UserError: if results would come to lie among the pictures of the folder itself.
+    """
+    path = Path(source)
+    if path.is_file():
+        return [Picture(path, Path(path.stem))]
+    root, paths = (path, _below(path, output_dir)) if path.is_dir() else _matching(source)
+    return [Picture(path, name) for path, name in _names(sorted(paths), root).items()]
+
+
+def _below(folder: Path, output_dir: Path) -> list[Path]:
+    output = output_dir.resolve()
+    if output == folder.resolve():
+        raise UserError(
+            f"{folder}: results would lie among the pictures, and be taken for pictures the next "
+            f"time; choose another output folder (one inside it will do)"
+        )
+    paths = [
+        path
+        for path in folder.rglob("*")
+        if path.suffix.lower() in PICTURE_SUFFIXES
+        and path.is_file()
+        and output not in path.resolve().parents
+    ]
+    if not paths:
+        endings = " ".join(sorted(PICTURE_SUFFIXES))
+        raise MissingFileError(f"{folder}: no picture in this folder (looked for {endings})")
+    return paths
+
+
+def _matching(pattern: str) -> tuple[Path, list[Path]]:
+    paths = [Path(found) for found in glob.glob(pattern, recursive=True)]  # noqa: PTH207
+    paths = [path for path in paths if path.is_file()]
+    if not paths:
+        what = "no file matches this pattern" if glob.has_magic(pattern) else "no such file"
+        raise MissingFileError(f"{pattern}: {what}; --input takes a file, a folder or a pattern")
+    return _common_folder(paths), paths
+
+
+def _common_folder(paths: list[Path]) -> Path:
+    first = paths[0].parent
+    return next(
+        folder
+        for folder in (first, *first.parents)
+        if all(folder in path.parents for path in paths)
+    )
+
+
+def _names(paths: list[Path], root: Path) -> dict[Path, Path]:
+    """The path below `root` without ending; with it in a folder where endings alone differ."""
+
+    def key(path: Path) -> tuple[Path, str]:
+        return path.parent, path.stem.casefold()  # many file systems ignore the case
+
+    shared = {folder for (folder, _), count in Counter(map(key, paths)).items() if count > 1}
+    return {
+        path: path.parent.relative_to(root) / (path.name if path.parent in shared else path.stem)
+        for path in paths
+    }

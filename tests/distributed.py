@@ -1,0 +1,38 @@
+"""Runs a function on two gloo ranks in processes of their own."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.multiprocessing as mp
+
+from t2sda.distributed import process_group
+
+WORLD_SIZE = 2
+
+
+def on_two_ranks(function: Callable[[int], Any], folder: Path) -> list[Any]:
+    """What `function(rank)` returns on either rank; it must be importable from a test module."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    mp.spawn(_call, (function, folder, port), nprocs=WORLD_SIZE)
+    return [torch.load(folder / f"rank{rank}.pt", weights_only=False) for rank in range(WORLD_SIZE)]
+
+
+def _call(rank: int, function: Callable[[int], Any], folder: Path, port: int) -> None:
+    torch.set_num_threads(1)
+    os.environ.update(
+        RANK=str(rank),
+        WORLD_SIZE=str(WORLD_SIZE),
+        LOCAL_RANK=str(rank),
+        MASTER_ADDR="127.0.0.1",
+        MASTER_PORT=str(port),
+    )
+    with process_group(torch.device("cpu")):
+        torch.save(function(rank), folder / f"rank{rank}.pt")

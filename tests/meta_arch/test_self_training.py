@@ -1,0 +1,102 @@
+"""The mean teacher and the mixed pass."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+
+import torch
+from torch import nn
+
+from t2sda.meta_arch.base import MetaArch, build_meta_arch
+from t2sda.structures import DomainBatch, Step, TeacherOutput
+from tests.meta_arch.conftest import config_of, step_of
+
+MakeBatch = Callable[..., DomainBatch]
+
+
+def taught(meta_arch: MetaArch, batch: DomainBatch) -> Step:
+    step = step_of(batch)
+    with torch.no_grad():
+        step.teacher = meta_arch.teach(step)
+    return step
+
+
+def test_the_teacher_computes_what_is_asked_for_only(make_batch: MakeBatch) -> None:
+    meta_arch = build_meta_arch(config_of("SelfTraining"), 19).train()
+    teacher = taught(meta_arch, make_batch()).teacher
+    assert teacher is not None
+    assert teacher.target_probs is not None
+    assert teacher.source_embeddings is None
+    assert teacher.target_embeddings is None
+    torch.testing.assert_close(teacher.target_probs.sum(dim=1), torch.ones(2, 64, 96))
+
+
+def test_the_teacher_uses_batch_statistics_and_records_none(make_batch: MakeBatch) -> None:
+    meta_arch = build_meta_arch(config_of("SelfTraining"), 19).train()
+    before = {name: buffer.clone() for name, buffer in meta_arch.teacher.named_buffers()}
+    batch = make_batch()
+    seen: list[torch.Tensor] = []
+
+    def record(_: nn.Module, inputs: tuple[torch.Tensor], output: torch.Tensor) -> None:
+        seen.extend([inputs[0].clone(), output.clone()])
+
+    norm = next(m for m in meta_arch.teacher.modules() if isinstance(m, nn.BatchNorm2d))
+    norm.register_forward_hook(record)
+    taught(meta_arch, batch)
+    for name, buffer in meta_arch.teacher.named_buffers():
+        assert torch.equal(buffer, before[name]), name
+    expected = nn.functional.batch_norm(
+        seen[0], None, None, norm.weight, norm.bias, training=True, eps=norm.eps
+    )
+    activation = getattr(norm, "act", nn.Identity())
+    torch.testing.assert_close(seen[1], activation(expected))
+
+
+def test_dropout_of_the_teacher_is_off_and_of_the_student_on() -> None:
+    meta_arch = build_meta_arch(config_of("SelfTraining", "MODEL.HEAD.DROPOUT", "0.5"), 19).train()
+    modes = {
+        name: module.training
+        for name, module in meta_arch.named_modules()
+        if isinstance(module, nn.Dropout2d)
+    }
+    assert modes == {
+        "student.model.head.dropout": True,
+        "teacher.model.head.dropout": False,
+    }
+
+
+def test_margins_take_no_part(make_batch: MakeBatch) -> None:
+    meta_arch = build_meta_arch(config_of("SelfTraining"), 19).train()
+    batch = make_batch()
+    step = taught(meta_arch, batch)
+    nothing_valid = dataclasses.replace(batch, target_valid=torch.zeros(2, 64, 96).bool())
+    confident = TeacherOutput(
+        target_probs=nn.functional.one_hot(torch.zeros(2, 64, 96).long(), 19).movedim(-1, 1).float()
+    )
+    losses = []
+    for item in (batch, nothing_valid):
+        step.batch, step.teacher = item, confident
+        losses.append(meta_arch("mixed", step)["loss_mixed"].item())
+    assert losses[1] < losses[0]
+
+
+def test_an_unsure_teacher_leaves_the_pasted_pixels_alone(make_batch: MakeBatch) -> None:
+    # q = 0 where no pixel reaches δ_p: the target's pixels weigh nothing, whatever their labels.
+    meta_arch = build_meta_arch(config_of("SelfTraining"), 19).train()
+    step = step_of(make_batch())
+    losses = []
+    for favoured in (3, 7):
+        probs = torch.full((2, 19, 64, 96), 0.5 / 18)
+        probs[:, favoured] = 0.5
+        step.teacher = TeacherOutput(target_probs=probs)
+        losses.append(meta_arch("mixed", step)["loss_mixed"].item())
+    assert losses[0] == losses[1]
+
+
+def test_the_same_step_mixes_and_augments_alike(make_batch: MakeBatch) -> None:
+    meta_arch = build_meta_arch(config_of("SelfTraining"), 19).train()
+    step = taught(meta_arch, make_batch())
+    first = meta_arch("mixed", step)["loss_mixed"]
+    torch.manual_seed(99)
+    assert torch.equal(first, meta_arch("mixed", step)["loss_mixed"])

@@ -1,0 +1,123 @@
+"""The pull pass: what it computes, what it leaves alone, and how weights reach it."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+
+from t2sda.config import ConfigError
+from t2sda.engine.reweighting import DynamicReweighting
+from t2sda.meta_arch.base import MetaArch, build_meta_arch
+from t2sda.structures import DomainBatch, Step, TeacherOutput
+from tests.meta_arch.conftest import config_of, step_of
+
+MakeBatch = Callable[..., DomainBatch]
+
+
+@pytest.fixture
+def meta_arch() -> MetaArch:
+    torch.manual_seed(0)
+    return build_meta_arch(config_of("T2SDA"), 19).train()
+
+
+def taught(meta_arch: MetaArch, batch: DomainBatch) -> Step:
+    step = step_of(batch)
+    with torch.no_grad():
+        step.teacher = meta_arch.teach(step)
+    return step
+
+
+def test_translated_images_leave_no_trace_in_the_model(
+    meta_arch: MetaArch, make_batch: MakeBatch
+) -> None:
+    step = taught(meta_arch, make_batch())
+    before = {name: buffer.clone() for name, buffer in meta_arch.student.model.named_buffers()}
+    meta_arch("pull", step)
+    for name, buffer in meta_arch.student.model.named_buffers():
+        assert torch.equal(buffer, before[name]), name
+
+
+def test_the_pull_pass_teaches_encoder_and_projector_not_the_head(
+    meta_arch: MetaArch, make_batch: MakeBatch
+) -> None:
+    meta_arch("pull", taught(meta_arch, make_batch()))["loss_pull"].backward()
+    learning = {
+        name.split(".")[1] if name.startswith("projector") is False else "projector"
+        for name, parameter in meta_arch.student.named_parameters()
+        if parameter.grad is not None and parameter.grad.abs().sum() > 0
+    }
+    assert learning == {"backbone", "projector"}
+
+
+def test_pull_weight_scales_the_loss(make_batch: MakeBatch) -> None:
+    losses = []
+    for weight in ("0.1", "0.4"):
+        torch.manual_seed(0)
+        meta_arch = build_meta_arch(config_of("T2SDA", "T2SDA.PULL_WEIGHT", weight), 19).train()
+        losses.append(meta_arch("pull", taught(meta_arch, make_batch()))["loss_pull"].item())
+    assert losses[1] == pytest.approx(4 * losses[0], rel=1e-5)
+
+
+def test_class_weights_of_the_hook_reach_the_loss(
+    meta_arch: MetaArch, make_batch: MakeBatch
+) -> None:
+    step = taught(meta_arch, make_batch())
+    uniform = meta_arch("pull", step)["loss_pull"].item()
+    step.class_weights = torch.full((19,), 1 / 19)
+    assert meta_arch("pull", step)["loss_pull"].item() == uniform
+    absent = sorted(set(range(19)) - set(step.batch.source_label.unique().tolist()))
+    step.class_weights = torch.nn.functional.one_hot(torch.tensor(absent[0]), 19).float()
+    assert meta_arch("pull", step)["loss_pull"].item() == 0
+
+
+def test_a_batch_without_labels_gives_a_loss_of_zero_with_a_graph(
+    meta_arch: MetaArch, make_batch: MakeBatch
+) -> None:
+    batch = dataclasses.replace(make_batch(), source_label=torch.full((2, 64, 96), 255))
+    loss = meta_arch("pull", taught(meta_arch, batch))["loss_pull"]
+    assert loss.item() == 0
+    loss.backward()
+
+
+def test_dynamic_weights_follow_the_teacher_by_hand(make_batch: MakeBatch) -> None:
+    # Three classes; class 0 predicted with 0.9, class 1 with 0.6, class 2 never.
+    probs = torch.zeros(1, 3, 1, 2)
+    probs[0, :, 0, 0] = torch.tensor([0.9, 0.05, 0.05])
+    probs[0, :, 0, 1] = torch.tensor([0.2, 0.6, 0.2])
+    step = step_of(make_batch())
+    step.teacher = TeacherOutput(target_probs=probs)
+    DynamicReweighting(0.5).after_teacher(step)
+    raw = np.sqrt([0.1, 0.4, 1.0])  # conf = 0 for the class that is never predicted
+    assert step.class_weights is not None
+    np.testing.assert_allclose(step.class_weights, raw / raw.sum(), rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("name", "overrides", "message"),
+    [
+        ("T2SDA", ["TRANSLATION.NAME", ""], "TRANSLATION.NAME: empty, but the passes pull"),
+        ("T2SDA", ["DATASETS.TARGET", ""], "DATASETS.TARGET: empty, but the passes mixed, pull"),
+        ("T2SDA", ["HOOKS.NAMES", "[]"], "has a teacher; add EmaTeacher"),
+        ("SourceOnly", ["HOOKS.NAMES", "[EmaTeacher]"], "no teacher to update"),
+        ("SourceOnly", ["TRANSLATION.NAME", "FDA"], "'FDA' has no effect"),
+        ("SourceOnly", ["DATASETS.TARGET", "streets_hazy_train"], "no effect in this run"),
+        ("SelfTraining", ["META_ARCH.PASSES", "[source, pull]"], "pull needs a projector"),
+        (
+            "SelfTraining",
+            ["HOOKS.NAMES", "[EmaTeacher, DynamicReweighting]"],
+            "DynamicReweighting has no loss to weigh",
+        ),
+        ("SourceOnly", ["T2SDA.PULL_WEIGHT", "0.5"], "T2SDA.PULL_WEIGHT .*no effect"),
+        ("SourceOnly", ["SELF_TRAINING.PSEUDO_LABEL_THRESHOLD", "0.5"], "no effect"),
+        ("SourceOnly", ["REWEIGHTING.EXPONENT", "1.0"], "no effect"),
+    ],
+)
+def test_settings_that_do_not_fit_are_refused(
+    name: str, overrides: list[str], message: str
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        config_of(name, *overrides)

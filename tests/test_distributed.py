@@ -1,0 +1,121 @@
+"""Collective operations on two real gloo processes, and as identities in one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from t2sda import distributed as ours
+from t2sda.modeling.normalization import share_statistics
+from tests.distributed import on_two_ranks
+
+
+def collectives(rank: int) -> dict[str, Any]:
+    value = torch.tensor([1.0, 10.0]) * (rank + 1)
+    return {
+        "sum": ours.sum_over_ranks(value),
+        "mean": ours.mean_over_ranks(torch.tensor(rank)),
+        "any": ours.any_over_ranks(torch.tensor([rank == 1, False])),
+        "gathered": ours.gather_over_ranks(torch.full((1, 2), rank)),
+        "share": ours.own_share(3),
+        "gradients": averaged_gradients(rank),
+        "broadcast": broadcast_weight(rank),
+    }
+
+
+def averaged_gradients(rank: int) -> list[torch.Tensor | None]:
+    """Three parameters: a gradient on both ranks, on rank 1 alone, on none."""
+    parameters = [nn.Parameter(torch.zeros(2)) for _ in range(3)]
+    parameters[0].grad = torch.full((2,), 2.0 * rank)
+    if rank == 1:
+        parameters[1].grad = torch.ones(2)
+    ours.average_gradients_(parameters)
+    return [parameter.grad for parameter in parameters]
+
+
+def broadcast_weight(rank: int) -> torch.Tensor:
+    module = nn.Linear(1, 1)
+    nn.init.constant_(module.weight, 7.0 + rank)
+    ours.broadcast_from_main_(module)
+    return module.weight.detach()
+
+
+def test_two_ranks(tmp_path: Path) -> None:
+    for rank, found in enumerate(on_two_ranks(collectives, tmp_path)):
+        assert found["sum"].tolist() == [3, 30]
+        assert found["mean"] == 0.5
+        assert found["any"].tolist() == [True, False]
+        assert found["gathered"].tolist() == [[0, 0], [1, 1]]
+        assert found["share"] == slice(3 * rank, 3 * rank + 3)
+        both, one, none = found["gradients"]
+        assert both.tolist() == [1, 1]
+        assert one.tolist() == [0.5, 0.5]  # missing on rank 0 counts as zero
+        assert none is None  # so that AdamW decays nothing that had no gradient anywhere
+        assert found["broadcast"].item() == 7
+
+
+def test_many_small_buckets_average_like_one(monkeypatch: Any) -> None:
+    parameters = [nn.Parameter(torch.zeros(n)) for n in (3, 5, 2, 9)]
+    monkeypatch.setattr(ours, "BUCKET_ELEMENTS", 8)
+    assert [len(bucket) for bucket in ours._buckets(parameters)] == [2, 1, 1]
+
+
+def test_a_single_process_changes_nothing() -> None:
+    value = torch.tensor([3.0])
+    assert ours.sum_over_ranks(value).item() == 3
+    assert ours.gather_over_ranks(value).item() == 3
+    assert ours.differentiable_sum_over_ranks(value) is value
+    parameter = nn.Parameter(torch.zeros(1))
+    ours.average_gradients_([parameter])
+    assert parameter.grad is None
+
+
+def network() -> nn.Sequential:
+    torch.manual_seed(3)
+    return nn.Sequential(
+        nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Conv2d(4, 2, 1), nn.BatchNorm2d(2)
+    ).double()
+
+
+def whole_batch() -> torch.Tensor:
+    return torch.randn(4, 3, 6, 7, generator=torch.Generator().manual_seed(5)).double()
+
+
+def normalised_on_a_share(rank: int) -> dict[str, Any]:
+    net = share_statistics(network())
+    output = net(whole_batch()[ours.own_share(2)])
+    output.pow(3).mean().backward()
+    ours.average_gradients_(net.parameters())
+    return {
+        "output": output.detach(),
+        "gradients": [parameter.grad for parameter in net.parameters()],
+        "buffers": dict(net.named_buffers()),
+    }
+
+
+def test_batch_norm_over_two_ranks_is_that_of_the_whole_batch(tmp_path: Path) -> None:
+    ranks = on_two_ranks(normalised_on_a_share, tmp_path)
+    net = network()
+    output = net(whole_batch())
+    output.pow(3).mean().backward()
+    # float64: only the order of summation differs.
+    torch.testing.assert_close(
+        torch.cat([found["output"] for found in ranks]), output, rtol=0, atol=1e-12
+    )
+    for found in ranks:
+        for own, expected in zip(found["gradients"], net.parameters(), strict=True):
+            torch.testing.assert_close(own, expected.grad, rtol=0, atol=1e-12)
+        for name, buffer in net.named_buffers():
+            torch.testing.assert_close(found["buffers"][name], buffer, rtol=0, atol=1e-12)
+
+
+def test_shared_batch_norm_keeps_keys_and_predictions() -> None:
+    net = network()
+    net(whole_batch())
+    state, expected = net.state_dict(), net.eval()(whole_batch())
+    shared = share_statistics(net)
+    assert shared.state_dict().keys() == state.keys()
+    torch.testing.assert_close(shared(whole_batch()), expected)
