@@ -12,6 +12,11 @@ from t2sda.errors import UserError
 from .deployable import OUTPUT_KINDS, OutputKind
 
 FORMAT = "t2sda onnx 1"
+KEYS = (
+    *("format", "taxonomy", "class_names", "palette", "subsets", "image_size", "image_bound"),
+    *("pixel_mean", "pixel_std", "output_kind", "origin", "versions"),
+)
+"""What the file holds, each a JSON value; further keys, such as those of other tools, may be."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +45,7 @@ class Metadata:
 
     def to_properties(self) -> dict[str, str]:
         """JSON values by key, as the file holds them."""
-        values = {
+        values: dict[str, object] = {
             "format": FORMAT,
             "taxonomy": self.taxonomy.name,
             "class_names": self.taxonomy.class_names,
@@ -70,7 +75,7 @@ class Metadata:
                 f"checkpoint with `t2sda export onnx RUN --output FILE`"
             )
         try:
-            return cls._parsed({key: json.loads(value) for key, value in properties.items()})
+            return cls._parsed({key: json.loads(properties[key]) for key in KEYS})
         except (KeyError, TypeError, ValueError) as error:
             raise UserError(
                 f"{path}: its metadata is damaged ({type(error).__name__}: {error}); export the "

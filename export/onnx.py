@@ -1,0 +1,213 @@
+"""From a trained network to one ONNX file that needs no code around it, verified before it is there.
+
+What the exporter of torch gets wrong by itself is dealt with here: a batch of 1 in the example would
+be baked in, the paths of source files would be written into every node, and output dimensions would
+have no names.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import os
+import warnings
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+import t2sda
+from t2sda.data.taxonomies import Taxonomy
+from t2sda.errors import UserError
+from t2sda.modeling.segmentor import SegmentationModel
+
+from .deployable import Deployable, OutputKind
+from .metadata import Metadata
+from .packages import require
+from .verify import VerificationReport, verify_onnx
+
+OPSET = 20
+INPUT_NAME = "images"
+DYNAMIC_DIMS = ("batch", "height", "width")
+
+
+def export_onnx(
+    model: SegmentationModel,
+    taxonomy: Taxonomy,
+    output: Path,
+    *,
+    image_size: tuple[int, int],
+    dynamic: bool = False,
+    output_kind: OutputKind = "labels",
+    image_bound: tuple[int, int] | None = None,
+    origin: Mapping[str, str | int] | None = None,
+) -> VerificationReport:
+    """Write `output`, unless the file would disagree with PyTorch.
+
+    The graph takes `images`, (B, H, W, 3) uint8 RGB, and gives `labels`, (B, H, W) uint8 train ids,
+    or `logits`, (B, C, H, W) float32.
+
+    Args:
+        model: on the CPU; exported as in evaluation mode.
+        taxonomy: of its classes.
+        output: the file; an old one is replaced once the new one is verified, and never before.
+        image_size: (height, width) of the graph; where it is dynamic, of the example it is made
+            from and of the pictures it is verified with.
+        dynamic: any batch, height and width instead of one picture of `image_size`.
+        output_kind: "labels" or "logits".
+        image_bound: see Metadata.
+        origin: see Metadata.
+
+    Raises:
+        UserError: if the file cannot be written, the network cannot be exported, or the file
+            disagrees with PyTorch beyond the tolerance.
+    """
+    require("onnxscript", "onnx")
+    _check_output(output)
+    metadata = Metadata(
+        taxonomy=taxonomy,
+        image_size=None if dynamic else image_size,
+        image_bound=image_bound if dynamic else None,
+        pixel_mean=tuple(model.pixel_mean.flatten().tolist()),
+        pixel_std=tuple(model.pixel_std.flatten().tolist()),
+        output_kind=output_kind,
+        origin=origin or {},
+        versions=_versions(),
+    )
+    with _evaluating(model):
+        model_proto = _exported(Deployable(model, output_kind), image_size, dynamic)
+        _clear_source_paths(model_proto)
+        _set_properties(model_proto, metadata)
+        return _write_verified(model_proto, output, model, metadata, image_size)
+
+
+def _exported(deployable: Deployable, image_size: tuple[int, int], dynamic: bool) -> Any:
+    """The ModelProto as torch exports it."""
+    batch_size = 2 if dynamic else 1  # 1 would be baked into the graph
+    example = torch.zeros((batch_size, *image_size, 3), dtype=torch.uint8)
+    dims = {axis: torch.export.Dim(name) for axis, name in enumerate(DYNAMIC_DIMS)}
+    try:
+        with _quiet():
+            program = torch.onnx.export(
+                deployable,
+                (example,),
+                dynamo=True,
+                opset_version=OPSET,
+                input_names=[INPUT_NAME],
+                output_names=[deployable.output_kind],
+                dynamic_shapes=(dims,) if dynamic else None,
+                external_data=False,
+                verbose=False,
+            )
+    except torch.onnx.OnnxExporterError as error:
+        advice = "; without --dynamic it may work" if dynamic else ""
+        raise UserError(f"torch cannot export this network{advice}: {error}") from error
+    assert program is not None
+    return program.model_proto
+
+
+def _clear_source_paths(model_proto: Any) -> None:
+    """Remove what the exporter notes about the Python code that made a node."""
+    del model_proto.metadata_props[:]
+    for holder in (model_proto.graph, *model_proto.functions):
+        _clear(holder)
+
+
+def _clear(holder: Any) -> None:
+    """Clear a graph or function, its nodes and values, and the graphs within its nodes."""
+    items = [holder, *holder.node, *holder.value_info]
+    for name in ("input", "output", "initializer"):  # of a function mere names, or missing
+        items += [item for item in getattr(holder, name, ()) if not isinstance(item, str)]
+    for item in items:
+        item.ClearField("doc_string")
+        item.ClearField("metadata_props")
+    for node in holder.node:
+        for attribute in node.attribute:
+            if attribute.HasField("g"):
+                _clear(attribute.g)
+            for graph in attribute.graphs:
+                _clear(graph)
+
+
+def _set_properties(model_proto: Any, metadata: Metadata) -> None:
+    model_proto.producer_name, model_proto.producer_version = "t2sda", t2sda.__version__
+    model_proto.graph.name = "t2sda"
+    for key, value in metadata.to_properties().items():
+        model_proto.metadata_props.add(key=key, value=value)
+
+
+def _write_verified(
+    model_proto: Any,
+    output: Path,
+    model: SegmentationModel,
+    metadata: Metadata,
+    image_size: tuple[int, int],
+) -> VerificationReport:
+    """Write beside `output`, check and run that file, and only then give it its name."""
+    onnx = require("onnx", "onnx")
+    partial = output.with_name(output.name + ".partial")
+    try:
+        with partial.open("wb") as file:
+            file.write(model_proto.SerializeToString())
+            file.flush()
+            os.fsync(file.fileno())
+        onnx.checker.check_model(str(partial), full_check=True)
+        report = verify_onnx(partial, model, metadata, image_size)
+        partial.replace(output)
+    except OSError as error:
+        raise UserError(f"{output}: cannot be written ({error.strerror})") from None
+    finally:
+        partial.unlink(missing_ok=True)
+    return report
+
+
+def _check_output(output: Path) -> None:
+    """Find out before minutes of work whether the file can be written."""
+    if output.is_dir():
+        raise UserError(f"{output}: is a folder; --output names the file to write")
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        probe = output.with_name(output.name + ".partial")
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise UserError(
+            f"{output}: cannot be written ({error.strerror}); choose another --output"
+        ) from None
+
+
+def _versions() -> dict[str, str]:
+    onnx = require("onnx", "onnx")
+    return {
+        "t2sda": t2sda.__version__,
+        "torch": str(torch.__version__),
+        "onnx": onnx.__version__,
+    }
+
+
+@contextlib.contextmanager
+def _evaluating(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode within, the former mode after it."""
+    was_training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(was_training)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the exporter's talk about its own deprecations and optional packages."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)
