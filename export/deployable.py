@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from t2sda.modeling.segmentor import SegmentationModel
 
+INPUT_NAME = "images"
 OutputKind = Literal["labels", "logits"]
 OUTPUT_KINDS: tuple[OutputKind, ...] = ("labels", "logits")
 

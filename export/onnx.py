@@ -1,8 +1,8 @@
-"""From a trained network to one ONNX file that needs no code around it, verified before it is there.
+"""From a trained network to one ONNX file that needs no code around it, verified first.
 
-What the exporter of torch gets wrong by itself is dealt with here: a batch of 1 in the example would
-be baked in, the paths of source files would be written into every node, and output dimensions would
-have no names.
+What the exporter of torch gets wrong by itself is dealt with here: a batch of 1 in the example
+would be baked in, the paths of source files would be written into every node, and output dimensions
+would have no names.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ from t2sda.data.taxonomies import Taxonomy
 from t2sda.errors import UserError
 from t2sda.modeling.segmentor import SegmentationModel
 
-from .deployable import Deployable, OutputKind
+from .deployable import INPUT_NAME, Deployable, OutputKind
 from .metadata import Metadata
 from .packages import require
+from .same_padding import same_padding_by_name
 from .verify import VerificationReport, verify_onnx
 
 OPSET = 20
-INPUT_NAME = "images"
 DYNAMIC_DIMS = ("batch", "height", "width")
 
 
@@ -90,7 +90,7 @@ def _exported(deployable: Deployable, image_size: tuple[int, int], dynamic: bool
     example = torch.zeros((batch_size, *image_size, 3), dtype=torch.uint8)
     dims = {axis: torch.export.Dim(name) for axis, name in enumerate(DYNAMIC_DIMS)}
     try:
-        with _quiet():
+        with _quiet(), same_padding_by_name(deployable):
             program = torch.onnx.export(
                 deployable,
                 (example,),

@@ -1,8 +1,8 @@
 """`load_model`: one interface to a trained network, whatever file it is in.
 
-    from t2sda import load_model
-    model = load_model("student.onnx")
-    labels = model.predict("street.jpg")  # (H, W) uint8 train ids
+from t2sda import load_model
+model = load_model("student.onnx")
+labels = model.predict("street.jpg")  # (H, W) uint8 train ids
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from t2sda.inference.framing import Frame, framed_to, framed_within
 from t2sda.inference.pictures import check_picture, read_picture
 from t2sda.inference.predictor import Predictor
 
+from .deployable import INPUT_NAME
 from .metadata import Metadata
 from .session import open_session
 
@@ -34,7 +35,7 @@ Picture = np.ndarray | PathLike
 """(H, W, 3) uint8 RGB, or the path of a picture file."""
 
 RUNTIMES = ("torch", "onnxruntime")
-DEVICES = ("cpu", "cuda")
+DEVICES = ("auto", "cpu", "cuda")
 
 
 class LoadedModel(ABC):
@@ -46,8 +47,9 @@ class LoadedModel(ABC):
 
     taxonomy: Taxonomy
 
+    # A str is a sequence of str too; the first signature that fits counts.
     @overload
-    def predict(self, images: Picture) -> np.ndarray: ...
+    def predict(self, images: Picture) -> np.ndarray: ...  # type: ignore[overload-overlap]
     @overload
     def predict(self, images: Sequence[Picture]) -> list[np.ndarray]: ...
     def predict(self, images: Picture | Sequence[Picture]) -> np.ndarray | list[np.ndarray]:
@@ -65,7 +67,7 @@ class LoadedModel(ABC):
         return _for_each(images, self._labels)
 
     @overload
-    def logits(self, images: Picture) -> np.ndarray: ...
+    def logits(self, images: Picture) -> np.ndarray: ...  # type: ignore[overload-overlap]
     @overload
     def logits(self, images: Sequence[Picture]) -> list[np.ndarray]: ...
     def logits(self, images: Picture | Sequence[Picture]) -> np.ndarray | list[np.ndarray]:
@@ -145,7 +147,7 @@ class OnnxModel(LoadedModel):
         return framed_to(image, self.metadata.image_size, mean_colour)
 
     def _run(self, frame: Frame) -> np.ndarray:
-        return self._session.run(None, {"images": frame.image[None]})[0][0]
+        return self._session.run(None, {INPUT_NAME: frame.image[None]})[0][0]
 
 
 def load_model(path: PathLike, runtime: str | None = None, device: str = "cpu") -> LoadedModel:
@@ -154,7 +156,8 @@ def load_model(path: PathLike, runtime: str | None = None, device: str = "cpu") 
     Args:
         path: a checkpoint, a run's folder (its newest checkpoint), or an ONNX file of ours.
         runtime: "torch" or "onnxruntime"; by default the one that the file is made for.
-        device: "cpu" or "cuda"; what is asked for is used, or an error.
+        device: "cpu", "cuda", or "auto" for the GPU where there is one that works; what is asked
+            for by name is used, or an error.
 
     Raises:
         MissingFileError: if there is nothing at `path`.

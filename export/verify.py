@@ -19,6 +19,7 @@ from t2sda.data.transforms import resize_image
 from t2sda.errors import UserError
 from t2sda.modeling.segmentor import SegmentationModel
 
+from .deployable import INPUT_NAME, OutputKind
 from .metadata import Metadata
 from .packages import require
 from .session import open_session
@@ -130,7 +131,7 @@ def street_pictures(shape: tuple[int, int, int], index: int) -> np.ndarray:
 class _OnnxFile:
     """The file as it is, and for a file of labels its logits, through a second output."""
 
-    def __init__(self, path: Path, output_kind: str) -> None:
+    def __init__(self, path: Path, output_kind: OutputKind) -> None:
         self.output_kind = output_kind
         self.session = open_session(path, "cpu")
         self.logits_session = self.session
@@ -149,7 +150,7 @@ class _OnnxFile:
 
 def _run(session: Any, images: np.ndarray) -> np.ndarray:
     try:
-        return session.run(None, {session.get_inputs()[0].name: images})[0]
+        return session.run(None, {INPUT_NAME: images})[0]
     except Exception as error:  # its errors have no common base but Exception
         raise UserError(
             f"the exported file does not run on pictures of shape {images.shape} and is not kept: "
@@ -184,7 +185,7 @@ def _compare(file: _OnnxFile, model: SegmentationModel, images: np.ndarray) -> V
         )
     changed = labels != expected.argmax(dim=1)
     return VerificationReport(
-        shapes=(images.shape[:3],),  # type: ignore[arg-type]
+        shapes=(images.shape[:3],),
         max_logit_difference=float((logits - expected).abs().max()),
         max_logit=float(expected.abs().max()),
         num_pixels=changed.numel(),

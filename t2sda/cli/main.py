@@ -12,6 +12,8 @@ from t2sda.registry import nearest_first
 
 COMMANDS = {
     "train": ("t2sda.cli.train", "train, resume or score a network"),
+    "export": ("t2sda.cli.export", "write a trained network as an ONNX file"),
+    "infer": ("t2sda.cli.infer", "segment pictures"),
     "show-config": ("t2sda.cli.show_config", "print a configuration, resolved and checked"),
     "env": ("t2sda.cli.env", "print what works on this machine"),
 }

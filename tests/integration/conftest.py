@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from t2sda.cli.main import main
+
 ROOT = Path(__file__).parents[2]
 
 TINY_CONFIG = """
@@ -54,6 +56,19 @@ def t2sda() -> Run:
             text=True,
             timeout=timeout,
         )
+
+    return run  # type: ignore[return-value]
+
+
+@pytest.fixture
+def t2sda_inline(capsys: pytest.CaptureFixture[str]) -> Run:
+    """Like `t2sda`, in this process: for what needs no process of its own, at a tenth of the time."""
+
+    def run(*arguments: object) -> object:
+        capsys.readouterr()
+        returncode = main([str(argument) for argument in arguments])
+        output = capsys.readouterr()
+        return subprocess.CompletedProcess([], returncode, output.out, output.err)
 
     return run  # type: ignore[return-value]
 

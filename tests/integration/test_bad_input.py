@@ -60,12 +60,12 @@ def refused(result: subprocess.CompletedProcess[str], pattern: str) -> None:
     ],
 )
 def test_settings(
-    t2sda: Run, tiny_config: Path, tmp_path: Path, overrides: list[str], pattern: str
+    t2sda_inline: Run, tiny_config: Path, tmp_path: Path, overrides: list[str], pattern: str
 ) -> None:
     if overrides[0] == "DEVICE" and __import__("torch").cuda.is_available():
         pytest.skip("needs a machine without a GPU")
     run = tmp_path / "run"
-    result = t2sda("train", "--config-file", tiny_config, "--output-dir", run, *overrides)
+    result = t2sda_inline("train", "--config-file", tiny_config, "--output-dir", run, *overrides)
     refused(result, pattern)
     assert not list(tmp_path.rglob("*.pth"))
 
@@ -95,17 +95,21 @@ def test_files(t2sda: Run, broken: Path, num_workers: int, break_it: str, patter
     refused(result, pattern)
 
 
-def test_checkpoint_of_another_architecture(t2sda: Run, tiny_config: Path, tmp_path: Path) -> None:
+def test_checkpoint_of_another_architecture(
+    t2sda_inline: Run, tiny_config: Path, tmp_path: Path
+) -> None:
     arguments = ["train", "--config-file", tiny_config, "SOLVER.MAX_ITER", "1", "--output-dir"]
-    assert t2sda(*arguments, tmp_path / "run").returncode == 0
+    assert t2sda_inline(*arguments, tmp_path / "run").returncode == 0
     for extra in (["--resume"], ["--eval-only", "EVALUATION.DATASETS", "[streets_hazy_val]"]):
-        result = t2sda(*arguments, tmp_path / "run", "MODEL.HEAD.CHANNELS", "8", *extra)
+        result = t2sda_inline(*arguments, tmp_path / "run", "MODEL.HEAD.CHANNELS", "8", *extra)
         refused(result, "a checkpoint of another architecture: .*of another shape")
 
 
-def test_unwritable_output_folder(t2sda: Run, tiny_config: Path, tmp_path: Path) -> None:
+def test_unwritable_output_folder(t2sda_inline: Run, tiny_config: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
-    result = t2sda("train", "--config-file", tiny_config, "--output-dir", tmp_path / "file/run")
+    result = t2sda_inline(
+        "train", "--config-file", tiny_config, "--output-dir", tmp_path / "file/run"
+    )
     refused(result, "cannot write to .*file/run")
 
 
@@ -135,8 +139,8 @@ def shell_train(config: Path, folder: Path, rest: str) -> str:
     )
 
 
-def test_loss_that_is_not_finite(t2sda: Run, tiny_config: Path, tmp_path: Path) -> None:
-    result = t2sda(
+def test_loss_that_is_not_finite(t2sda_inline: Run, tiny_config: Path, tmp_path: Path) -> None:
+    result = t2sda_inline(
         *("train", "--config-file", tiny_config, "--output-dir", tmp_path / "run"),
         *("SOLVER.BASE_LR", "1e30", "SOLVER.WARMUP_ITERS", "0", "CHECKPOINT.PERIOD", "1"),
     )
@@ -144,8 +148,8 @@ def test_loss_that_is_not_finite(t2sda: Run, tiny_config: Path, tmp_path: Path) 
     assert list((tmp_path / "run").glob("*.pth"))
 
 
-def test_unknown_command_and_missing_files(t2sda: Run, tmp_path: Path) -> None:
-    refused(t2sda("trian"), "no command 'trian'; known, nearest first: train")
-    refused(t2sda("train", "--config-file", tmp_path / "none.yaml"), r"none\.yaml")
-    refused(t2sda("show-config", "--plugin", "no_such_plugin"), "no module of that name")
-    refused(t2sda("show-config", "--plugin", "none.py"), r"none\.py: no such file")
+def test_unknown_command_and_missing_files(t2sda_inline: Run, tmp_path: Path) -> None:
+    refused(t2sda_inline("trian"), "no command 'trian'; known, nearest first: train")
+    refused(t2sda_inline("train", "--config-file", tmp_path / "none.yaml"), r"none\.yaml")
+    refused(t2sda_inline("show-config", "--plugin", "no_such_plugin"), "no module of that name")
+    refused(t2sda_inline("show-config", "--plugin", "none.py"), r"none\.py: no such file")

@@ -1,0 +1,59 @@
+"""Convolutions padded as in TensorFlow, exported as what ONNX calls them.
+
+timm's `Conv2dSame` pads by arithmetic on the size of its input. In a graph of any size this nests
+with every layer that halves the picture: torch takes minutes to simplify it for an
+EfficientNet-lite0, and the file computes it for every picture. ONNX has a name for that padding.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+
+
+@contextmanager
+def same_padding_by_name(model: nn.Module) -> Iterator[None]:
+    """Within it, every Conv2dSame of `model` is exported as one Conv node; it computes nothing."""
+    timm_layers = sys.modules.get("timm.layers")  # who has not imported timm has none of these
+    convolutions = [
+        module
+        for module in model.modules()
+        if timm_layers is not None and isinstance(module, timm_layers.Conv2dSame)
+    ]
+    try:
+        for module in convolutions:
+            module.forward = partial(_symbolic_conv, module)
+        yield
+    finally:
+        for module in convolutions:
+            module.__dict__.pop("forward", None)
+
+
+def _symbolic_conv(conv: nn.Conv2d, features: Tensor) -> Tensor:
+    """(B, D, H, W) -> (B, D', ceil(H / stride), ceil(W / stride)), for the exporter alone."""
+    height, width = features.shape[-2:]
+    rows, columns = conv.stride
+    inputs = [features, conv.weight] + ([] if conv.bias is None else [conv.bias])
+    return torch.onnx.ops.symbolic(
+        "Conv",
+        inputs,
+        attrs={
+            "auto_pad": "SAME_UPPER",
+            "dilations": list(conv.dilation),
+            "group": conv.groups,
+            "kernel_shape": list(conv.kernel_size),
+            "strides": list(conv.stride),
+        },
+        dtype=features.dtype,
+        shape=(
+            features.shape[0],
+            conv.out_channels,
+            (height + rows - 1) // rows,
+            (width + columns - 1) // columns,
+        ),
+    )

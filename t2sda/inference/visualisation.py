@@ -1,0 +1,169 @@
+"""Labels as pictures: colour map, overlay, legend, and all of it side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from t2sda.data.taxonomies import Taxonomy
+from t2sda.structures import IGNORE_INDEX
+
+OVERLAY_ALPHA = 0.55
+BORDER_ALPHA = 0.75
+PIXELS_PER_BORDER = 900
+"""The shorter side of a picture whose borders are one pixel wide; larger ones get wider borders."""
+
+INK = (38, 42, 48)
+FAINT_INK = (120, 126, 134)
+PAPER = (255, 255, 255)
+
+
+def colour_map(labels: np.ndarray, taxonomy: Taxonomy) -> np.ndarray:
+    """Train ids (H, W) -> (H, W, 3) uint8 in the taxonomy's colours; what is no class is black."""
+    table = np.zeros((IGNORE_INDEX + 1, 3), dtype=np.uint8)
+    table[: taxonomy.num_classes] = taxonomy.palette
+    return table[labels]
+
+
+def overlay(image: np.ndarray, labels: np.ndarray, taxonomy: Taxonomy) -> np.ndarray:
+    """The picture under its classes' colours, with thin light lines where one class ends.
+
+    Args:
+        image: (H, W, 3) uint8 RGB.
+        labels: (H, W) train ids; what is no class shows the picture alone.
+        taxonomy: names and colours.
+
+    Returns:
+        (H, W, 3) uint8 RGB.
+    """
+    colours = colour_map(labels, taxonomy)
+    blended = cv2.addWeighted(image, 1 - OVERLAY_ALPHA, colours, OVERLAY_ALPHA, 0)
+    blended = np.where((labels < taxonomy.num_classes)[..., None], blended, image)
+    line = _borders(labels)[..., None].astype(np.float32) * BORDER_ALPHA
+    return (blended + (255 - blended) * line + 0.5).astype(np.uint8)
+
+
+def _borders(labels: np.ndarray) -> np.ndarray:
+    """(H, W) bool: where the class to the right or below is another one, as a line."""
+    borders = np.zeros(labels.shape, dtype=bool)
+    borders[:, :-1] |= labels[:, :-1] != labels[:, 1:]
+    borders[:-1] |= labels[:-1] != labels[1:]
+    width = max(round(min(labels.shape) / PIXELS_PER_BORDER), 1)
+    if width == 1:
+        return borders
+    kernel = np.ones((width, width), dtype=np.uint8)
+    return cv2.dilate(borders.astype(np.uint8), kernel).astype(bool)
+
+
+def class_counts(labels: np.ndarray, taxonomy: Taxonomy) -> np.ndarray:
+    """Train ids (H, W) -> pixels of every class, (C,) int64."""
+    counts = np.bincount(labels.ravel(), minlength=IGNORE_INDEX + 1)
+    return counts[: taxonomy.num_classes]
+
+
+@dataclass(frozen=True)
+class _Entry:
+    """A line of a legend."""
+
+    name: str
+    colour: tuple[int, int, int]
+    share: str
+
+
+def legend(counts: np.ndarray, taxonomy: Taxonomy, width: int, font_size: int = 16) -> np.ndarray:
+    """The classes that are there with their shares, the largest first, in as many columns as fit.
+
+    Args:
+        counts: pixels of every class, (C,).
+        taxonomy: names and colours.
+        width: of the picture; it becomes wider only if one column needs more.
+        font_size: in pixels.
+
+    Returns:
+        (H, W, 3) uint8 RGB.
+    """
+    entries = _entries(counts, taxonomy)
+    font = ImageFont.load_default(size=font_size)
+    margin, gap, line = font_size, round(0.5 * font_size), round(1.75 * font_size)
+    text_width = max(round(font.getlength(entry.name)) for entry in entries)
+    share_width = round(font.getlength("100.0 %"))
+    cell = line + gap + text_width + gap + share_width
+    pitch = cell + 2 * gap
+    columns = min(max((width - 2 * margin + 2 * gap) // pitch, 1), len(entries))
+    rows = -(-len(entries) // columns)
+    columns = -(-len(entries) // rows)
+    width = max(width, 2 * margin + cell)
+    pitch = max(pitch, (width - 2 * margin + 2 * gap) // columns) if columns > 1 else pitch
+    canvas = Image.new("RGB", (width, 2 * margin + rows * line), PAPER)
+    draw = ImageDraw.Draw(canvas)
+    for index, entry in enumerate(entries):
+        left = margin + index // rows * pitch
+        middle = margin + index % rows * line + line // 2
+        _draw_entry(draw, entry, (left, middle), (line, gap, text_width, share_width), font)
+    return np.asarray(canvas)
+
+
+def _entries(counts: np.ndarray, taxonomy: Taxonomy) -> list[_Entry]:
+    total = counts.sum()
+    order = [index for index in np.argsort(-counts, kind="stable") if counts[index]]
+    return [
+        _Entry(taxonomy.class_names[index], taxonomy.palette[index], _percent(counts[index], total))
+        for index in order
+    ] or [_Entry("no class", (0, 0, 0), "")]
+
+
+def _percent(count: int, total: int) -> str:
+    share = 100 * count / total
+    return f"{share:.1f} %" if share >= 0.05 else "< 0.1 %"
+
+
+def _draw_entry(
+    draw: ImageDraw.ImageDraw,
+    entry: _Entry,
+    left_middle: tuple[int, int],
+    widths: Sequence[int],
+    font: ImageFont.FreeTypeFont | ImageFont.ImageFont,
+) -> None:
+    left, middle = left_middle
+    swatch, gap, text_width, share_width = widths
+    half = round(0.36 * swatch)
+    box = (left, middle - half, left + round(1.0 * swatch), middle + half)
+    draw.rounded_rectangle(box, radius=half // 2, fill=entry.colour, outline=FAINT_INK)
+    text_left = left + swatch + gap
+    draw.text((text_left, middle), entry.name, INK, font, anchor="lm")
+    right = text_left + text_width + gap + share_width
+    draw.text((right, middle), entry.share, FAINT_INK, font, anchor="rm")
+
+
+def side_by_side(
+    image: np.ndarray, labels: np.ndarray, taxonomy: Taxonomy, height: int = 540
+) -> np.ndarray:
+    """Picture and overlay beside each other, the legend below them.
+
+    Args:
+        image: (H, W, 3) uint8 RGB.
+        labels: (H, W) train ids.
+        taxonomy: names and colours.
+        height: of the two; 540 gives a sheet that fits a screen and a README.
+
+    Returns:
+        (height + legend, ..., 3) uint8 RGB.
+    """
+    scale = height / image.shape[0]
+    size = (max(round(image.shape[1] * scale), 1), height)
+    shown = cv2.resize(image, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC)
+    # Lines are drawn at the final size: scaled ones would be ragged.
+    shown_labels = cv2.resize(labels, size, interpolation=cv2.INTER_NEAREST)
+    panels = (shown, overlay(shown, shown_labels, taxonomy))
+    margin = 16
+    below = legend(class_counts(labels, taxonomy), taxonomy, 2 * size[0] + 3 * margin)
+    sheet = np.full((height + margin + below.shape[0], below.shape[1], 3), 255, dtype=np.uint8)
+    for index, panel in enumerate(panels):
+        left = margin + index * (size[0] + margin)
+        sheet[margin : margin + height, left : left + size[0]] = panel
+    sheet[margin + height :] = below
+    return sheet

@@ -1,0 +1,101 @@
+"""A small trained-looking network in a checkpoint, for whatever runs checkpoints and exports."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import pytest
+import torch
+
+from t2sda.config import load_config
+from t2sda.data.streets import draw_street
+from t2sda.data.taxonomies import CITYSCAPES_19
+from t2sda.engine.checkpoint import CheckpointWriter, checkpoint_path, load_checkpoint
+from t2sda.export.onnx import export_onnx
+from t2sda.inference.checkpoints import model_of_checkpoint
+from t2sda.meta_arch.base import MetaArch, build_meta_arch
+
+SETTINGS = ("MODEL.BACKBONE.TIMM_NAME", "test_resnet", "MODEL.HEAD.CHANNELS", "16")
+"""`test_resnet` is a network of timm's own tests."""
+IMAGE_SIZE = (96, 160)
+"""(height, width) of the static export."""
+
+
+@dataclass(frozen=True)
+class Export:
+    """A file that tests share."""
+
+    name: str
+    dynamic: bool
+    output_kind: Literal["labels", "logits"]
+
+
+def write_checkpoint(run_dir: Path, *settings: str) -> Path:
+    """The checkpoint of a run that has just begun; returns its path."""
+    torch.manual_seed(0)
+    cfg = load_config(None, [*SETTINGS, *settings])
+    meta_arch = build_meta_arch(cfg, CITYSCAPES_19.num_classes)
+    _spread_logits(meta_arch)
+    writer = CheckpointWriter(
+        run_dir,
+        {
+            "meta_arch": meta_arch,
+            "optimizer": torch.optim.SGD(meta_arch.parameters(), lr=0.1),
+            "scaler": torch.amp.GradScaler("cpu", enabled=False),
+        },
+        cfg,
+        CITYSCAPES_19,
+        period=1,
+        keep=0,
+        max_iter=1,
+    )
+    run_dir.mkdir(parents=True, exist_ok=True)
+    writer.save(1)
+    return checkpoint_path(run_dir, 1)
+
+
+@torch.no_grad()
+def _spread_logits(meta_arch: MetaArch) -> None:
+    """Classes differ and BatchNorm knows its input: an untrained head ties everywhere."""
+    model = meta_arch.student.model
+    model.head.classifier.weight.mul_(100)  # type: ignore[operator, union-attr]
+    street = torch.from_numpy(draw_street("clear", 9, 0, (128, 192))[0]).permute(2, 0, 1)
+    model.train()
+    for _ in range(20):
+        model(street[None].repeat(2, 1, 1, 1))
+
+
+DYNAMIC = Export("dynamic_labels.onnx", dynamic=True, output_kind="labels")
+DYNAMIC_LOGITS = Export("dynamic_logits.onnx", dynamic=True, output_kind="logits")
+STATIC = Export("static_labels.onnx", dynamic=False, output_kind="labels")
+
+
+def shared_checkpoint(factory: pytest.TempPathFactory) -> Path:
+    """One checkpoint for all tests of a session; not to be changed."""
+    path = checkpoint_path(factory.getbasetemp() / "deployed", 1)
+    return path if path.exists() else write_checkpoint(path.parent)
+
+
+def shared_export(factory: pytest.TempPathFactory, export: Export) -> Path:
+    """One file of each kind for all tests of a session, of `shared_checkpoint`'s student."""
+    checkpoint = load_checkpoint(shared_checkpoint(factory))
+    path = checkpoint.path.with_name(export.name)
+    if not path.exists():
+        export_onnx(
+            model_of_checkpoint(checkpoint),
+            checkpoint.taxonomy,
+            path,
+            image_size=IMAGE_SIZE,
+            dynamic=export.dynamic,
+            output_kind=export.output_kind,
+            origin={"run": "deployed", "iteration": 1},
+        )
+    return path
+
+
+def street(size: tuple[int, int], index: int = 1) -> np.ndarray:
+    """A drawn street, (H, W, 3) uint8."""
+    return draw_street("hazy", 9, index, size)[0]

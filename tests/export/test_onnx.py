@@ -1,0 +1,222 @@
+"""ONNX files: what they hold, and that a wrong one never gets its name."""
+
+from __future__ import annotations
+
+import json
+import resource
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import onnx
+import pytest
+import torch
+from torch import Tensor, nn
+
+import t2sda
+from t2sda.data.taxonomies import CITYSCAPES_19
+from t2sda.errors import UserError
+from t2sda.export.onnx import export_onnx
+from t2sda.inference.checkpoints import model_of_checkpoint, open_checkpoint
+from t2sda.modeling.backbones.base import Backbone
+from t2sda.modeling.backbones.timm_import import import_timm
+from t2sda.modeling.heads.light import LightHead
+from t2sda.modeling.segmentor import SegmentationModel
+from t2sda.structures import FeatureSpec
+from tests.deployed import (
+    DYNAMIC,
+    DYNAMIC_LOGITS,
+    IMAGE_SIZE,
+    STATIC,
+    Export,
+    shared_checkpoint,
+    shared_export,
+)
+
+UINT8, FLOAT = onnx.TensorProto.UINT8, onnx.TensorProto.FLOAT
+HEIGHT, WIDTH = IMAGE_SIZE
+
+
+def signature(value: Any) -> tuple[str, int, list[str | int]]:
+    """Name, element type and dimensions of an input or output."""
+    tensor = value.type.tensor_type
+    return value.name, tensor.elem_type, [d.dim_param or d.dim_value for d in tensor.shape.dim]
+
+
+@pytest.mark.parametrize(
+    ("export", "images", "output"),
+    [
+        (
+            DYNAMIC,
+            ("images", UINT8, ["batch", "height", "width", 3]),
+            ("labels", UINT8, ["batch", "height", "width"]),
+        ),
+        (
+            DYNAMIC_LOGITS,
+            ("images", UINT8, ["batch", "height", "width", 3]),
+            ("logits", FLOAT, ["batch", 19, "height", "width"]),
+        ),
+        (
+            STATIC,
+            ("images", UINT8, [1, HEIGHT, WIDTH, 3]),
+            ("labels", UINT8, [1, HEIGHT, WIDTH]),
+        ),
+    ],
+)
+def test_inputs_and_outputs(
+    tmp_path_factory: pytest.TempPathFactory, export: Export, images: object, output: object
+) -> None:
+    graph = onnx.load(shared_export(tmp_path_factory, export)).graph
+    assert [signature(value) for value in graph.input] == [images]
+    assert [signature(value) for value in graph.output] == [output]
+
+
+def test_cast_comes_before_transpose(tmp_path_factory: pytest.TempPathFactory) -> None:
+    graph = onnx.load(shared_export(tmp_path_factory, STATIC)).graph
+    (first,) = [node for node in graph.node if "images" in node.input]
+    assert first.op_type == "Cast"
+    assert next(attribute.i for attribute in first.attribute if attribute.name == "to") == FLOAT
+
+
+def test_nothing_of_the_machine_is_in_the_file(tmp_path_factory: pytest.TempPathFactory) -> None:
+    path = shared_export(tmp_path_factory, DYNAMIC)
+    content = path.read_bytes()
+    for module in (t2sda, torch):
+        assert module.__file__ is not None
+        assert str(Path(module.__file__).parents[1]).encode() not in content
+    graph = onnx.load(path).graph
+    assert not any(node.metadata_props or node.doc_string for node in graph.node)
+    assert not any(value.metadata_props for value in graph.value_info)
+
+
+def test_the_file_describes_itself(tmp_path_factory: pytest.TempPathFactory) -> None:
+    static, dynamic = (
+        {item.key: json.loads(item.value) for item in onnx.load(path).metadata_props}
+        for path in (shared_export(tmp_path_factory, kind) for kind in (STATIC, DYNAMIC))
+    )
+    assert static["class_names"] == list(CITYSCAPES_19.class_names)
+    assert static["palette"] == [list(colour) for colour in CITYSCAPES_19.palette]
+    assert static["image_size"] == [HEIGHT, WIDTH]
+    assert dynamic["image_size"] == "dynamic"
+    assert static["output_kind"] == "labels"
+    assert static["origin"] == {"run": "deployed", "iteration": 1}
+    assert set(static["versions"]) == {"t2sda", "torch", "onnx"}
+    assert static["pixel_mean"] == pytest.approx([255 * m for m in (0.485, 0.456, 0.406)])
+
+
+class SamePaddedBackbone(Backbone):
+    """Two layers that halve the picture, padded as in TensorFlow."""
+
+    pixel_mean = (127.5,) * 3
+    pixel_std = (127.5,) * 3
+    feature_specs = (FeatureSpec(4, 2), FeatureSpec(6, 4))
+
+    def __init__(self) -> None:
+        super().__init__()
+        layers = import_timm().layers
+        self.first = layers.Conv2dSame(3, 4, 3, stride=2, bias=False)
+        self.second = layers.Conv2dSame(4, 6, 5, stride=2)
+
+    def forward(self, image: Tensor) -> tuple[Tensor, ...]:
+        finer = self.first(image).relu()
+        return finer, self.second(finer)
+
+
+def small_model(backbone: Backbone) -> SegmentationModel:
+    head = LightHead(backbone.feature_specs, CITYSCAPES_19.num_classes, channels=4)
+    nn.init.normal_(head.classifier.weight)
+    return SegmentationModel(backbone, head)
+
+
+def test_tensorflow_padding_is_exported_by_its_name(tmp_path: Path) -> None:
+    model = small_model(SamePaddedBackbone())
+    path = tmp_path / "same.onnx"
+    report = export_onnx(model, CITYSCAPES_19, path, image_size=(64, 96), dynamic=True)
+    assert report.num_changed == report.num_ties
+    graph = onnx.load(path).graph
+    same = [
+        attribute.s
+        for node in graph.node
+        for attribute in node.attribute
+        if attribute.name == "auto_pad"
+    ]
+    assert same.count(b"SAME_UPPER") == 2
+    assert not any(node.op_type == "Pad" for node in graph.node)
+    assert model.training
+    with torch.no_grad():
+        assert float(model(torch.zeros(2, 3, 64, 64)).abs().max()) > 0  # it computes again
+
+
+class Forgetful(SamePaddedBackbone):
+    """Computes something else every time: what an exporter cannot see."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls = 0
+
+    def forward(self, image: Tensor) -> tuple[Tensor, ...]:
+        self.calls += 1
+        return super().forward(image * (1 + self.calls))
+
+
+@pytest.mark.parametrize("output_kind", ["labels", "logits"])
+def test_a_file_that_disagrees_is_not_kept(tmp_path: Path, output_kind: Any) -> None:
+    path = tmp_path / "model.onnx"
+    path.write_bytes(b"the old one")
+    with pytest.raises(UserError, match=r"disagrees with PyTorch.*logits differ by at most"):
+        export_onnx(
+            small_model(Forgetful()),
+            CITYSCAPES_19,
+            path,
+            image_size=(64, 64),
+            output_kind=output_kind,
+        )
+    assert path.read_bytes() == b"the old one"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+class Unexportable(SamePaddedBackbone):
+    """Decides by what is in the picture."""
+
+    def forward(self, image: Tensor) -> tuple[Tensor, ...]:
+        brightness = float(image.mean())
+        return super().forward(image if brightness > 0 else -image)
+
+
+def test_a_network_that_cannot_be_exported(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="torch cannot export this network"):
+        export_onnx(
+            small_model(Unexportable()), CITYSCAPES_19, tmp_path / "m.onnx", image_size=(64, 64)
+        )
+    assert not list(tmp_path.iterdir())
+
+
+def test_unwritable_output_is_found_before_the_work(tmp_path: Path) -> None:
+    model = small_model(SamePaddedBackbone())
+    (tmp_path / "file").write_text("no folder")
+    with pytest.raises(UserError, match=r"model\.onnx: cannot be written"):
+        export_onnx(model, CITYSCAPES_19, tmp_path / "file/model.onnx", image_size=(64, 64))
+    with pytest.raises(UserError, match="is a folder; --output names the file"):
+        export_onnx(model, CITYSCAPES_19, tmp_path, image_size=(64, 64))
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+@contextmanager
+def file_size_limit(size: int) -> Iterator[None]:
+    """Every write beyond `size` bytes fails, as on a full disk."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_a_full_disk_leaves_nothing(
+    tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    model = model_of_checkpoint(open_checkpoint(shared_checkpoint(tmp_path_factory)))
+    with file_size_limit(100_000), pytest.raises(UserError, match="cannot be written"):
+        export_onnx(model, CITYSCAPES_19, tmp_path / "m.onnx", image_size=(64, 64))
+    assert not list(tmp_path.iterdir())

@@ -1,0 +1,85 @@
+"""The comparison of a file with PyTorch."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import onnxruntime
+import pytest
+import torch
+
+from t2sda.errors import UserError
+from t2sda.export.metadata import Metadata
+from t2sda.export.verify import (
+    VerificationReport,
+    dynamic_shapes,
+    static_shapes,
+    street_pictures,
+    verify_onnx,
+)
+from t2sda.inference.checkpoints import model_of_checkpoint, open_checkpoint
+from t2sda.modeling.segmentor import SegmentationModel
+from tests.deployed import DYNAMIC, IMAGE_SIZE, STATIC, Export, shared_checkpoint, shared_export
+
+GOOD = VerificationReport(
+    shapes=((1, 2, 5),),
+    max_logit_difference=1e-5,
+    max_logit=0.5,
+    num_pixels=10,
+    num_changed=1,
+    num_ties=1,
+)
+
+
+def metadata_of(path: Path) -> Metadata:
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    return Metadata.from_properties(session.get_modelmeta().custom_metadata_map, path)
+
+
+def test_what_passes() -> None:
+    assert GOOD.passed
+    assert replace(GOOD, max_logit_difference=5e-4, max_logit=10.0).passed  # relative beyond 1
+    assert not replace(GOOD, max_logit_difference=5e-4).passed
+    assert not replace(GOOD, max_logit_difference=float("nan")).passed
+    assert not replace(GOOD, num_changed=2).passed
+
+
+def test_dynamic_files_see_odd_portrait_and_single_pictures() -> None:
+    shapes = dynamic_shapes((256, 512))
+    assert {batch_size for batch_size, _, _ in shapes} >= {1, 2}
+    assert any(height % 2 and width % 2 and height % 32 for _, height, width in shapes)
+    assert any(height > width for _, height, width in shapes)
+
+
+def test_static_files_see_several_pictures() -> None:
+    assert set(static_shapes((256, 512))) == {(1, 256, 512)}
+    pictures = [street_pictures((1, 40, 64), index) for index in range(3)]  # below what is drawn
+    assert pictures[0].shape == (1, 40, 64, 3)
+    assert not (pictures[0] == pictures[1]).all()
+
+
+@pytest.fixture
+def model(tmp_path_factory: pytest.TempPathFactory) -> SegmentationModel:
+    return model_of_checkpoint(open_checkpoint(shared_checkpoint(tmp_path_factory)))
+
+
+@pytest.mark.parametrize("export", [DYNAMIC, STATIC])
+def test_a_file_of_other_weights_is_refused(
+    tmp_path_factory: pytest.TempPathFactory, model: SegmentationModel, export: Export
+) -> None:
+    path = shared_export(tmp_path_factory, export)
+    metadata = metadata_of(path)
+    assert verify_onnx(path, model, metadata, IMAGE_SIZE).max_logit > 0.5  # not all zero
+    with torch.no_grad():
+        model.head.classifier.bias[3] += 0.01  # type: ignore[operator, index, union-attr]
+    with pytest.raises(UserError, match="logits differ by at most 1.0e-02"):
+        verify_onnx(path, model, metadata, IMAGE_SIZE)
+
+
+def test_a_file_that_does_not_take_the_pictures_is_refused(
+    tmp_path_factory: pytest.TempPathFactory, model: SegmentationModel
+) -> None:
+    path = shared_export(tmp_path_factory, STATIC)
+    with pytest.raises(UserError, match=r"does not run on pictures of shape \(1, 64, 96, 3\)"):
+        verify_onnx(path, model, metadata_of(path), (64, 96))

@@ -1,0 +1,82 @@
+"""Nobody imports from a floor above, and `losses` knows tensors only."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+FLOORS = (
+    {"errors", "registry", "structures", "config", "distributed"},
+    {"losses", "data", "weights"},
+    {"modeling"},
+    {"meta_arch"},
+    {"engine", "evaluation", "inference"},
+    {"export"},
+    {"cli", "builtin"},
+)
+FLOOR_OF = {room: height for height, rooms in enumerate(FLOORS) for room in rooms}
+
+
+def imports(path: Path) -> Iterator[str]:
+    """Rooms of t2sda that a module imports, at any depth of its code."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        names = []
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.level == 0:
+            names = [node.module or ""]
+        for name in names:
+            parts = name.split(".")
+            if parts[0] == "t2sda" and len(parts) > 1:
+                yield parts[1]
+
+
+def modules() -> Iterator[tuple[str, Path]]:
+    """(room, file) of everything that is shipped."""
+    for path in (ROOT / "t2sda").rglob("*.py"):
+        yield path.relative_to(ROOT / "t2sda").parts[0].removesuffix(".py"), path
+    for path in (ROOT / "export").rglob("*.py"):
+        yield "export", path
+
+
+def test_every_room_has_a_floor() -> None:
+    rooms = {room for room, _ in modules()} - {"__init__", "__main__"}
+    assert rooms == set(FLOOR_OF)
+
+
+def test_nobody_imports_from_a_floor_above() -> None:
+    wrong = [
+        f"{path.relative_to(ROOT)} ({room}) imports t2sda.{imported}"
+        for room, path in modules()
+        if room in FLOOR_OF
+        for imported in imports(path)
+        if imported in FLOOR_OF and FLOOR_OF[imported] > FLOOR_OF[room]
+    ]
+    assert wrong == []
+
+
+def test_losses_know_tensors_only() -> None:
+    allowed = {"losses", "structures"}
+    wrong = [
+        f"{path.relative_to(ROOT)} imports t2sda.{imported}"
+        for room, path in modules()
+        if room == "losses"
+        for imported in imports(path)
+        if imported not in allowed
+    ]
+    assert wrong == []
+
+
+def test_only_builtin_imports_for_the_side_effect() -> None:
+    """`import t2sda.x.y` binds nothing one would use; builtin does it to fill the registries."""
+    wrong = [
+        str(path.relative_to(ROOT))
+        for room, path in modules()
+        if room != "builtin"
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Import)
+        and any(alias.name.startswith("t2sda.") for alias in node.names)
+    ]
+    assert wrong == []
