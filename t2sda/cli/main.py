@@ -11,10 +11,12 @@ from t2sda.cli.common import USER_ERROR, run_command
 from t2sda.registry import nearest_first
 
 COMMANDS = {
+    "quickstart": ("t2sda.cli.quickstart", "the whole way once, on drawn streets, in minutes"),
     "train": ("t2sda.cli.train", "train, resume or score a network"),
     "export": ("t2sda.cli.export", "write a trained network as an ONNX file"),
     "infer": ("t2sda.cli.infer", "segment pictures"),
     "show-config": ("t2sda.cli.show_config", "print a configuration, resolved and checked"),
+    "gpu-check": ("t2sda.cli.gpu_check", "does all that needs a GPU work here? a report"),
     "env": ("t2sda.cli.env", "print what works on this machine"),
 }
 """Verb: module with `command(argv) -> int`, imported when it is asked for; one line of help."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import signal
 from collections.abc import Iterator
@@ -39,13 +40,15 @@ from t2sda.engine.metrics import (
     MetricWriter,
     ProgressHook,
     TensorBoardWriter,
+    advancing,
+    progress_bar,
     standard_console,
 )
 from t2sda.engine.optim import LrSchedule, build_optimizer
 from t2sda.engine.precision import Precision
 from t2sda.engine.trainer import Trainer, TrainerSettings
 from t2sda.errors import UserError
-from t2sda.evaluation.evaluator import Scores, evaluate
+from t2sda.evaluation.evaluator import Progress, Scores, evaluate
 from t2sda.inference.predictor import Predictor
 from t2sda.meta_arch.base import build_meta_arch
 from t2sda.modeling.normalization import share_statistics
@@ -76,6 +79,7 @@ class TrainingRun:
         self.output_dir = Path(cfg.OUTPUT_DIR)
         self.first_iteration = 0
         self.last_scores: list[Scores] = []
+        self.progress = ProgressHook(cfg.LOGGING.PERIOD, cfg.SOLVER.MAX_ITER, self.console)
         checkpoint = self._checkpoint_to_resume(resume)
         if cfg.SOLVER.DETERMINISTIC:
             use_deterministic_algorithms()
@@ -109,8 +113,11 @@ class TrainingRun:
             self.device,
         )
         self._describe()
-        with stop_on_signals(trainer, self.console) as received:
-            next_iteration = trainer.run(self._batches(), self.first_iteration)
+        try:
+            with stop_on_signals(trainer, self.console) as received:
+                next_iteration = trainer.run(self._batches(), self.first_iteration)
+        finally:
+            self.progress.stop()
         barrier()
         if next_iteration < self.cfg.SOLVER.MAX_ITER:
             self.console.print(f"stopped after iteration {next_iteration}; go on with --resume")
@@ -147,8 +154,7 @@ class TrainingRun:
         metrics = MetricsHook(self._writers(), period, solver.MAX_ITER)
         hooks += [metrics, self._evaluation_hook(metrics)]
         if is_main():
-            hooks.append(ProgressHook(period, solver.MAX_ITER, self.console))
-            hooks.append(self._checkpoint_writer())
+            hooks += [self.progress, self._checkpoint_writer()]
         return hooks
 
     def _writers(self) -> list[MetricWriter]:
@@ -178,7 +184,7 @@ class TrainingRun:
         def report(iteration: int, scores: list[Scores]) -> None:
             self.last_scores = scores
             for item in scores:
-                metrics.write(iteration, item.as_metrics())
+                metrics.write_evaluation(iteration, item.as_metrics())
                 self.console.print(
                     f"iteration {iteration}: {item.dataset} mIoU {100 * item.mean_iou:.1f}",
                     highlight=False,
@@ -186,7 +192,11 @@ class TrainingRun:
 
         return EvaluationHook(
             lambda: evaluate_all(
-                self.cfg, self.meta_arch.student.model, self.taxonomy, self.device
+                self.cfg,
+                self.meta_arch.student.model,
+                self.taxonomy,
+                self.device,
+                self.progress.track,
             ),
             report,
             period=self.cfg.EVALUATION.PERIOD if self.cfg.EVALUATION.DATASETS else 0,
@@ -227,9 +237,13 @@ def score(cfg: CfgNode, device: torch.device, weights: str | None) -> list[Score
         raise UserError("EVALUATION.DATASETS: empty, so there is nothing to score on; name some")
     console = standard_console() if is_main() else Console(quiet=True)
     taxonomy = open_dataset(cfg.DATASETS.SOURCE).taxonomy
-    model = build_segmentation_model(cfg, taxonomy.num_classes).to(device)
+    untrained = cfg.clone()
+    untrained.defrost()
+    untrained.MODEL.BACKBONE.WEIGHTS = ""  # the checkpoint holds every weight
+    model = build_segmentation_model(untrained, taxonomy.num_classes).to(device)
     load_student_(model, weights or cfg.OUTPUT_DIR)
-    scores = evaluate_all(cfg, model, taxonomy, device)
+    with progress_bar(console) as bar:
+        scores = evaluate_all(cfg, model, taxonomy, device, functools.partial(advancing, bar))
     show_scores(console, scores)
     if is_main():
         make_output_dir(Path(cfg.OUTPUT_DIR))
@@ -253,11 +267,18 @@ def load_student_(model: SegmentationModel, weights: str) -> None:
 
 
 def evaluate_all(
-    cfg: CfgNode, model: SegmentationModel, taxonomy: Taxonomy, device: torch.device
+    cfg: CfgNode,
+    model: SegmentationModel,
+    taxonomy: Taxonomy,
+    device: torch.device,
+    progress: Progress,
 ) -> list[Scores]:
     """Score a model on every dataset of EVALUATION.DATASETS."""
     predictor = Predictor(model, Resize(cfg.EVALUATION.IMAGE_SIZE or None), device)
-    return [evaluate(predictor, open_dataset(name), taxonomy) for name in cfg.EVALUATION.DATASETS]
+    return [
+        evaluate(predictor, open_dataset(name), taxonomy, progress)
+        for name in cfg.EVALUATION.DATASETS
+    ]
 
 
 def show_scores(console: Console, scores: list[Scores]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import time
+from collections.abc import Iterator, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -131,9 +132,14 @@ class MetricsHook(Hook):
             writer.close()
 
     def write(self, iteration: int, metrics: dict[str, float]) -> None:
-        """Send metrics that another hook measured."""
+        """Send metrics."""
         for writer in self.writers:
             writer.write(iteration, metrics)
+
+    def write_evaluation(self, iteration: int, metrics: dict[str, float]) -> None:
+        """Send scores; the time they took is not an iteration's."""
+        self.write(iteration, metrics)
+        self._last = (iteration, time.perf_counter())
 
 
 class ProgressHook(Hook):
@@ -159,18 +165,16 @@ class ProgressHook(Hook):
         """Show the bar."""
         self._first, self._began = first_iteration, time.perf_counter()
         if self.console.is_terminal:
-            self._bar = training_progress(self.console)
+            self._bar = progress_bar(self.console)
             self._bar.start()
-            self._bar.add_task(
-                "training", total=self.max_iter, completed=first_iteration, losses=""
-            )
+            self._bar.add_task("training", total=self.max_iter, completed=first_iteration, note="")
 
     def after_step(self, step: Step) -> None:
         """Advance."""
         done = step.iteration + 1
         losses = " ".join(f"{name} {step.metrics[name]:.3f}" for name in step.losses)
         if self._bar is not None:
-            self._bar.update(self._bar.task_ids[0], completed=done, losses=losses)
+            self._bar.update(self._bar.task_ids[0], completed=done, note=losses)
         elif done % self.period == 0 or done == self.max_iter:
             pace = (time.perf_counter() - self._began) / (done - self._first)
             left = timedelta(seconds=round(pace * (self.max_iter - done)))
@@ -183,19 +187,40 @@ class ProgressHook(Hook):
 
     def after_train(self, next_iteration: int) -> None:
         """Leave the terminal as it was."""
+        self.stop()
+
+    def stop(self) -> None:
+        """Leave the terminal as it was, also when training ended in an error."""
         if self._bar is not None:
             self._bar.stop()
 
+    def track(self, indices: Sequence[int], what: str) -> Iterator[int]:
+        """The indices one by one, with a bar of their own where there is one."""
+        if self._bar is None:
+            yield from indices
+            return
+        yield from advancing(self._bar, indices, what)
+        self._bar.remove_task(self._bar.task_ids[-1])
 
-def training_progress(console: Console) -> Progress:
-    """The bar of a training run."""
+
+def advancing(bar: Progress, indices: Sequence[int], what: str) -> Iterator[int]:
+    """The indices one by one, while a new task of `bar` advances."""
+    task = bar.add_task(what, total=len(indices), note="")
+    for index in indices:
+        yield index
+        bar.advance(task)
+
+
+def progress_bar(console: Console) -> Progress:
+    """A bar with count, time left and a note; shown where a person looks."""
     return Progress(
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
         TimeRemainingColumn(),
-        TextColumn("{task.fields[losses]}"),
+        TextColumn("{task.fields[note]}"),
         console=console,
+        disable=not console.is_terminal,
     )
 
 

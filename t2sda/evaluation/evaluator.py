@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -47,6 +47,9 @@ def image_size_is_a_pair(cfg: CfgNode) -> str | None:
     return f"EVALUATION.IMAGE_SIZE: {cfg.EVALUATION.IMAGE_SIZE} is not (height, width)"
 
 
+Progress = Callable[[Sequence[int], str], Iterable[int]]
+
+
 class PredictsLabels(Protocol):
     """What can be scored."""
 
@@ -89,7 +92,7 @@ def evaluate(
     predictor: PredictsLabels,
     dataset: SegmentationDataset,
     taxonomy: Taxonomy,
-    progress: Callable[[Iterable[int]], Iterable[int]] = iter,
+    progress: Progress = lambda indices, what: indices,
 ) -> Scores:
     """Score a predictor on a dataset; every rank takes its share of the pictures.
 
@@ -97,13 +100,13 @@ def evaluate(
         predictor: of the student.
         dataset: labelled with the model's classes.
         taxonomy: the model's.
-        progress: wraps the sequence of indices, to show how far it is.
+        progress: wraps the indices, to show how far it is; also gets the dataset's name.
     Raises:
         UserError: if the dataset is unlabelled or labelled with other classes.
     """
     _check_classes(dataset, taxonomy)
     confusion = ConfusionMatrix(taxonomy.num_classes)
-    for index in progress(range(rank(), len(dataset), world_size())):
+    for index in progress(range(rank(), len(dataset), world_size()), dataset.name):
         sample = dataset.load(index)
         assert sample.label is not None
         prediction = torch.from_numpy(predictor.predict(sample.image))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import cv2
@@ -167,3 +167,39 @@ def side_by_side(
         sheet[margin : margin + height, left : left + size[0]] = panel
     sheet[margin + height :] = below
     return sheet
+
+
+def comparison(
+    rows: Sequence[tuple[np.ndarray, Mapping[str, np.ndarray]]], taxonomy: Taxonomy
+) -> np.ndarray:
+    """A sheet with a row for each picture: the picture, then the overlay of every named labelling.
+
+    Args:
+        rows: ((H, W, 3) uint8 RGB, {title: (H, W) train ids}), all of one size and with one set of
+            titles.
+        taxonomy: names and colours.
+
+    Returns:
+        (rows, titles above, legend below) as one uint8 RGB picture.
+    """
+    height, width = rows[0][0].shape[:2]
+    titles = ("picture", *rows[0][1])
+    margin, title_height = 12, 34
+    legend_width = len(titles) * (width + margin) + margin
+    counts = sum(class_counts(labels, taxonomy) for _, named in rows for labels in named.values())
+    below = legend(np.asarray(counts), taxonomy, legend_width, font_size=20)
+    above = title_height + len(rows) * (height + margin)
+    sheet = np.full((above + below.shape[0], below.shape[1], 3), 255, dtype=np.uint8)
+    for row, (image, named) in enumerate(rows):
+        top = title_height + row * (height + margin)
+        panels = (image, *(overlay(image, labels, taxonomy) for labels in named.values()))
+        for column, panel in enumerate(panels):
+            left = margin + column * (width + margin)
+            sheet[top : top + height, left : left + width] = panel
+    sheet[above:] = below
+    canvas = Image.fromarray(sheet)
+    font = ImageFont.load_default(size=20)
+    for column, title in enumerate(titles):
+        left = margin + column * (width + margin)
+        ImageDraw.Draw(canvas).text((left, title_height // 2), title, INK, font, anchor="lm")
+    return np.asarray(canvas)

@@ -1,4 +1,4 @@
-"""Strong augmentation of mixed images: colour jitter and Gaussian blur, FIDELITY.md A2.
+"""Strong augmentation of mixed images: colour jitter and Gaussian blur, docs/fidelity.md, A2.
 
 The semantics are those of the baseline's library (kornia 0.5), not of Pillow or torchvision:
 brightness is added, not multiplied, and a hue shift of 0.2 is a fifth of the colour circle.

@@ -17,7 +17,7 @@ def class_mix_mask(labels: Tensor, generator: torch.Generator, pool: str = "batc
 
     Half of n classes is ceil(n / 2), and IGNORE_INDEX counts as a class, as in DACS and DAFormer.
     The pool is the classes of the whole batch, as in DAFormer, or of each image, as in DACS
-    (FIDELITY.md A1).
+    (docs/fidelity.md, A1).
 
     Args:
         labels: (B, H, W) int64 source labels in [0, 255].
@@ -72,7 +72,8 @@ def class_mix(source: Tensor, target: Tensor, mask: Tensor) -> Tensor:
 def mixed_pixel_weight(mask: Tensor, quality: Tensor, valid: Tensor) -> Tensor:
     """The weight q of Eq. (S1) for every pixel of the mixed image.
 
-    Source pixels weigh 1, target pixels q, and 0 where pseudo-labels do not count (FIDELITY.md A1).
+    Source pixels weigh 1, target pixels q, and 0 where pseudo-labels do not count
+    (docs/fidelity.md, A1).
 
     Args:
         mask: (B, H, W) bool, True where the source was pasted.

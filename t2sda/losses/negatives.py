@@ -1,8 +1,9 @@
 """Which keys are negatives of a class: Eq. (7), (8), (10) and domain-equalised sampling.
 
 Negatives are shared by the queries of a class, as in Algorithm 1; the text draws m for each query
-(FIDELITY.md B12). Those of query class c alone count: the union over all c of Eq. (10) would hold
-the positives (B10). Unlabelled positions are never negatives, though Eq. (7) admits them (B11).
+(docs/fidelity.md, B12). Those of query class c alone count: the union over all c of Eq. (10) would
+hold the positives (B10). Unlabelled positions are never negatives, though Eq. (7) admits them
+(B11).
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ def unreliable_labels(pseudo_labels: Tensor, confidence: Tensor, threshold: Tens
     """The candidates of Eq. (8): pseudo-labels where confidence < γ, IGNORE_INDEX elsewhere.
 
     Args:
-        pseudo_labels, confidence: (B, h, w) on the feature grid (FIDELITY.md B8).
+        pseudo_labels, confidence: (B, h, w) on the feature grid (docs/fidelity.md, B8).
         threshold: γ of Eq. (9).
     """
     return torch.where(confidence < threshold, pseudo_labels, IGNORE_INDEX)
@@ -37,7 +38,7 @@ def sample_negatives(
     """Draw m negatives for every class, with replacement, from the positions of other classes.
 
     - "domain_equalized" (DENPS): m/2 from the source and m/2 from the target; all m from the other
-      domain where one has no candidate (FIDELITY.md B35).
+      domain where one has no candidate (docs/fidelity.md, B35).
     - "union": m from the candidates of both domains alike.
 
     Args:
@@ -72,8 +73,8 @@ def expected_negatives(
 ) -> Tensor:
     """How often `sample_negatives` draws every key, in expectation; sums to m over a class.
 
-    The exact mode of FIDELITY.md B13: all candidates at once. Its loss is the limit of drawing ever
-    more negatives, each weighing m / (number drawn), not the mean of sampled losses.
+    The exact mode of docs/fidelity.md, B13: all candidates at once. Its loss is the limit of
+    drawing ever more negatives, each weighing m / (number drawn), not the mean of sampled losses.
 
     Returns:
         (C, N_s + N_t) float32; zeros for a class without candidates.
@@ -95,7 +96,7 @@ def expected_negatives(
 
 
 def has_negatives(source: PositionsByClass, target: PositionsByClass) -> Tensor:
-    """(C,) bool: whether a class has a candidate in either domain (FIDELITY.md B35)."""
+    """(C,) bool: whether a class has a candidate in either domain (docs/fidelity.md, B35)."""
     return (_others(source) + _others(target)) > 0
 
 

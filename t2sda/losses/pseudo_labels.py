@@ -14,7 +14,7 @@ def pseudo_label_quality(confidence: Tensor, threshold: float) -> Tensor:
     """Share of confident pixels in the whole batch, q of Eq. (S2).
 
     One scalar for all images, and `>=`, as in DACS and DAFormer; the paper prints one q for each
-    image, and `>` (FIDELITY.md B17). Ranks with equally many pixels average it.
+    image, and `>` (docs/fidelity.md, B17). Ranks with equally many pixels average it.
 
     Args:
         confidence: (B, H, W) largest class probability.
@@ -34,7 +34,8 @@ def pseudo_label_quality_per_image(confidence: Tensor, threshold: float) -> Tens
 def confidence_threshold(confidence: Tensor, unreliable_fraction: float) -> Tensor:
     """γ of Eq. (9): the 100·α-th percentile of the batch's confidences, linearly interpolated.
 
-    Over the batch, as in line 23 of Algorithm 1; Eq. (9) sums over one image (FIDELITY.md B9).
+    Over the batch, as in line 23 of Algorithm 1; Eq. (9) sums over one image
+    (docs/fidelity.md, B9).
 
     Args:
         confidence: any shape, at least one element; no limit on their number.

@@ -50,7 +50,7 @@ class PullLoss:
         query_strategy: "cbqs", "ceqs" or "uniform", see `sampling.num_queries`.
         negative_strategy: "domain_equalized" or "union", see `negatives.sample_negatives`.
         query_draw, negative_draw: "replacement" as published, or "exact": every position, weighted
-            by how often it would be drawn (FIDELITY.md B13).
+            by how often it would be drawn (docs/fidelity.md, B13).
     """
 
     temperature: float = 0.2
@@ -97,11 +97,12 @@ class PullLoss:
             positives: what the prototypes are means of; the teacher's source embeddings, Eq. (5).
             source_keys: candidates for negatives, Eq. (7); the teacher's source embeddings.
             target_keys: candidates for negatives, Eq. (8); the teacher's target embeddings with
-                their `unreliable_labels`. None: no target (FIDELITY.md B26).
+                their `unreliable_labels`. None: no target (docs/fidelity.md, B26).
             class_weights: (C,) w* of Eq. (3); 1/C each without re-weighting.
         Returns:
-            Scalar. A class without queries, prototype or negatives is skipped (FIDELITY.md B5);
-            where none is left, the loss is 0 and still connected to the graph.
+            Scalar. A class without queries, prototype or negatives is skipped
+            (docs/fidelity.md, B5); where none is left, the loss is 0 and still connected to the
+            graph.
         """
         _check_grid("query", query_embeddings[0], query_labels[0])
         with torch.autocast(device_type=query_embeddings.device.type, enabled=False):
@@ -239,10 +240,11 @@ def query_weights(class_weights: Tensor, num_queries: Tensor, reduction: str) ->
     - "class_mean": w*_c / n_q(c), as Algorithm 1 with the mean of `F.cross_entropy`; n_q(c) then
       changes the variance only. No further 1/C, since w* sums to 1.
     - "query_sum": w*_c / C, the letter of Eq. (3). With uniform w* this is n / C times larger
-      (FIDELITY.md B1).
+      (docs/fidelity.md, B1).
 
     Args:
-        class_weights: (C,) w*; not normalised again over the classes present (FIDELITY.md B4).
+        class_weights: (C,) w*; not normalised again over the classes present
+            (docs/fidelity.md, B4).
         num_queries: (C,) n_q(c) of the whole mini-batch.
     Returns:
         (C,); 0 for a class without queries.
@@ -259,7 +261,7 @@ def class_prototypes(embeddings: Tensor, labels: Tensor, num_classes: int) -> Te
     """Mean source embedding of every class, Eq. (5).
 
     Of raw embeddings, normalised afterwards as in Eq. (6); Algorithm 1 normalises before the mean
-    and not after it (FIDELITY.md B6).
+    and not after it (docs/fidelity.md, B6).
 
     Args:
         embeddings: (B, D, h, w) teacher projector output on source images.

@@ -17,8 +17,9 @@ CITYSCAPES_CLASS_WEIGHTS = (
 def dynamic_class_weights(class_confidence: Tensor, exponent: float) -> Tensor:
     """w* of Eq. (12): the less confident a class, the larger its weight.
 
-    The gap is divided by its maximum (Algorithm 1 writes min; the constant cancels, FIDELITY.md B2)
-    and raised to the power β (Algorithm 1 writes `* beta`, which would cancel, B3).
+    The gap is divided by its maximum (Algorithm 1 writes min; the constant cancels:
+    docs/fidelity.md, B2) and raised to the power β (Algorithm 1 writes `* beta`, which would
+    cancel: B3).
 
     Args:
         class_confidence: (C,) conf(c) in [0, 1].
@@ -36,11 +37,12 @@ def class_confidence(confidence: Tensor, pseudo_labels: Tensor, num_classes: int
     """conf(c) of Eq. (13): mean confidence of the target pixels predicted as class c.
 
     Args:
-        confidence: (B, H, W) largest class probability, at prediction resolution (FIDELITY.md B8).
+        confidence: (B, H, W) largest class probability, at prediction resolution
+            (docs/fidelity.md, B8).
         pseudo_labels: (B, H, W) int64 in [0, num_classes) or IGNORE_INDEX.
     Returns:
         (num_classes,), at least float32; 0 for a class that no pixel is predicted as, so that it
-        gets the largest weight (FIDELITY.md B4).
+        gets the largest weight (docs/fidelity.md, B4).
     """
     sums, counts = class_confidence_sums(confidence, pseudo_labels, num_classes)
     return mean_class_confidence(sums, counts).to(at_least_float32(confidence).dtype)
@@ -63,7 +65,7 @@ def mean_class_confidence(sums: Tensor, counts: Tensor) -> Tensor:
 
 
 def static_class_weights() -> Tensor:
-    """(19,) the supplement's simple re-weighting, divided by its sum (FIDELITY.md B31)."""
+    """(19,) the supplement's simple re-weighting, divided by its sum (docs/fidelity.md, B31)."""
     weights = torch.tensor(CITYSCAPES_CLASS_WEIGHTS, dtype=torch.float64)
     return (weights / weights.sum()).float()
 
@@ -71,7 +73,8 @@ def static_class_weights() -> Tensor:
 def pixel_class_weight(pseudo_labels: Tensor, class_weights: Tensor) -> Tensor:
     """(B, H, W) class weights as pixel weights of L_target: C·w*[pseudo-label].
 
-    Times C, so that uniform weights leave the loss as it is (FIDELITY.md B31); 0 where ignored.
+    Times C, so that uniform weights leave the loss as it is (docs/fidelity.md, B31); 0 where
+    ignored.
     """
     scaled = class_weights * len(class_weights)
     table = torch.cat([scaled, scaled.new_zeros(1)])

@@ -52,11 +52,11 @@ def labels_on_grid(labels: Tensor, grid: tuple[int, int]) -> Tensor:
     """Labels at the resolution of the features, by nearest neighbour.
 
     Eq. (4) to (8) index labels and features by the same j; labels are reduced to the feature grid
-    (FIDELITY.md B7). Row i takes row floor(i·H / h), as F.interpolate(mode="nearest") does, but in
-    integers.
+    (docs/fidelity.md, B7). Row i takes row floor(i·H / h), as F.interpolate(mode="nearest") does,
+    but in integers.
 
     Args:
-        labels: (B, H, W) of any dtype: labels, confidences (FIDELITY.md B8) or masks.
+        labels: (B, H, W) of any dtype: labels, confidences (docs/fidelity.md, B8) or masks.
         grid: (h, w) of the features.
     Returns:
         (B, h, w) of the same dtype.
@@ -88,14 +88,14 @@ def num_queries(
       is rounded up.
     - "ceqs": n for every class that is there.
     - "uniform": C·n positions drawn from all alike, whatever their class; the reading we give to
-      "without CBQS" (FIDELITY.md B32).
+      "without CBQS" (docs/fidelity.md, B32).
 
     Args:
         class_counts: (C,) int64 labelled positions of every class, of the whole mini-batch.
         queries_per_class: n.
         generator: used by "uniform" alone.
     Returns:
-        (C,) int64; 0 for absent classes (FIDELITY.md B5), together at most C·n + C.
+        (C,) int64; 0 for absent classes (docs/fidelity.md, B5), together at most C·n + C.
     """
     total = class_counts.sum().clamp(min=1)
     budget = len(class_counts) * queries_per_class
@@ -117,9 +117,9 @@ def sample_queries(
 ) -> QueryGroups:
     """Draw n_q(c) positions of every class, as in lines 45-46 of Algorithm 1: with replacement.
 
-    With replacement also because n_q(c) may exceed the class's positions (FIDELITY.md B13). On a
-    grid smaller than `max_queries` what was drawn several times becomes one query that counts so
-    often, which is the same loss for less work.
+    With replacement also because n_q(c) may exceed the class's positions (docs/fidelity.md, B13).
+    On a grid smaller than `max_queries` what was drawn several times becomes one query that counts
+    so often, which is the same loss for less work.
 
     Args:
         num_queries: (C,) int64 n_q(c), 0 for absent classes.
@@ -140,7 +140,7 @@ def sample_queries(
 def every_query(positions: PositionsByClass, num_queries: Tensor) -> QueryGroups:
     """The expectation of `sample_queries`: each position of a class n_q(c) / (its count) times.
 
-    The exact mode of FIDELITY.md B13: without sampling noise, and cheaper on small grids.
+    The exact mode of docs/fidelity.md, B13: without sampling noise, and cheaper on small grids.
     """
     classes, index = _groups(positions.counts, len(positions.order))
     counts = positions.counts[classes, None]

@@ -18,7 +18,8 @@ def cross_entropy(
     """Weighted cross entropy, Eq. (1) without `pixel_weight` and Eq. (S1) with it.
 
     The denominator is the number of ALL pixels, ignored ones too, as in the baseline's code
-    (FIDELITY.md A1); dividing by the valid ones would enlarge the gradients of crops with padding.
+    (docs/fidelity.md, A1); dividing by the valid ones would enlarge the gradients of crops with
+    padding.
 
     Args:
         logits: (B, C, H, W); the loss is taken in float32 or better.

@@ -11,7 +11,10 @@ from fvcore.common.config import CfgNode
 from t2sda.config import load_config
 from t2sda.structures import DomainBatch, RandomStreams, Step
 
-TINY = "MODEL.BACKBONE.TIMM_NAME test_resnet MODEL.HEAD.CHANNELS 16 MODEL.HEAD.DROPOUT 0.0".split()
+TINY = [
+    *("MODEL.BACKBONE.TIMM_NAME", "test_resnet"),
+    *("MODEL.HEAD.CHANNELS", "16", "MODEL.HEAD.DROPOUT", "0.0"),
+]
 WITH_TEACHER = ["DATASETS.TARGET", "streets_hazy_train", "HOOKS.NAMES", "[EmaTeacher]"]
 METHODS = {
     "SourceOnly": [],

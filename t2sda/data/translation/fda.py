@@ -58,7 +58,8 @@ def fourier_adapt(image: np.ndarray, style: np.ndarray, window: float) -> np.nda
     """T(x^s): replace the amplitudes of the lowest frequencies of `image` by those of `style`.
 
     The frequencies are the symmetric (2b+1) x (2b+1) window around 0, b = floor(min(H, W)·window),
-    so that the result is real (FIDELITY.md A10). It is not clipped: values may leave [0, 255].
+    so that the result is real (docs/fidelity.md, A10). It is not clipped: values may leave
+    [0, 255].
 
     Only that window changes, so only that window is transformed: image + inverse transform of
     (new - old), by matrix products with 2b+1 rows, instead of three full transforms.

@@ -1,0 +1,143 @@
+"""`t2sda quickstart`: the whole way once, from drawn streets to segmented photographs."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from t2sda.cli import export, infer, train
+from t2sda.config import load_config
+from t2sda.data.catalog import open_dataset
+from t2sda.engine.checkpoint import resolve_checkpoint
+from t2sda.engine.metrics import standard_console
+from t2sda.errors import UserError
+from t2sda.export.runtime import load_model
+from t2sda.inference.results import write_png
+from t2sda.inference.visualisation import comparison
+
+RUNS = {"source only": "quickstart_source_only.yaml", "T2S-DA": "quickstart.yaml"}
+DEMO_PICTURES = Path(__file__).parents[2] / "docs" / "demo"
+NUM_COMPARED = 3
+
+
+def command(argv: Sequence[str]) -> int:
+    """Train both, score both, export, segment; returns the first exit code that is not 0."""
+    args = _parser().parse_args(argv)
+    console = standard_console()
+    began = time.perf_counter()
+    output_dir = Path(args.output_dir)
+    folders = {name: output_dir / Path(config).stem for name, config in RUNS.items()}
+    for number, (name, config) in enumerate(RUNS.items(), start=1):
+        console.rule(f"{number}/4  {name}")
+        code = train.command(
+            [
+                *("--config-file", config, "--output-dir", str(folders[name]), "--resume"),
+                *args.overrides,
+            ]
+        )
+        if code:
+            return code
+    onnx_path = output_dir / "student.onnx"
+    console.rule("3/4  export")
+    export.command(["onnx", str(folders["T2S-DA"]), "--output", str(onnx_path), "--dynamic"])
+    console.rule("4/4  photographs")
+    pictures_dir = output_dir / "photographs"
+    code = infer.command(
+        [
+            *("--model", str(onnx_path), "--input", args.pictures, "--output", str(pictures_dir)),
+            *("--kind", "panel,overlay,trainid"),
+        ]
+    )
+    comparison_path = output_dir / "comparison.png"
+    dataset = _target_dataset(args.overrides)
+    write_png(comparison_path, _comparison(folders, dataset))
+    console.rule("what came of it")
+    console.print(_table(folders, dataset))
+    _say_where_to_look(console, onnx_path, pictures_dir, comparison_path)
+    console.print(f"{(time.perf_counter() - began) / 60:.1f} minutes", highlight=False)
+    return code
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="t2sda quickstart",
+        description="Train source-only and T2S-DA on drawn streets, score both on the second "
+        "domain, export the student to ONNX, segment photographs. Goes on where it was stopped.",
+    )
+    parser.add_argument("--output-dir", default="output/quickstart", metavar="DIR")
+    parser.add_argument(
+        "--pictures",
+        default=str(DEMO_PICTURES),
+        metavar="FILE|DIR|GLOB",
+        help="photographs to segment; default: the two of the repository",
+    )
+    parser.add_argument("overrides", nargs="*", metavar="KEY VALUE", help="for both trainings")
+    return parser
+
+
+def _target_dataset(overrides: Sequence[str]) -> str:
+    """The dataset of the second domain that both runs are scored on."""
+    cfg = load_config(RUNS["T2S-DA"], overrides)
+    return cfg.EVALUATION.DATASETS[-1]
+
+
+def _scores(run: Path, dataset: str) -> dict[str, float]:
+    """The newest scores on `dataset` in a run's metrics, by class name and "mIoU"."""
+    prefix = f"evaluation/{dataset}/"
+    lines = (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    for line in reversed(lines):
+        found = {k.removeprefix(prefix): v for k, v in json.loads(line).items() if prefix in k}
+        if found:
+            return {name.removeprefix("IoU/"): value for name, value in found.items()}
+    raise UserError(f"{run}: no scores on {dataset}; delete the folder and start again")
+
+
+def _table(folders: dict[str, Path], dataset: str) -> Table:
+    """IoU before and after adaptation."""
+    before, after = (_scores(folder, dataset) for folder in folders.values())
+    table = Table(title=f"IoU % on {dataset}", title_justify="left")
+    table.add_column("class")
+    for name in (*folders, "change"):
+        table.add_column(name, justify="right")
+    for name in (*open_dataset(dataset).taxonomy.class_names, "mIoU"):
+        if name == "mIoU":
+            table.add_section()
+        table.add_row(name, *_row(before[name], after[name]))
+    return table
+
+
+def _row(before: float, after: float) -> tuple[str, str, str]:
+    change = 100 * (after - before)
+    colour = "green" if change > 0.05 else "red" if change < -0.05 else "default"
+    return f"{100 * before:.1f}", f"{100 * after:.1f}", f"[{colour}]{change:+.1f}[/]"
+
+
+def _comparison(folders: dict[str, Path], dataset_name: str) -> np.ndarray:
+    """Scenes of the second domain: picture, truth, source only, T2S-DA, with a legend."""
+    models = {name: load_model(resolve_checkpoint(folder)) for name, folder in folders.items()}
+    dataset = open_dataset(dataset_name)
+    rows = []
+    for index in range(min(NUM_COMPARED, len(dataset))):
+        sample = dataset.load(index)
+        assert sample.label is not None
+        predictions = {name: model.predict(sample.image) for name, model in models.items()}
+        rows.append((sample.image, {"truth": sample.label, **predictions}))
+    return comparison(rows, dataset.taxonomy)
+
+
+def _say_where_to_look(
+    console: Console, onnx_path: Path, pictures_dir: Path, comparison_path: Path
+) -> None:
+    for what, path in (
+        ("scenes before and after", comparison_path),
+        ("photographs with overlays", pictures_dir),
+        ("the student as ONNX, verified", onnx_path),
+    ):
+        console.print(f"{what:<30} {path}", highlight=False, soft_wrap=True)

@@ -1,0 +1,290 @@
+"""`load_model`: the same labels from a checkpoint and from its exports, whatever the picture."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+from PIL import Image
+
+import t2sda
+from t2sda import load_model
+from t2sda.data.taxonomies import CITYSCAPES_19
+from t2sda.errors import MissingFileError, UserError
+from t2sda.export.runtime import CheckpointModel, LoadedModel, OnnxModel
+from t2sda.inference.pictures import read_picture
+from tests.deployed import (
+    DYNAMIC,
+    DYNAMIC_LOGITS,
+    IMAGE_SIZE,
+    STATIC,
+    shared_checkpoint,
+    shared_export,
+    street,
+    write_checkpoint,
+)
+
+TIE = 1e-4
+
+
+@pytest.fixture
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> LoadedModel:
+    return load_model(shared_checkpoint(tmp_path_factory))
+
+
+@pytest.fixture
+def dynamic(tmp_path_factory: pytest.TempPathFactory) -> LoadedModel:
+    return load_model(shared_export(tmp_path_factory, DYNAMIC))
+
+
+@pytest.fixture
+def dynamic_logits(tmp_path_factory: pytest.TempPathFactory) -> LoadedModel:
+    return load_model(shared_export(tmp_path_factory, DYNAMIC_LOGITS))
+
+
+@pytest.fixture
+def static(tmp_path_factory: pytest.TempPathFactory) -> LoadedModel:
+    return load_model(shared_export(tmp_path_factory, STATIC))
+
+
+def unlike_beyond_ties(labels: np.ndarray, expected: LoadedModel, picture: object) -> int:
+    """Pixels that differ from a model's labels although its best logit is clearly the best."""
+    logits = expected.logits(picture)  # type: ignore[call-overload]
+    best_two = np.sort(logits, axis=0)[-2:]
+    clear = best_two[1] - best_two[0] > TIE
+    assert clear.mean() > 0.9  # or the comparison would say nothing
+    return int(((labels != logits.argmax(axis=0)) & clear).sum())
+
+
+def save_rotated(path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6  # stored on its side: turn by 90 degrees clockwise to see it
+    Image.fromarray(street((101, 173))).save(path, exif=exif)
+
+
+def save_transparent(path: Path) -> None:
+    alpha = np.full((99, 133, 1), 200, np.uint8)
+    Image.fromarray(np.concatenate([street((99, 133)), alpha], axis=2), "RGBA").save(path)
+
+
+PICTURES: dict[str, Callable[[Path], None]] = {
+    "odd.jpg": lambda path: Image.fromarray(street((97, 131))).save(path),
+    "portrait.png": lambda path: Image.fromarray(street((173, 75))).save(path),
+    "grey.png": lambda path: Image.fromarray(street((111, 143))).convert("L").save(path),
+    "transparent.png": save_transparent,
+    "rotated.jpg": save_rotated,
+}
+
+
+@pytest.mark.parametrize("name", PICTURES)
+def test_labels_of_checkpoint_and_onnx_are_the_same(
+    name: str, tmp_path: Path, checkpoint: LoadedModel, dynamic: LoadedModel
+) -> None:
+    path = tmp_path / name
+    PICTURES[name](path)
+    labels = dynamic.predict(path)
+    assert labels.dtype == np.uint8
+    assert labels.shape == read_picture(path).shape[:2]
+    assert unlike_beyond_ties(labels, checkpoint, path) == 0
+    assert unlike_beyond_ties(checkpoint.predict(path), checkpoint, path) == 0
+
+
+def test_static_file_on_pictures_of_its_size(checkpoint: LoadedModel, static: LoadedModel) -> None:
+    picture = street(IMAGE_SIZE)
+    assert unlike_beyond_ties(static.predict(picture), checkpoint, picture) == 0
+
+
+def test_static_file_on_pictures_of_other_sizes(
+    checkpoint: LoadedModel, static: LoadedModel
+) -> None:
+    half = street((48, 80))  # fits twice as large
+    doubled = np.asarray(Image.fromarray(half).resize((160, 96), Image.Resampling.BILINEAR))
+    labels = static.predict(half)
+    assert labels.shape == (48, 80)
+    agreement = (labels == checkpoint.predict(doubled)[::2, ::2]).mean()
+    assert agreement > 0.9  # two libraries resize, and every other pixel is taken
+    assert static.predict(street((200, 64))).shape == (200, 64)
+
+
+def test_logits(checkpoint: LoadedModel, dynamic_logits: LoadedModel) -> None:
+    picture = street((97, 131))
+    logits = dynamic_logits.logits(picture)
+    assert logits.shape == (19, 97, 131)
+    np.testing.assert_allclose(logits, checkpoint.logits(picture), atol=1e-4)
+    assert np.array_equal(dynamic_logits.predict(picture), logits.argmax(axis=0))
+
+
+def test_a_file_of_labels_has_no_logits(dynamic: LoadedModel) -> None:
+    with pytest.raises(UserError, match=r"holds no logits.*--output-kind logits"):
+        dynamic.logits(street((64, 64)))
+
+
+def test_a_list_of_arrays_and_paths(tmp_path: Path, dynamic: LoadedModel) -> None:
+    picture = street((65, 97))
+    path = tmp_path / "street.png"
+    Image.fromarray(picture).save(path)
+    results = dynamic.predict([picture, path, str(path)])
+    assert len(results) == 3
+    for labels in results:
+        assert np.array_equal(labels, dynamic.predict(picture))
+
+
+def test_both_know_their_classes(checkpoint: LoadedModel, dynamic: LoadedModel) -> None:
+    assert checkpoint.taxonomy == dynamic.taxonomy == CITYSCAPES_19
+
+
+def test_run_folder_means_its_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> None:
+    assert isinstance(load_model(shared_checkpoint(tmp_path_factory).parent), CheckpointModel)
+
+
+def with_properties(path: Path, output: Path, **changes: object) -> Path:
+    """A copy of an ONNX file whose metadata says something else; None removes a key."""
+    model_proto = onnx.load(path)
+    properties = {item.key: item.value for item in model_proto.metadata_props}
+    properties |= {key: json.dumps(value) for key, value in changes.items() if value is not None}
+    model_proto.ClearField("metadata_props")
+    for key, value in properties.items():
+        if changes.get(key, "") is not None:
+            model_proto.metadata_props.add(key=key, value=value)
+    onnx.save(model_proto, output)
+    return output
+
+
+def test_pictures_are_resized_as_in_the_evaluation(
+    tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    bounded = load_model(
+        write_checkpoint(tmp_path / "bounded", "EVALUATION.IMAGE_SIZE", "[64, 128]")
+    )
+    exported = shared_export(tmp_path_factory, DYNAMIC_LOGITS)
+    onnx_model = load_model(
+        with_properties(exported, tmp_path / "bounded.onnx", image_bound=[64, 128])
+    )
+    picture = street((120, 180))
+    np.testing.assert_allclose(onnx_model.logits(picture), bounded.logits(picture), atol=1e-4)
+    assert unlike_beyond_ties(onnx_model.predict(picture), bounded, picture) == 0
+    assert not np.array_equal(bounded.predict(picture), load_model(exported).predict(picture))
+
+
+@pytest.mark.parametrize(
+    "image",
+    [np.zeros((8, 8), np.uint8), np.zeros((8, 8, 3), np.float32), np.zeros((1, 8, 8, 3), np.uint8)],
+)
+def test_arrays_that_are_no_pictures(image: np.ndarray, dynamic: LoadedModel) -> None:
+    with pytest.raises(UserError, match=r"uint8 RGB with shape \(height, width, 3\); this one is"):
+        dynamic.predict(image)
+
+
+def foreign_onnx(path: Path) -> Path:
+    """An ONNX file that copies a number."""
+    info = onnx.helper.make_tensor_value_info
+    graph = onnx.helper.make_graph(
+        [onnx.helper.make_node("Identity", ["x"], ["y"])],
+        "foreign",
+        [info("x", onnx.TensorProto.FLOAT, [1])],
+        [info("y", onnx.TensorProto.FLOAT, [1])],
+    )
+    opset = [onnx.helper.make_opsetid("", 20)]
+    onnx.save(onnx.helper.make_model(graph, opset_imports=opset, ir_version=10), path)
+    return path
+
+
+def test_files_that_are_something_else(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"foreign\.onnx: an ONNX file that `t2sda export onnx`"):
+        load_model(foreign_onnx(tmp_path / "foreign.onnx"))
+    for name, message in (
+        ("text.onnx", "ONNX Runtime cannot load this file"),
+        ("text.pth", "not a checkpoint of t2sda"),
+    ):
+        (tmp_path / name).write_text("hello")
+        with pytest.raises(UserError, match=f"{name}: {message}"):
+            load_model(tmp_path / name)
+    with pytest.raises(MissingFileError, match=r"nowhere\.onnx: no such file"):
+        load_model(tmp_path / "nowhere.onnx")
+    with pytest.raises(MissingFileError, match=r"no checkpoint_\*\.pth"):
+        load_model(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "changes", [{"palette": None}, {"output_kind": "masks"}, {"image_size": [1, 2, 3]}]
+)
+def test_damaged_metadata(
+    tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, changes: dict[str, object]
+) -> None:
+    path = with_properties(
+        shared_export(tmp_path_factory, STATIC), tmp_path / "damaged.onnx", **changes
+    )
+    with pytest.raises(UserError, match=r"damaged\.onnx: its metadata is damaged"):
+        load_model(path)
+
+
+def test_further_metadata_of_other_tools_does_no_harm(
+    tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    source = shared_export(tmp_path_factory, STATIC)
+    model_proto = onnx.load(source)
+    model_proto.metadata_props.add(key="onnx.infer", value="onnxruntime.quant")
+    onnx.save(model_proto, tmp_path / "more.onnx")
+    assert isinstance(load_model(tmp_path / "more.onnx"), OnnxModel)
+
+
+def test_runtime_and_device_must_fit(
+    tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    onnx_path = shared_export(tmp_path_factory, STATIC)
+    with pytest.raises(UserError, match="is a file for onnxruntime; torch cannot run it"):
+        load_model(onnx_path, runtime="torch")
+    with pytest.raises(UserError, match="is a file for torch; onnxruntime cannot run it"):
+        load_model(shared_checkpoint(tmp_path_factory), runtime="onnxruntime")
+    with pytest.raises(UserError, match="runtime 'tensorflow': unknown; one of torch"):
+        load_model(onnx_path, runtime="tensorflow")
+    with pytest.raises(UserError, match="device 'tpu': unknown; one of auto, cpu, cuda"):
+        load_model(onnx_path, device="tpu")
+
+
+def test_a_provider_that_is_not_built_in(
+    tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CPUExecutionProvider"])
+    path = shared_export(tmp_path_factory, STATIC)
+    with pytest.raises(UserError, match=r"device cuda: .*without CUDAExecutionProvider"):
+        load_model(path, device="cuda")
+    assert isinstance(load_model(path, device="auto"), OnnxModel)
+
+
+@pytest.mark.filterwarnings("ignore:Specified provider")
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")
+def test_the_silent_fallback_of_onnxruntime_is_an_error(
+    tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The GPU build lists this provider everywhere, and then runs on the CPU.
+    listed = ["CUDAExecutionProvider", "CPUExecutionProvider"]
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: listed)
+    with pytest.raises(UserError, match="ONNX Runtime fell back to CPUExecutionProvider"):
+        load_model(shared_export(tmp_path_factory, STATIC), device="cuda")
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")
+def test_checkpoint_on_a_gpu_that_is_not_there(tmp_path_factory: pytest.TempPathFactory) -> None:
+    with pytest.raises(UserError, match="cuda was asked for, but this machine has no usable GPU"):
+        load_model(shared_checkpoint(tmp_path_factory), device="cuda")
+
+
+def test_importing_the_package_imports_nothing_heavy() -> None:
+    program = (
+        "import sys, t2sda; assert 'torch' not in sys.modules; assert 'numpy' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True)
+
+
+def test_the_package_offers_nothing_else() -> None:
+    with pytest.raises(AttributeError, match="module 't2sda' has no attribute 'load_modle'"):
+        t2sda.load_modle
