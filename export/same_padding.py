@@ -18,20 +18,26 @@ from torch import Tensor, nn
 
 @contextmanager
 def same_padding_by_name(model: nn.Module) -> Iterator[None]:
-    """Within it, every Conv2dSame of `model` is exported as one Conv node; it computes nothing."""
-    timm_layers = sys.modules.get("timm.layers")  # who has not imported timm has none of these
-    convolutions = [
-        module
-        for module in model.modules()
-        if timm_layers is not None and isinstance(module, timm_layers.Conv2dSame)
-    ]
+    """Within it, every Conv2dSame of `model` is exported as one Conv node; it computes nothing.
+
+    torch < 2.8 cannot name ONNX nodes: there nothing is changed, and exports take their time.
+    """
+    convolutions = [module for module in model.modules() if isinstance(module, _same_convs())]
     try:
         for module in convolutions:
-            module.forward = partial(_symbolic_conv, module)
+            module.forward = partial(_symbolic_conv, module)  # type: ignore[method-assign]
         yield
     finally:
         for module in convolutions:
             module.__dict__.pop("forward", None)
+
+
+def _same_convs() -> tuple[type[nn.Conv2d], ...]:
+    """The class of timm, unless it is not imported (so nothing is of it) or torch is too old."""
+    timm_layers = sys.modules.get("timm.layers")
+    if timm_layers is None or not hasattr(torch.onnx, "ops"):
+        return ()
+    return (timm_layers.Conv2dSame,)
 
 
 def _symbolic_conv(conv: nn.Conv2d, features: Tensor) -> Tensor:

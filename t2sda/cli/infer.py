@@ -102,7 +102,7 @@ def _bar(pictures: Sequence[Picture], console: Console) -> Iterable[Picture]:
         BarColumn(),
         MofNCompleteColumn(),
         TimeRemainingColumn(),
-        TextColumn("{task.fields[name]}"),
+        TextColumn("{task.fields[name]}", markup=False),
     )
     with Progress(*columns, console=console) as progress:
         task = progress.add_task("", total=len(pictures), name="")

@@ -18,6 +18,7 @@ from PIL import Image
 import t2sda
 from t2sda import load_model
 from t2sda.data.taxonomies import CITYSCAPES_19
+from t2sda.data.transforms import resize_image
 from t2sda.errors import MissingFileError, UserError
 from t2sda.export.runtime import CheckpointModel, LoadedModel, OnnxModel
 from t2sda.inference.pictures import read_picture
@@ -105,13 +106,19 @@ def test_static_file_on_pictures_of_its_size(checkpoint: LoadedModel, static: Lo
 def test_static_file_on_pictures_of_other_sizes(
     checkpoint: LoadedModel, static: LoadedModel
 ) -> None:
-    half = street((48, 80))  # fits twice as large
-    doubled = np.asarray(Image.fromarray(half).resize((160, 96), Image.Resampling.BILINEAR))
-    labels = static.predict(half)
-    assert labels.shape == (48, 80)
-    agreement = (labels == checkpoint.predict(doubled)[::2, ::2]).mean()
-    assert agreement > 0.9  # two libraries resize, and every other pixel is taken
-    assert static.predict(street((200, 64))).shape == (200, 64)
+    picture = street((192, 320))  # twice the file's size
+    seen = resize_image(picture, IMAGE_SIZE)
+    labels = static.predict(picture)
+    assert np.array_equal(labels, static.predict(seen).repeat(2, axis=0).repeat(2, axis=1))
+    assert unlike_beyond_ties(labels[::2, ::2], checkpoint, seen) == 0
+
+
+def test_static_file_keeps_the_ratio_of_a_portrait(static: LoadedModel) -> None:
+    portrait = street((96, 64))
+    beside = np.full((96, 96, 3), 128, np.uint8)  # the network's mean colour
+    framed = np.concatenate([portrait, beside], axis=1)
+    labels = static.predict(portrait)
+    assert np.array_equal(labels, static.predict(framed)[:, :64])
 
 
 def test_logits(checkpoint: LoadedModel, dynamic_logits: LoadedModel) -> None:
@@ -287,4 +294,4 @@ def test_importing_the_package_imports_nothing_heavy() -> None:
 
 def test_the_package_offers_nothing_else() -> None:
     with pytest.raises(AttributeError, match="module 't2sda' has no attribute 'load_modle'"):
-        t2sda.load_modle
+        _ = t2sda.load_modle

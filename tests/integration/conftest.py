@@ -62,7 +62,7 @@ def t2sda() -> Run:
 
 @pytest.fixture
 def t2sda_inline(capsys: pytest.CaptureFixture[str]) -> Run:
-    """Like `t2sda`, in this process: for what needs no process of its own, at a tenth of the time."""
+    """Like `t2sda`, in this process: for what needs none of its own, at a tenth of the time."""
 
     def run(*arguments: object) -> object:
         capsys.readouterr()

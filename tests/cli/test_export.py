@@ -1,0 +1,116 @@
+"""`t2sda export onnx`, as a user calls it."""
+
+from __future__ import annotations
+
+import hashlib
+import runpy
+import sys
+from pathlib import Path
+
+import pytest
+
+from t2sda import load_model
+from t2sda.cli.export import default_image_size
+from t2sda.cli.main import main
+from t2sda.config import dump_config, load_config
+from t2sda.export.runtime import OnnxModel
+from t2sda.inference.checkpoints import open_checkpoint
+from tests.deployed import shared_checkpoint, write_checkpoint
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def run_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return shared_checkpoint(tmp_path_factory).parent
+
+
+def test_run_folder_to_static_file(
+    run_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = tmp_path / "new folder/student.onnx"
+    arguments = ["export", "onnx", str(run_dir), "--output", str(output), "--size", "64", "96"]
+    assert main(arguments) == 0
+    assert "verified in ONNX Runtime against PyTorch: logits differ" in capsys.readouterr().out
+    assert [path.name for path in output.parent.iterdir()] == ["student.onnx"]
+
+    model = load_model(output)
+    assert isinstance(model, OnnxModel)
+    assert model.metadata.image_size == (64, 96)
+    assert model.metadata.output_kind == "labels"
+    config_text = dump_config(open_checkpoint(run_dir).cfg)
+    assert model.metadata.origin == {
+        "run": run_dir.name,
+        "iteration": 1,
+        "branch": "student",
+        "config_sha256": hashlib.sha256(config_text.encode()).hexdigest(),
+    }
+
+
+def test_tool_takes_the_size_of_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    checkpoint = write_checkpoint(tmp_path / "run", "EVALUATION.IMAGE_SIZE", "[64, 128]")
+    output = tmp_path / "student.onnx"
+    arguments = [str(checkpoint), "--output", str(output), "--output-kind", "logits"]
+    monkeypatch.setattr(sys, "argv", ["export_onnx.py", *arguments])
+    with pytest.raises(SystemExit) as exit_:
+        runpy.run_path(str(ROOT / "tools/export_onnx.py"), run_name="__main__")
+    assert exit_.value.code == 0
+    model = load_model(output)
+    assert isinstance(model, OnnxModel)
+    assert model.metadata.image_size == (64, 128)
+    assert model.metadata.output_kind == "logits"
+
+
+@pytest.mark.parametrize(
+    ("settings", "image_size"),
+    [
+        (("EVALUATION.IMAGE_SIZE", "[64, 128]"), (64, 128)),
+        (("DATA.SOURCE_SIZE", "[96, 192]", "DATA.CROP_SIZE", "[64, 64]"), (96, 192)),
+        ((), (256, 512)),  # of the drawn streets
+    ],
+)
+def test_default_size(settings: tuple[str, ...], image_size: tuple[int, int]) -> None:
+    assert default_image_size(load_config(None, settings)) == image_size
+
+
+def test_size_is_asked_for_where_the_run_does_not_tell(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    checkpoint = write_checkpoint(tmp_path / "run", "DATASETS.SOURCE", "rendered_train")
+    assert main(["export", "onnx", str(checkpoint), "--output", str(tmp_path / "m.onnx")]) == 2
+    assert "Say it with --size HEIGHT WIDTH" in capsys.readouterr().err
+    assert not (tmp_path / "m.onnx").exists()
+
+
+def test_bad_input(run_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "file").write_text("hello")
+    output = tmp_path / "m.onnx"
+    for checkpoint, target, message in (
+        (tmp_path / "nowhere", output, "nowhere: no such file or folder"),
+        (tmp_path, output, "no checkpoint_*.pth in this folder"),
+        (tmp_path / "file", output, "file: not a checkpoint of t2sda"),
+        (run_dir, tmp_path, "is a folder; --output names the file to write"),
+        (run_dir, tmp_path / "file/m.onnx", "m.onnx: cannot be written"),
+    ):
+        assert main(["export", "onnx", str(checkpoint), "--output", str(target)]) == 2
+        captured = capsys.readouterr()
+        assert message in captured.err
+        assert len(captured.err.splitlines()) == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+@pytest.mark.parametrize(
+    "options", [["--size", "0", "64"], ["--size", "a", "b"], ["--size", "64", "64", "--dynamic"]]
+)
+def test_sizes_that_are_none(run_dir: Path, tmp_path: Path, options: list[str]) -> None:
+    with pytest.raises(SystemExit) as exit_:
+        main(["export", "onnx", str(run_dir), "--output", str(tmp_path / "m.onnx"), *options])
+    assert exit_.value.code == 2
+
+
+def test_format_must_be_named(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["export"]) == 2
+    assert "usage: t2sda export onnx" in capsys.readouterr().err
+    assert main(["export", "--help"]) == 0
+    assert "usage: t2sda export onnx" in capsys.readouterr().out

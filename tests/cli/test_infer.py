@@ -1,0 +1,166 @@
+"""`t2sda infer`, as a user calls it."""
+
+from __future__ import annotations
+
+import runpy
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from PIL import Image
+from rich.console import Console
+
+from t2sda import load_model
+from t2sda.cli.infer import Inference
+from t2sda.cli.main import main
+from t2sda.inference.sources import find_pictures
+from tests.deployed import DYNAMIC, shared_checkpoint, shared_export, street
+
+ROOT = Path(__file__).parents[2]
+KINDS_BY_DEFAULT = ("overlay", "color", "trainid")
+
+
+@pytest.fixture
+def model_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return shared_export(tmp_path_factory, DYNAMIC)
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    folder = tmp_path / "photos"
+    (folder / "bonn").mkdir(parents=True)
+    Image.fromarray(street((67, 101), 1)).save(folder / "a.png")
+    Image.fromarray(street((67, 101), 2)).save(folder / "bonn/a.jpg")
+    return folder
+
+
+def files_below(folder: Path) -> set[str]:
+    return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+
+
+def infer(model_path: Path, source: object, output: Path, *options: str) -> int:
+    arguments = ["--model", str(model_path), "--input", str(source), "--output", str(output)]
+    return main(["infer", *arguments, *options])
+
+
+@pytest.mark.parametrize("kind", ["checkpoint", "onnx"])
+def test_folder(
+    kind: str,
+    tmp_path_factory: pytest.TempPathFactory,
+    model_path: Path,
+    photos: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    path = model_path if kind == "onnx" else shared_checkpoint(tmp_path_factory).parent
+    output = tmp_path / "out"
+    assert infer(path, photos, output, "--device", "cpu") == 0
+    names = {f"{name}_{what}.png" for name in ("a", "bonn/a") for what in KINDS_BY_DEFAULT}
+    assert files_below(output) == names | {"legend.png"}
+    trainid = np.asarray(Image.open(output / "a_trainid.png"))
+    assert np.array_equal(trainid, load_model(path).predict(photos / "a.png"))
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith(f"1/2 {photos}/a.png ")  # a pipe gets plain lines
+    assert lines[2].startswith("2 pictures in ")
+
+
+def test_tool_with_chosen_kinds(
+    model_path: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = ["--input", f"{photos}/*.png", "--output", f"{tmp_path}/out", "--kind", "panel"]
+    monkeypatch.setattr(sys, "argv", ["infer.py", "--model", str(model_path), *options])
+    with pytest.raises(SystemExit) as exit_:
+        runpy.run_path(str(ROOT / "tools/infer.py"), run_name="__main__")
+    assert exit_.value.code == 0
+    assert files_below(tmp_path / "out") == {"a_panel.png", "legend.png"}
+
+
+def test_unreadable_files_are_listed_and_the_others_finished(
+    model_path: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (photos / "notes.jpg").write_text("not a picture")
+    output = tmp_path / "out"
+    assert infer(model_path, photos, output, "--kind", "trainid") == 3
+    assert files_below(output) == {"a_trainid.png", "bonn/a_trainid.png", "legend.png"}
+    error = capsys.readouterr().err
+    assert "1 files were left out" in error
+    assert "notes.jpg: not a picture that can be decoded" in error
+
+
+def test_a_single_unreadable_file(model_path: Path, tmp_path: Path) -> None:
+    (tmp_path / "notes.jpg").write_text("not a picture")
+    assert infer(model_path, tmp_path / "notes.jpg", tmp_path / "out") == 3
+    assert files_below(tmp_path / "out") == set()
+
+
+def test_a_second_run_ignores_results_and_replaces_them(model_path: Path, photos: Path) -> None:
+    for _ in range(2):
+        assert infer(model_path, photos, photos / "out", "--kind", "color") == 0
+    assert files_below(photos / "out") == {"a_color.png", "bonn/a_color.png", "legend.png"}
+
+
+def test_bad_input(
+    model_path: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "file").write_text("hello")
+    (tmp_path / "text.onnx").write_text("hello")
+    node = onnx.helper.make_node("Identity", ["x"], ["y"])
+    info = onnx.helper.make_tensor_value_info
+    values = [info(name, onnx.TensorProto.FLOAT, [1]) for name in "xy"]
+    graph = onnx.helper.make_graph([node], "foreign", values[:1], values[1:])
+    opset = [onnx.helper.make_opsetid("", 20)]
+    foreign = onnx.helper.make_model(graph, opset_imports=opset, ir_version=10)
+    onnx.save(foreign, tmp_path / "foreign.onnx")
+    before = files_below(tmp_path)
+    out = tmp_path / "out"
+    for model, source, output, message in (
+        (model_path, tmp_path / "empty", out, "empty: no picture in this folder"),
+        (model_path, tmp_path / "*.png", out, "*.png: no file matches this pattern"),
+        (model_path, photos, photos, "results would lie among the pictures"),
+        (model_path, photos, tmp_path / "file", "file: results cannot be written there"),
+        (model_path, photos, tmp_path / "file/out", "out: results cannot be written there"),
+        (tmp_path / "file", photos, out, "file: not a checkpoint of t2sda"),
+        (tmp_path / "text.onnx", photos, out, "text.onnx: ONNX Runtime cannot load this file"),
+        (tmp_path / "foreign.onnx", photos, out, "`t2sda export onnx` did not write"),
+        (tmp_path / "nowhere", photos, out, "nowhere: no such file or folder"),
+    ):
+        assert infer(model, source, output) == 2
+        captured = capsys.readouterr()
+        assert message in captured.err
+        assert len(captured.err.splitlines()) == 1
+    assert files_below(tmp_path) == before
+    assert not out.exists()
+
+
+def test_a_kind_that_is_none(
+    model_path: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as exit_:
+        infer(model_path, photos, tmp_path / "out", "--kind", "overlay,colour")
+    assert exit_.value.code == 2
+    message = "no kind 'colour'; known: overlay, color, trainid, panel"
+    assert message in " ".join(capsys.readouterr().err.split())
+
+
+def test_what_cannot_be_written_in_the_middle(
+    model_path: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = tmp_path / "out"
+    (output / "bonn/a_color.png").mkdir(parents=True)  # stands in the way of the second picture
+    assert infer(model_path, photos, output, "--kind", "color") == 2
+    assert "a_color.png: cannot be written" in capsys.readouterr().err
+    assert files_below(output) == {"a_color.png"}
+    assert np.asarray(Image.open(output / "a_color.png")).shape == (67, 101, 3)
+
+
+def test_bar_on_a_terminal(model_path: Path, photos: Path, tmp_path: Path) -> None:
+    console = Console(force_terminal=True, record=True, width=100)
+    inference = Inference(load_model(model_path), tmp_path, ["trainid"], console)
+    assert inference.run(find_pictures(str(photos), tmp_path / "out")) == 0
+    text = console.export_text()
+    assert "2/2" in text
+    assert "a second" in text
+    assert "1/2 " not in text.splitlines()[0]

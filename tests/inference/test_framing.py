@@ -1,0 +1,63 @@
+"""Pictures into the size a network takes, and results back."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from t2sda.data.transforms import Resize
+from t2sda.inference.framing import framed_to, framed_within
+
+FILL = (1, 2, 3)
+WHITE = 255
+
+
+@pytest.mark.parametrize(
+    ("size", "inner_size"),
+    [
+        ((50, 100), (50, 100)),  # fits
+        ((100, 200), (50, 100)),
+        ((50, 50), (50, 50)),
+        ((200, 100), (50, 25)),  # portrait in landscape
+        ((25, 25), (50, 50)),  # enlarged
+        ((10, 1000), (1, 100)),
+        ((1, 9000), (1, 100)),  # never thinner than a pixel
+    ],
+)
+def test_as_large_as_it_fits(size: tuple[int, int], inner_size: tuple[int, int]) -> None:
+    frame = framed_to(np.full((*size, 3), WHITE, np.uint8), (50, 100), FILL)
+    assert frame.image.shape == (50, 100, 3)
+    assert frame.inner_size == inner_size
+    height, width = inner_size
+    assert (frame.image[:height, :width] == WHITE).all()
+    assert (frame.image[height:] == FILL).all()
+    assert (frame.image[:, width:] == FILL).all()
+
+
+def test_labels_come_back_without_the_padding() -> None:
+    frame = framed_to(np.zeros((200, 100, 3), np.uint8), (50, 100), FILL)
+    labels = np.full((50, 100), 9, np.uint8)
+    labels[:50, :25] = 4
+    labels[25:50, :25] = 5
+    back = frame.labels_back(labels)
+    assert back.shape == (200, 100)
+    assert (back[:100] == 4).all()
+    assert (back[100:] == 5).all()
+
+
+def test_logits_come_back_bilinearly() -> None:
+    frame = framed_to(np.zeros((4, 4, 3), np.uint8), (2, 6), FILL)
+    logits = np.full((1, 2, 6), 99, np.float32)
+    logits[0, :, :2] = [[0, 1], [0, 1]]
+    back = frame.logits_back(logits)
+    # Centres of the four columns lie at -1/4, 1/4, 3/4, 5/4 of the two; outside is as the border.
+    np.testing.assert_allclose(back, np.broadcast_to([0, 0.25, 0.75, 1], (1, 4, 4)))
+
+
+def test_within_a_bound_nothing_is_padded() -> None:
+    image = np.zeros((100, 300, 3), np.uint8)
+    assert framed_within(image, Resize((50, 100))).image.shape == (33, 100, 3)
+    frame = framed_within(image, Resize(None))
+    assert frame.image is image
+    labels = np.arange(30000, dtype=np.uint8).reshape(100, 300)
+    assert np.array_equal(frame.labels_back(labels), labels)

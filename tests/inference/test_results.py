@@ -1,0 +1,40 @@
+"""Result files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from t2sda.data.streets import draw_street
+from t2sda.data.taxonomies import CITYSCAPES_19
+from t2sda.errors import UserError
+from t2sda.inference.results import KINDS, make_results_dir, write_png, write_results
+from t2sda.inference.visualisation import colour_map
+
+
+def test_every_kind_is_a_whole_png(tmp_path: Path) -> None:
+    image, labels = draw_street("clear", 9, 0, (64, 96))
+    write_results(tmp_path / "sub/a.b", image, labels, CITYSCAPES_19, list(KINDS))
+    written = {path.name: Image.open(path) for path in (tmp_path / "sub").iterdir()}
+    assert set(written) == {f"a.b_{kind}.png" for kind in KINDS}
+    trainid = written["a.b_trainid.png"]
+    assert trainid.mode == "L"
+    assert np.array_equal(np.asarray(trainid), labels)
+    colours = np.asarray(written["a.b_color.png"])
+    assert np.array_equal(colours, colour_map(labels, CITYSCAPES_19))
+
+
+def test_unwritable_places(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("no folder")
+    for folder in (tmp_path / "file", tmp_path / "file/below"):
+        with pytest.raises(UserError, match=r"results cannot be written there .* --output"):
+            make_results_dir(folder)
+        with pytest.raises(UserError, match=r"a\.png: cannot be written"):
+            write_png(folder / "a.png", np.zeros((2, 2), np.uint8))
+    (tmp_path / "a.png").mkdir()
+    with pytest.raises(UserError, match=r"a\.png: cannot be written"):
+        write_png(tmp_path / "a.png", np.zeros((2, 2), np.uint8))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.png", "file"]
