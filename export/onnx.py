@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
-import os
 import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -22,6 +21,7 @@ from torch import nn
 import t2sda
 from t2sda.data.taxonomies import Taxonomy
 from t2sda.errors import UserError
+from t2sda.files import make_writable_dir, written_whole
 from t2sda.modeling.segmentor import SegmentationModel
 
 from .deployable import INPUT_NAME, Deployable, OutputKind
@@ -148,35 +148,20 @@ def _write_verified(
 ) -> VerificationReport:
     """Write beside `output`, check and run that file, and only then give it its name."""
     onnx = require("onnx", "onnx")
-    partial = output.with_name(output.name + ".partial")
     try:
-        with partial.open("wb") as file:
-            file.write(model_proto.SerializeToString())
-            file.flush()
-            os.fsync(file.fileno())
-        onnx.checker.check_model(str(partial), full_check=True)
-        report = verify_onnx(partial, model, metadata, image_size)
-        partial.replace(output)
+        with written_whole(output) as partial:
+            partial.write_bytes(model_proto.SerializeToString())
+            onnx.checker.check_model(str(partial), full_check=True)
+            return verify_onnx(partial, model, metadata, image_size)
     except OSError as error:
         raise UserError(f"{output}: cannot be written ({error.strerror})") from None
-    finally:
-        partial.unlink(missing_ok=True)
-    return report
 
 
 def _check_output(output: Path) -> None:
     """Find out before minutes of work whether the file can be written."""
     if output.is_dir():
         raise UserError(f"{output}: is a folder; --output names the file to write")
-    try:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        probe = output.with_name(output.name + ".partial")
-        probe.touch()
-        probe.unlink()
-    except OSError as error:
-        raise UserError(
-            f"{output}: cannot be written ({error.strerror}); choose another --output"
-        ) from None
+    make_writable_dir(output.parent, "--output")
 
 
 def _versions() -> dict[str, str]:

@@ -50,6 +50,7 @@ SMALL_NETWORK = {"MODEL.BACKBONE.TIMM_NAME": "test_resnet", "MODEL.BACKBONE.WEIG
 """`test_resnet` is a network of timm's own tests."""
 
 EQUATIONS = [*(f"({number})" for number in range(1, 14)), "(S1)", "(S2)"]
+CONTRIBUTING_ROW = re.compile(r"^\| `([\w./]+)` \|", re.MULTILINE)
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 FIDELITY_ROW = re.compile(r"^\| ([AB]\d+) \|", re.MULTILINE)
 LINK = re.compile(r"\]\(([^)#:\s]+)(?:#[^)]*)?\)")
@@ -212,8 +213,8 @@ RUNNERS: dict[str, Callable[[list[str]], None]] = {
 def scaled_down(words: list[str]) -> list[str]:
     """The training with SMALL behind it: one step, a second one where it resumes.
 
-    Only datasets that the command names itself are scored, as they are tiny. A network of a
-    document's own is small already.
+    A training scores only datasets that its command names itself, as these are tiny; `--eval-only`
+    scores one of `workshop`. A network of a document's own is small already.
     """
     settings = {
         **SMALL,
@@ -288,6 +289,13 @@ def test_the_readme_says_first_what_was_not_measured() -> None:
 def test_the_map_holds_every_equation() -> None:
     rows = re.findall(r"^\| (\(.*?) \|", (ROOT / "README.md").read_text(encoding="utf-8"), re.M)
     assert sorted(number for row in rows for number in row.split(", ")) == sorted(EQUATIONS)
+
+
+def test_the_map_of_rooms_is_that_of_the_tree() -> None:
+    shown = CONTRIBUTING_ROW.findall((ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8"))
+    assert [room for room in shown if not (ROOT / room).exists()] == []
+    rooms = {path.name for path in (ROOT / "t2sda").iterdir() if not path.name.startswith("_")}
+    assert rooms - {"py.typed"} <= {Path(room).name for room in shown}
 
 
 @pytest.mark.parametrize("document", ALL_DOCUMENTS, ids=lambda path: path.name)

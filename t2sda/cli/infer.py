@@ -16,8 +16,9 @@ from t2sda.cli.common import load_components
 from t2sda.data.decode import UnreadableFileError
 from t2sda.engine.metrics import standard_console
 from t2sda.export.runtime import DEVICES, LoadedModel, load_model
+from t2sda.files import make_writable_dir
 from t2sda.inference.pictures import read_picture
-from t2sda.inference.results import KINDS, make_results_dir, write_png, write_results
+from t2sda.inference.results import KINDS, write_png, write_results
 from t2sda.inference.sources import Picture, find_pictures
 from t2sda.inference.visualisation import class_counts, legend
 
@@ -32,7 +33,7 @@ def command(argv: Sequence[str]) -> int:
     pictures = find_pictures(args.input, output_dir)
     load_components(args.plugin)
     model = load_model(args.model, device=args.device)
-    make_results_dir(output_dir)
+    make_writable_dir(output_dir, "--output")
     return Inference(model, output_dir, args.kind, standard_console()).run(pictures)
 
 

@@ -49,6 +49,7 @@ from t2sda.engine.precision import Precision
 from t2sda.engine.trainer import Trainer, TrainerSettings
 from t2sda.errors import UserError
 from t2sda.evaluation.evaluator import Progress, Scores, evaluate
+from t2sda.files import make_writable_dir, written_whole
 from t2sda.inference.predictor import Predictor
 from t2sda.meta_arch.base import build_meta_arch
 from t2sda.modeling.normalization import share_statistics
@@ -100,9 +101,10 @@ class TrainingRun:
 
     def run(self) -> int:
         """Train to the end or to a signal; returns the exit code."""
-        make_output_dir(self.output_dir)
+        make_writable_dir(self.output_dir, "--output-dir")
         if is_main():
-            (self.output_dir / "config.yaml").write_text(dump_config(self.cfg), encoding="utf-8")
+            with written_whole(self.output_dir / "config.yaml") as partial:
+                partial.write_text(dump_config(self.cfg), encoding="utf-8")
         trainer = Trainer(
             self.meta_arch,
             self.optimizer,
@@ -246,10 +248,11 @@ def score(cfg: CfgNode, device: torch.device, weights: str | None) -> list[Score
         scores = evaluate_all(cfg, model, taxonomy, device, functools.partial(advancing, bar))
     show_scores(console, scores)
     if is_main():
-        make_output_dir(Path(cfg.OUTPUT_DIR))
+        make_writable_dir(Path(cfg.OUTPUT_DIR), "--output-dir")
         report = {key: value for item in scores for key, value in item.as_metrics().items()}
         path = Path(cfg.OUTPUT_DIR) / "evaluation.json"
-        path.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+        with written_whole(path) as partial:
+            partial.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
         console.print(f"written to {path}", soft_wrap=True)
     return scores
 
@@ -295,20 +298,6 @@ def show_scores(console: Console, scores: list[Scores]) -> None:
             table.add_row(name, f"{100 * iou:.1f}")
         table.add_row("pixel accuracy", f"{100 * item.accuracy:.1f}")
         console.print(table)
-
-
-def make_output_dir(folder: Path) -> None:
-    """Create a run's folder; raises UserError where that is not possible."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        probe = folder / ".writable"
-        probe.touch()
-        probe.unlink()
-    except OSError as error:
-        raise UserError(
-            f"OUTPUT_DIR: cannot write to {folder} ({error.strerror}); choose another folder with "
-            f"--output-dir"
-        ) from None
 
 
 @contextmanager

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import pickle
 import platform
 import re
@@ -20,6 +19,7 @@ from t2sda.config import SCHEMA, Field, config_from_mapping, config_to_mapping
 from t2sda.data.taxonomies import Taxonomy
 from t2sda.engine.hooks import Hook, Stage
 from t2sda.errors import MissingFileError, UserError
+from t2sda.files import PARTIAL_SUFFIX, written_whole
 from t2sda.structures import Step
 
 SCHEMA.declare(
@@ -33,8 +33,8 @@ SCHEMA.declare(
 )
 
 FORMAT = "t2sda checkpoint 1"
+_ZIP = b"PK\x03\x04"  # what torch.save writes begins with it
 _NAME = re.compile(r"checkpoint_(\d{7,})\.pth")
-_PARTIAL_SUFFIX = ".partial"
 
 
 @dataclass(frozen=True)
@@ -96,16 +96,10 @@ def save_checkpoint(path: Path, content: Mapping[str, Any]) -> None:
     Raises:
         UserError: if it cannot be written (disk full, no permission); `path` is as it was.
     """
-    partial = path.with_name(path.name + _PARTIAL_SUFFIX)
     try:
-        with partial.open("wb") as file:
+        with written_whole(path) as partial, partial.open("wb") as file:
             torch.save({"format": FORMAT, **content}, file)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
-        _sync_folder(path.parent)
     except (OSError, RuntimeError) as error:
-        partial.unlink(missing_ok=True)
         raise UserError(
             f"{path}: the checkpoint cannot be written ({_cause(error)}); earlier checkpoints are "
             f"intact. Make room or choose another OUTPUT_DIR, then continue with --resume"
@@ -118,6 +112,9 @@ def load_checkpoint(path: Path) -> Checkpoint:
     Raises:
         UserError: if the file is damaged, not one of ours, or holds more than plain data.
     """
+    with path.open("rb") as file:
+        if file.read(len(_ZIP)) != _ZIP:  # torch's reader stumbles over other files
+            raise UserError(f"{path}: not a checkpoint of t2sda, nor any file of torch")
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as error:
@@ -212,7 +209,7 @@ class CheckpointWriter(Hook):
 
     def before_train(self, first_iteration: int) -> None:
         """Remove what a killed process left half-written."""
-        for partial in self.output_dir.glob(f"checkpoint_*{_PARTIAL_SUFFIX}"):
+        for partial in self.output_dir.glob(f"checkpoint_*{PARTIAL_SUFFIX}"):
             partial.unlink()
 
     def after_step(self, step: Step) -> None:
@@ -266,12 +263,3 @@ def _cause(error: BaseException) -> str:
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     return (str(error).splitlines() or [type(error).__name__])[0]
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make the renaming itself durable (POSIX)."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -15,6 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from t2sda.config import SCHEMA, Field
 from t2sda.engine.hooks import Hook, Stage
+from t2sda.files import written_whole
 from t2sda.structures import Step
 
 if TYPE_CHECKING:
@@ -54,9 +55,8 @@ class JsonLinesWriter:
             return
         lines = self.path.read_text(encoding="utf-8").splitlines()
         kept = [line for line in lines if _iteration_of(line) <= first_iteration]
-        partial = self.path.with_name(self.path.name + ".partial")
-        partial.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
-        partial.replace(self.path)
+        with written_whole(self.path) as partial:
+            partial.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
 
     def write(self, iteration: int, metrics: dict[str, float]) -> None:
         """Append a line."""

@@ -15,7 +15,6 @@ from t2sda.errors import UserError
 from t2sda.modeling.segmentor import SegmentationModel, build_segmentation_model
 from t2sda.registry import UnknownNameError
 
-_ZIP = b"PK\x03\x04"
 _OWN_COMPONENTS = (
     "If the run was started with --plugin, give the same --plugin here; in Python, import that "
     "module first"
@@ -30,9 +29,6 @@ def open_checkpoint(run_or_file: Path) -> Checkpoint:
         UserError: if it is none of ours, or has settings that no loaded component owns.
     """
     path = resolve_checkpoint(run_or_file)
-    with path.open("rb") as file:
-        if file.read(len(_ZIP)) != _ZIP:  # what torch.save writes; its reader stumbles over others
-            raise UserError(f"{path}: not a checkpoint of t2sda, nor any file of torch")
     try:
         return load_checkpoint(path)
     except (ConfigError, UnknownNameError) as error:

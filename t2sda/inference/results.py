@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -11,6 +10,7 @@ import numpy as np
 
 from t2sda.data.taxonomies import Taxonomy
 from t2sda.errors import UserError
+from t2sda.files import written_whole
 from t2sda.inference.visualisation import colour_map, overlay, side_by_side
 
 Draw = Callable[[np.ndarray, np.ndarray, Taxonomy], np.ndarray]
@@ -41,28 +41,11 @@ def write_png(path: Path, image: np.ndarray) -> None:
     """
     content = cv2.cvtColor(image, cv2.COLOR_RGB2BGR) if image.ndim == 3 else image
     encoded = cv2.imencode(".png", content)[1]
-    partial = path.with_name(path.name + ".partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_bytes(encoded.tobytes())
-        partial.replace(path)
+        with written_whole(path) as partial:
+            partial.write_bytes(encoded.tobytes())
     except OSError as error:
         raise UserError(
             f"{path}: cannot be written ({error.strerror}); finished results are whole"
-        ) from None
-    finally:
-        with contextlib.suppress(OSError):  # its folder may be the reason
-            partial.unlink(missing_ok=True)
-
-
-def make_results_dir(folder: Path) -> None:
-    """Create the output folder, and find out before the work whether it can be written to."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        probe = folder / ".writable"
-        probe.touch()
-        probe.unlink()
-    except OSError as error:
-        raise UserError(
-            f"{folder}: results cannot be written there ({error.strerror}); choose another --output"
         ) from None

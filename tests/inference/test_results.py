@@ -11,7 +11,7 @@ from PIL import Image
 from t2sda.data.streets import draw_street
 from t2sda.data.taxonomies import CITYSCAPES_19
 from t2sda.errors import UserError
-from t2sda.inference.results import KINDS, make_results_dir, write_png, write_results
+from t2sda.inference.results import KINDS, write_png, write_results
 from t2sda.inference.visualisation import colour_map
 
 
@@ -30,8 +30,6 @@ def test_every_kind_is_a_whole_png(tmp_path: Path) -> None:
 def test_unwritable_places(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("no folder")
     for folder in (tmp_path / "file", tmp_path / "file/below"):
-        with pytest.raises(UserError, match=r"results cannot be written there .* --output"):
-            make_results_dir(folder)
         with pytest.raises(UserError, match=r"a\.png: cannot be written"):
             write_png(folder / "a.png", np.zeros((2, 2), np.uint8))
     (tmp_path / "a.png").mkdir()

@@ -1,0 +1,59 @@
+"""Files that are written whole or not at all, and folders that can be written to."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from t2sda.errors import UserError
+
+PARTIAL_SUFFIX = ".partial"
+
+
+@contextlib.contextmanager
+def written_whole(path: Path) -> Iterator[Path]:
+    """Yields where to write; that file takes the place of `path` when the block ends without error.
+
+    Until then `path` is as it was, whenever the process is killed or the power fails; after an
+    error nothing is left behind.
+    """
+    partial = path.with_name(path.name + PARTIAL_SUFFIX)
+    try:
+        yield partial
+        _sync(partial)
+        partial.replace(path)
+        _sync(path.parent)
+    finally:
+        with contextlib.suppress(OSError):  # its folder may be the reason
+            partial.unlink(missing_ok=True)
+
+
+def make_writable_dir(folder: Path, setting: str) -> None:
+    """Create a folder, and find out before the work whether it can be written to.
+
+    Args:
+        folder: parents are made as well.
+        setting: what to change if it cannot ("--output").
+    Raises:
+        UserError: if it cannot be written to.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe = folder / ".writable"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise UserError(
+            f"cannot write to {folder} ({error.strerror}); choose another folder with {setting}"
+        ) from None
+
+
+def _sync(path: Path) -> None:
+    """Wait until the file, or the folder's list of files, is on the disk (POSIX)."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
