@@ -59,6 +59,7 @@ def command(argv: Sequence[str]) -> int:
     dataset = _target_dataset(args.overrides)
     write_png(comparison_path, _comparison(folders, dataset))
     console.rule("what came of it")
+    console.print(f"IoU % on {dataset}", highlight=False)
     console.print(_table(folders, dataset))
     _say_where_to_look(console, onnx_path, pictures_dir, comparison_path)
     console.print(f"{(time.perf_counter() - began) / 60:.1f} minutes", highlight=False)
@@ -102,7 +103,7 @@ def _scores(run: Path, dataset: str) -> dict[str, float]:
 def _table(folders: dict[str, Path], dataset: str) -> Table:
     """IoU before and after adaptation."""
     before, after = (_scores(folder, dataset) for folder in folders.values())
-    table = Table(title=f"IoU % on {dataset}", title_justify="left")
+    table = Table()
     table.add_column("class")
     for name in (*folders, "change"):
         table.add_column(name, justify="right")

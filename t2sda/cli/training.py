@@ -44,11 +44,11 @@ from t2sda.engine.metrics import (
     progress_bar,
     standard_console,
 )
-from t2sda.engine.optim import LrSchedule, build_optimizer
+from t2sda.engine.optim import LrSchedule, build_optimizer, load_optimizer_
 from t2sda.engine.precision import Precision
 from t2sda.engine.trainer import Trainer, TrainerSettings
 from t2sda.errors import UserError
-from t2sda.evaluation.evaluator import Progress, Scores, evaluate
+from t2sda.evaluation.evaluator import Progress, Scores, check_classes, evaluate
 from t2sda.files import make_writable_dir, written_whole
 from t2sda.inference.predictor import Predictor
 from t2sda.meta_arch.base import build_meta_arch
@@ -87,6 +87,8 @@ class TrainingRun:
         torch.manual_seed(cfg.SEED)
         self.pairs = DomainPairs.from_config(cfg)
         self.taxonomy = self.pairs.source.taxonomy
+        for name in cfg.EVALUATION.DATASETS:  # now, not after hours of training
+            check_classes(open_dataset(name), self.taxonomy)
         self.meta_arch = build_meta_arch(cfg, self.taxonomy.num_classes).to(device)
         if world_size() > 1:
             share_statistics(self.meta_arch)
@@ -139,8 +141,8 @@ class TrainingRun:
 
     def _restore(self, checkpoint: Checkpoint) -> None:
         load_weights_(self.meta_arch, checkpoint.meta_arch, checkpoint.path)
-        self.optimizer.load_state_dict(checkpoint.optimizer)
-        self.precision.scaler.load_state_dict(checkpoint.scaler)
+        load_optimizer_(self.optimizer, checkpoint.optimizer)
+        self.precision.load_scale(checkpoint.scaler)
         self.first_iteration = checkpoint.iteration
         for key, old, new in changed_keys(checkpoint.cfg, self.cfg):
             if not key.startswith(HARMLESS_CHANGES):
@@ -287,7 +289,8 @@ def evaluate_all(
 def show_scores(console: Console, scores: list[Scores]) -> None:
     """Print a table for each dataset."""
     for item in scores:
-        table = Table(title=f"{item.dataset}: {item.num_images} images", title_justify="left")
+        console.print(f"{item.dataset}: {item.num_images} images", highlight=False)
+        table = Table()
         table.add_column("class")
         table.add_column("IoU %", justify="right")
         for name, iou in item.iou.items():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from fvcore.common.config import CfgNode
@@ -74,19 +75,29 @@ def build_optimizer(cfg: CfgNode, student: Branch) -> torch.optim.AdamW:
     layer norms of the backbone are not decayed (biases and all other norms are). `base_lr` of a
     group is the rate that the schedule multiplies.
     """
-    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    members: dict[tuple[bool, bool], list[nn.Parameter]] = {}
     for parameter, in_backbone, in_layer_norm in _parameters(student):
+        members.setdefault((in_backbone, in_backbone and in_layer_norm), []).append(parameter)
+    groups = []
+    for (in_backbone, undecayed), parameters in members.items():
         lr = cfg.SOLVER.BASE_LR * (1.0 if in_backbone else cfg.SOLVER.HEAD_LR_FACTOR)
-        decay = 0.0 if in_backbone and in_layer_norm else cfg.SOLVER.WEIGHT_DECAY
-        groups.setdefault((lr, decay), []).append(parameter)
-    return torch.optim.AdamW(
-        [
-            {"params": parameters, "lr": lr, "base_lr": lr, "weight_decay": decay}
-            for (lr, decay), parameters in groups.items()
-        ],
-        betas=cfg.SOLVER.BETAS,
-        fused=True,
-    )
+        decay = 0.0 if undecayed else cfg.SOLVER.WEIGHT_DECAY
+        groups.append({"params": parameters, "lr": lr, "base_lr": lr, "weight_decay": decay})
+    return torch.optim.AdamW(groups, betas=cfg.SOLVER.BETAS, fused=True)
+
+
+def load_optimizer_(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
+    """Load the moments of a checkpoint; rates, decay and betas stay those of the configuration.
+
+    torch's `load_state_dict` would bring the old ones back and ignore a changed setting.
+    """
+    configured = [
+        {name: group[name] for name in ("base_lr", "weight_decay", "betas")}
+        for group in optimizer.param_groups
+    ]
+    optimizer.load_state_dict(state)
+    for group, own in zip(optimizer.param_groups, configured, strict=True):
+        group.update(own)
 
 
 def set_learning_rate_(optimizer: torch.optim.Optimizer, factor: float) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -45,6 +46,11 @@ class Precision:
     def backward(self, loss: Tensor) -> None:
         """Accumulate the gradient of `loss`, scaled where float16 needs it."""
         self.scaler.scale(loss).backward()
+
+    def load_scale(self, state: dict[str, Any]) -> None:
+        """Go on with a checkpoint's loss scale; one written without float16 has none."""
+        if state and self.scaler.is_enabled():
+            self.scaler.load_state_dict(state)
 
     def unscale_(self, optimizer: torch.optim.Optimizer) -> None:
         """Gradients back to their true size."""

@@ -104,7 +104,7 @@ def evaluate(
     Raises:
         UserError: if the dataset is unlabelled or labelled with other classes.
     """
-    _check_classes(dataset, taxonomy)
+    check_classes(dataset, taxonomy)
     confusion = ConfusionMatrix(taxonomy.num_classes)
     for index in progress(range(rank(), len(dataset), world_size()), dataset.name):
         sample = dataset.load(index)
@@ -115,7 +115,8 @@ def evaluate(
     return _scores(confusion, dataset, taxonomy)
 
 
-def _check_classes(dataset: SegmentationDataset, taxonomy: Taxonomy) -> None:
+def check_classes(dataset: SegmentationDataset, taxonomy: Taxonomy) -> None:
+    """Raise UserError if a model with this taxonomy cannot be scored on the dataset."""
     if not dataset.labelled:
         raise UserError(f"dataset '{dataset.name}' has no labels, so nothing can be scored on it")
     if dataset.taxonomy.class_names != taxonomy.class_names:

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from t2sda.config import load_config
-from t2sda.engine.optim import LrSchedule, build_optimizer, set_learning_rate_
+from t2sda.engine.optim import LrSchedule, build_optimizer, load_optimizer_, set_learning_rate_
 from t2sda.modeling.branch import Branch
 
 
@@ -69,3 +69,19 @@ def test_rates_are_set_from_the_base_rate_each_time() -> None:
     for factor in (0.5, 0.25):
         set_learning_rate_(optimizer, factor)
     assert optimizer.param_groups[0]["lr"] == 0.5
+
+
+def test_a_resumed_run_takes_moments_from_the_checkpoint_and_rates_from_the_settings() -> None:
+    first, second = (Branch(TinyModel()) for _ in range(2))  # type: ignore[arg-type]
+    trained = build_optimizer(load_config(None), first)
+    for parameter in first.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    trained.step()
+    # HEAD_LR_FACTOR 1 gives head and backbone one rate: the groups must stay the same all the same.
+    changed = ["SOLVER.BASE_LR", "1e-3", "SOLVER.HEAD_LR_FACTOR", "1", "SOLVER.BETAS", "[0.8, 0.9]"]
+    resumed = build_optimizer(load_config(None, changed), second)
+    load_optimizer_(resumed, trained.state_dict())
+    assert {group["base_lr"] for group in resumed.param_groups} == {1e-3}
+    assert {group["betas"] for group in resumed.param_groups} == {(0.8, 0.9)}
+    moment = resumed.state[second.model.head[0].weight]["exp_avg"]
+    torch.testing.assert_close(moment, torch.full_like(moment, 0.1))

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from t2sda.engine.hooks import Hook, Stage
+from t2sda.engine.precision import Precision
 from t2sda.engine.trainer import NonFiniteLossError, Trainer
 from t2sda.structures import Step
 from tests.engine.conftest import batch_at, batches
@@ -148,3 +149,12 @@ def test_float16_survives_an_overflow_by_skipping_the_step(make_trainer: MakeTra
     trainer.run_step(0, iter([batch_at(0)]))
     assert torch.equal(weights(trainer), before)
     assert trainer.precision.scaler.get_scale() == scale / 2
+
+
+def test_precision_may_change_at_a_resume() -> None:
+    exact, scaled = (Precision(name, torch.device("cpu")) for name in ("fp32", "fp16"))
+    scaled.load_scale(exact.scaler.state_dict())
+    saved = {**scaled.scaler.state_dict(), "scale": 128.0}
+    exact.load_scale(saved)
+    scaled.load_scale(saved)
+    assert scaled.scaler.get_scale() == 128

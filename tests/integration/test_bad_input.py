@@ -56,6 +56,7 @@ def refused(result: subprocess.CompletedProcess[str], pattern: str) -> None:
         (["MODEL.BACKBONE.TIMM_NAME", "resnet5"], "resnet50"),
         (["MODEL.BACKBONE.WEIGHTS", "none.pth"], "none.pth"),
         (["DEVICE", "cuda"], "no usable GPU"),
+        (["EVALUATION.DATASETS", "[camvid_val]"], "set T2SDA_DATASETS to the folder"),
         (["SOLVER.MAX_ITER"], "SOLVER.MAX_ITER"),
     ],
 )
