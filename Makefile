@@ -33,10 +33,10 @@ types: $(STAMP)
 	$(BIN)/mypy export
 
 pytest: $(STAMP)
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
 
 test-slow: $(STAMP)  ## what takes minutes: everything marked slow
-	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest -n 2 -m slow
 
 format: $(STAMP)
 	$(BIN)/ruff check --fix .

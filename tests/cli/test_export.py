@@ -91,7 +91,11 @@ def test_bad_input(run_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[
         (tmp_path, output, "no checkpoint_*.pth in this folder"),
         (tmp_path / "file", output, "file: not a checkpoint of t2sda"),
         (run_dir, tmp_path, "is a folder; --output names the file to write"),
-        (run_dir, tmp_path / "file/m.onnx", "m.onnx: cannot be written"),
+        (
+            run_dir,
+            tmp_path / "file/m.onnx",
+            "file (File exists); choose another folder with --output",
+        ),
     ):
         assert main(["export", "onnx", str(checkpoint), "--output", str(target)]) == 2
         captured = capsys.readouterr()

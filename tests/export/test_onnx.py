@@ -205,7 +205,7 @@ def test_a_network_that_cannot_be_exported(tmp_path: Path) -> None:
 def test_unwritable_output_is_found_before_the_work(tmp_path: Path) -> None:
     model = small_model(SamePaddedBackbone())
     (tmp_path / "file").write_text("no folder")
-    with pytest.raises(UserError, match=r"model\.onnx: cannot be written"):
+    with pytest.raises(UserError, match="cannot write to .*--output"):
         export_onnx(model, CITYSCAPES_19, tmp_path / "file/model.onnx", image_size=(64, 64))
     with pytest.raises(UserError, match="is a folder; --output names the file"):
         export_onnx(model, CITYSCAPES_19, tmp_path, image_size=(64, 64))
