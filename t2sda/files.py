@@ -41,7 +41,7 @@ def make_writable_dir(folder: Path, setting: str) -> None:
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        probe = folder / ".writable"
+        probe = folder / f".writable-{os.getpid()}"  # several ranks may try at once
         probe.touch()
         probe.unlink()
     except OSError as error:

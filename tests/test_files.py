@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -37,3 +38,10 @@ def test_a_folder_that_cannot_be_written_to_names_the_setting(tmp_path: Path) ->
         make_writable_dir(tmp_path / "file" / "run", "--output-dir")
     make_writable_dir(tmp_path / "a" / "b", "--output")
     assert list((tmp_path / "a" / "b").iterdir()) == []
+
+
+def test_many_processes_may_try_the_same_folder(tmp_path: Path) -> None:
+    with ProcessPoolExecutor(2) as pool:
+        folders = [tmp_path / "run"] * 200
+        list(pool.map(make_writable_dir, folders, ["--output-dir"] * 200))
+    assert list((tmp_path / "run").iterdir()) == []

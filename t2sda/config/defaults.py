@@ -9,7 +9,9 @@ SCHEMA.declare(
     "",
     {
         "OUTPUT_DIR": Field("output", "Folder of the run: checkpoints, metrics, resolved config."),
-        "SEED": Field(0, "Seed that all randomness of the run follows from.", low=0),
+        "SEED": Field(
+            0, "Seed that all randomness of the run follows from.", low=0, high=2**63 - 1
+        ),
         "DEVICE": Field(
             "auto",
             "Where to compute; auto takes the GPU where there is one.",

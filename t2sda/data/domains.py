@@ -242,7 +242,7 @@ def valid_within_margins(size: tuple[int, int], margins: tuple[int, int, int, in
     """(H, W) bool, False in the margins (top, bottom, left, right)."""
     top, bottom, left, right = margins
     valid = np.zeros(size, dtype=bool)
-    valid[top : size[0] - bottom, left : size[1] - right] = True
+    valid[top : max(size[0] - bottom, 0), left : max(size[1] - right, 0)] = True
     return valid
 
 

@@ -28,14 +28,18 @@ class ShuffledSampler:
 
     def __init__(self, length: int, seed: int, consumer: str) -> None:
         self.length = length
-        self._permutation = lru_cache(maxsize=2)(
-            lambda epoch: sample_generator(seed, epoch, f"{consumer} epoch").permutation(length)
-        )
+        self.seed = seed
+        self.consumer = consumer
 
     def index_at(self, position: int) -> int:
         """The index that is due at the global sample position."""
         epoch, within = divmod(position, self.length)
-        return int(self._permutation(epoch)[within])
+        return int(_permutation(self.length, self.seed, epoch, self.consumer)[within])
+
+
+@lru_cache(maxsize=4)  # source and target, and the epoch before while batches straddle two
+def _permutation(length: int, seed: int, epoch: int, consumer: str) -> np.ndarray:
+    return sample_generator(seed, epoch, f"{consumer} epoch").permutation(length)
 
 
 class MicroBatchPositions:

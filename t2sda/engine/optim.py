@@ -28,7 +28,7 @@ SCHEMA.declare(
             10.0, "learning rate of head and projector, times BASE_LR", low=0.0
         ),
         "WEIGHT_DECAY": Field(0.01, "AdamW weight decay", low=0.0),
-        "BETAS": Field((0.9, 0.999), "AdamW betas", low=0.0, high=1.0, length=2),
+        "BETAS": Field((0.9, 0.999), "AdamW betas", low=0.0, high=0.999999, length=2),
         "WARMUP_ITERS": Field(1500, "linear warm-up", unit="iterations", low=0),
         "WARMUP_RATIO": Field(
             1e-6, "share of the learning rate that the warm-up begins with", low=0.0, high=1.0

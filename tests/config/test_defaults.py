@@ -17,5 +17,5 @@ def test_devices_and_seeds_are_checked() -> None:
         load_config(None, ["DEVICE", "gpu", "SEED", "-1"])
     assert caught.value.problems == [
         "DEVICE: found 'gpu' (command line); must be one of 'cpu', 'auto', 'cuda'",
-        "SEED: found -1 (command line); must be >= 0",
+        "SEED: found -1 (command line); must be in [0, 9223372036854775807]",
     ]

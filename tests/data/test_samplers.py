@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pickle
+
 import pytest
 
 from t2sda.data.samplers import MicroBatchPositions, ShuffledSampler, sample_generator
@@ -61,3 +63,9 @@ def test_ranks_and_micro_steps_share_a_step() -> None:
 def test_uneven_shares_are_refused() -> None:
     with pytest.raises(UserError, match="BATCH_SIZE 8 cannot be shared out .* multiple of 6"):
         positions(accumulation=3, world_size=2)
+
+
+def test_the_order_survives_a_loader_process_that_is_spawned() -> None:
+    sampler = ShuffledSampler(10, 0, "source")
+    copy = pickle.loads(pickle.dumps(sampler))
+    assert [copy.index_at(i) for i in range(25)] == [sampler.index_at(i) for i in range(25)]
