@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from t2sda.cli import export, infer, train
 from t2sda.config import load_config
@@ -20,6 +21,7 @@ from t2sda.engine.metrics import standard_console
 from t2sda.errors import UserError
 from t2sda.export.runtime import load_model
 from t2sda.inference.results import write_png
+from t2sda.inference.sources import find_pictures
 from t2sda.inference.visualisation import comparison
 
 RUNS = {"source only": "quickstart_source_only.yaml", "T2S-DA": "quickstart.yaml"}
@@ -33,6 +35,7 @@ def command(argv: Sequence[str]) -> int:
     console = standard_console()
     began = time.perf_counter()
     output_dir = Path(args.output_dir)
+    find_pictures(args.pictures, output_dir)  # now, not after minutes of training
     folders = {name: output_dir / Path(config).stem for name, config in RUNS.items()}
     for number, (name, config) in enumerate(RUNS.items(), start=1):
         console.rule(f"{number}/4  {name}")
@@ -114,10 +117,10 @@ def _table(folders: dict[str, Path], dataset: str) -> Table:
     return table
 
 
-def _row(before: float, after: float) -> tuple[str, str, str]:
+def _row(before: float, after: float) -> tuple[str, str, Text]:
     change = 100 * (after - before)
     colour = "green" if change > 0.05 else "red" if change < -0.05 else "default"
-    return f"{100 * before:.1f}", f"{100 * after:.1f}", f"[{colour}]{change:+.1f}[/]"
+    return f"{100 * before:.1f}", f"{100 * after:.1f}", Text(f"{change:+.1f}", colour)
 
 
 def _comparison(folders: dict[str, Path], dataset_name: str) -> np.ndarray:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 from collections.abc import Sequence
 
 from t2sda.cli.common import add_config_arguments, load_components
@@ -22,7 +23,7 @@ def command(argv: Sequence[str]) -> int:
     load_components(args.plugin)
     overrides = list(args.overrides)
     if args.output_dir is not None:
-        overrides += ["OUTPUT_DIR", args.output_dir]
+        overrides += ["OUTPUT_DIR", json.dumps(args.output_dir)]  # as it is, not as YAML
     cfg = load_config(args.config_file, overrides)
 
     device = choose_device(cfg.DEVICE)

@@ -18,7 +18,7 @@ from rich.table import Table
 from t2sda.config import changed_keys, dump_config
 from t2sda.data.catalog import open_dataset
 from t2sda.data.domains import DomainPairs
-from t2sda.data.loader import DomainLoader
+from t2sda.data.loader import DomainLoader, explained
 from t2sda.data.samplers import MicroBatchPositions
 from t2sda.data.taxonomies import Taxonomy
 from t2sda.data.transforms import Resize
@@ -98,7 +98,7 @@ class TrainingRun:
         if checkpoint is not None:
             self._restore(checkpoint)
         elif weights is not None:
-            load_student_(self.meta_arch.student.model, weights)
+            load_student_(self.meta_arch.student.model, weights, self.taxonomy)
         broadcast_from_main_(self.meta_arch)
 
     def run(self) -> int:
@@ -120,6 +120,8 @@ class TrainingRun:
         try:
             with stop_on_signals(trainer, self.console) as received:
                 next_iteration = trainer.run(self._batches(), self.first_iteration)
+        except (RuntimeError, EOFError, ConnectionError) as error:
+            raise explained(error) from error.__cause__
         finally:
             self.progress.stop()
         barrier()
@@ -140,6 +142,7 @@ class TrainingRun:
         return load_checkpoint(found[-1]) if found else None
 
     def _restore(self, checkpoint: Checkpoint) -> None:
+        check_same_classes(checkpoint, self.taxonomy)
         load_weights_(self.meta_arch, checkpoint.meta_arch, checkpoint.path)
         load_optimizer_(self.optimizer, checkpoint.optimizer)
         self.precision.load_scale(checkpoint.scaler)
@@ -245,7 +248,7 @@ def score(cfg: CfgNode, device: torch.device, weights: str | None) -> list[Score
     untrained.defrost()
     untrained.MODEL.BACKBONE.WEIGHTS = ""  # the checkpoint holds every weight
     model = build_segmentation_model(untrained, taxonomy.num_classes).to(device)
-    load_student_(model, weights or cfg.OUTPUT_DIR)
+    load_student_(model, weights or cfg.OUTPUT_DIR, taxonomy)
     with progress_bar(console) as bar:
         scores = evaluate_all(cfg, model, taxonomy, device, functools.partial(advancing, bar))
     show_scores(console, scores)
@@ -259,9 +262,19 @@ def score(cfg: CfgNode, device: torch.device, weights: str | None) -> list[Score
     return scores
 
 
-def load_student_(model: SegmentationModel, weights: str) -> None:
+def check_same_classes(checkpoint: Checkpoint, taxonomy: Taxonomy) -> None:
+    """Raise UserError if a checkpoint's classes are not those of this run."""
+    if checkpoint.taxonomy.class_names != taxonomy.class_names:
+        raise UserError(
+            f"{checkpoint.path}: trained with the classes of '{checkpoint.taxonomy.name}', but "
+            f"this run has those of '{taxonomy.name}'; use datasets of the same classes"
+        )
+
+
+def load_student_(model: SegmentationModel, weights: str, taxonomy: Taxonomy) -> None:
     """Load the student of a checkpoint or run folder, strictly."""
     checkpoint = load_checkpoint(resolve_checkpoint(Path(weights)))
+    check_same_classes(checkpoint, taxonomy)
     prefix = "student.model."
     state = {
         name.removeprefix(prefix): tensor

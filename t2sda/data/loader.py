@@ -62,8 +62,8 @@ class DomainLoader:
                 batch = next(batches)
             except StopIteration:
                 return
-            except RuntimeError as error:
-                raise _explained(error) from None
+            except (RuntimeError, EOFError, ConnectionError) as error:
+                raise explained(error) from None
             if isinstance(batch, FailedSample):
                 raise UserError(batch.message)
             yield batch
@@ -77,8 +77,12 @@ def _prepare_worker(_: int) -> None:
     cv2.setNumThreads(0)
 
 
-def _explained(error: RuntimeError) -> Exception:
-    if "DataLoader worker" in str(error) and "exited unexpectedly" in str(error):
+def explained(error: Exception) -> Exception:
+    """What the death of a loader process means for the user; any other error as it is.
+
+    torch reports it wherever the training process happens to be, not only in the loader.
+    """
+    if "DataLoader worker" in str(error) or isinstance(error, (EOFError, ConnectionError)):
         return UserError(
             f"a loader process died ({error}); the system may have run out of memory: try a "
             f"smaller DATA.NUM_WORKERS, or 0 to see the error in the training process"

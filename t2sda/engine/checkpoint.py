@@ -112,11 +112,14 @@ def load_checkpoint(path: Path) -> Checkpoint:
     Raises:
         UserError: if the file is damaged, not one of ours, or holds more than plain data.
     """
-    with path.open("rb") as file:
-        if file.read(len(_ZIP)) != _ZIP:  # torch's reader stumbles over other files
-            raise UserError(f"{path}: not a checkpoint of t2sda, nor any file of torch")
     try:
+        with path.open("rb") as file:
+            beginning = file.read(len(_ZIP))
+        if beginning != _ZIP:  # torch's reader stumbles over other files
+            raise UserError(f"{path}: not a checkpoint of t2sda, nor any file of torch")
         content = torch.load(path, map_location="cpu", weights_only=True)
+    except UserError:
+        raise
     except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as error:
         raise UserError(
             f"{path}: not a readable checkpoint ({_cause(error)}); if a copy was cut short, "

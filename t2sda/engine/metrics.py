@@ -234,4 +234,4 @@ def _iteration_of(line: str) -> float:
 
 def standard_console() -> Console:
     """The console on standard output, as wide as its window, 100 columns elsewhere."""
-    return Console(file=sys.stdout, width=None if sys.stdout.isatty() else 100)
+    return Console(file=sys.stdout, width=None if sys.stdout.isatty() else 100, markup=False)

@@ -65,6 +65,9 @@ class Precision:
         self.scaler.update()
 
     @property
-    def skips_overflow(self) -> bool:
-        """Whether non-finite gradients are part of the game (float16's scale was too large)."""
-        return self.scaler.is_enabled()
+    def may_overflow(self) -> bool:
+        """Whether a non-finite gradient may mean that float16's scale is too large.
+
+        Below a scale of 1 it cannot: the gradient itself is not finite.
+        """
+        return self.scaler.is_enabled() and self.scaler.get_scale() >= 1

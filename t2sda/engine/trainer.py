@@ -165,7 +165,7 @@ class Trainer:
         step.metrics["lr"] = self.optimizer.param_groups[0]["base_lr"] * self.schedule.factor(
             step.iteration
         )
-        gradient_counts = not self.precision.skips_overflow
+        gradient_counts = not self.precision.may_overflow
         if not all(map(math.isfinite, losses)) or (gradient_counts and not math.isfinite(norm)):
             raise NonFiniteLossError(_non_finite_message(step))
         return stop > 0

@@ -49,6 +49,6 @@ def confidence_threshold(confidence: Tensor, unreliable_fraction: float) -> Tens
         raise ValueError(f"unreliable_fraction is {unreliable_fraction}; it must lie in [0, 1]")
     flat = at_least_float32(confidence).flatten()
     rank = unreliable_fraction * (flat.numel() - 1)
-    below = flat.kthvalue(math.floor(rank) + 1).values
-    above = flat.kthvalue(math.ceil(rank) + 1).values
+    ordered = flat.sort().values  # CUDA's kthvalue has no deterministic form
+    below, above = ordered[math.floor(rank)], ordered[math.ceil(rank)]
     return torch.lerp(below, above, rank - math.floor(rank))

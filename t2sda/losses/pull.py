@@ -328,7 +328,9 @@ def _queries_at(positions: Tensor, embeddings: Tensor, first_image: int) -> tupl
     flat = l2_normalize(_flatten(embeddings))
     local = positions - first_image * embeddings.shape[2] * embeddings.shape[3]
     is_ours = (local >= 0) & (local < len(flat))
-    return flat[local.clamp(0, len(flat) - 1)], is_ours
+    rows = local.clamp(0, len(flat) - 1)
+    # index_select, whose gradient is summed in order: indexing's is not, with several threads.
+    return flat.index_select(0, rows.flatten()).view(*rows.shape, -1), is_ours
 
 
 def _flatten(embeddings: Tensor) -> Tensor:

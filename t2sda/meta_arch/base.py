@@ -110,6 +110,17 @@ def passes_have_what_they_read(cfg: CfgNode) -> list[str]:
     ]
 
 
+@SCHEMA.check
+def names_are_listed_once(cfg: CfgNode) -> list[str]:
+    """A pass or hook that is listed twice would run once, or update twice."""
+    lists = {"META_ARCH.PASSES": cfg.META_ARCH.PASSES, "HOOKS.NAMES": cfg.HOOKS.NAMES}
+    return [
+        f"{key}: {', '.join(names)} lists a name twice; list each once"
+        for key, names in lists.items()
+        if len(set(names)) < len(names)
+    ]
+
+
 def pass_names(cfg: CfgNode) -> tuple[str, ...]:
     """The passes of a step in this configuration, in order."""
     return cfg.META_ARCH.PASSES or META_ARCHS.get(cfg.META_ARCH.NAME).default_passes

@@ -57,7 +57,7 @@ def test_killed_at_random_moments(
         wait_for(lambda i=iteration: logged_iterations(run) >= i, process)
         time.sleep(dice.random() * 0.05)
         process.kill()
-        process.wait()
+        assert process.wait() == -signal.SIGKILL
     assert start(tiny_config, run, "DATA.NUM_WORKERS", num_workers).wait() == 0
     assert checkpoint_differences(undisturbed, run / FINAL) == []
 
@@ -69,7 +69,7 @@ def test_killed_inside_a_checkpoint_write(
     process = start(tiny_config, run)
     wait_for(lambda: list(run.glob("*.partial")), process)
     process.kill()
-    process.wait()
+    assert process.wait() == -signal.SIGKILL
     assert start(tiny_config, run).wait() == 0
     assert not list(run.glob("*.partial"))
     assert checkpoint_differences(undisturbed, run / FINAL) == []
