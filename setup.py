@@ -23,6 +23,7 @@ EXTRAS = {
     "dev": [
         *("hypothesis", "mypy", "pytest", "pytest-xdist", "ruff", "types-PyYAML"),
         *("setuptools>=77", "wheel"),  # a test builds the wheel
+        *("cityscapesscripts", "transformers>=5"),  # independent references
     ],
 }
 
