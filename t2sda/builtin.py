@@ -17,8 +17,13 @@ import t2sda.evaluation.evaluator
 import t2sda.meta_arch.self_training
 import t2sda.meta_arch.source_only
 import t2sda.meta_arch.t2sda
+import t2sda.modeling.backbones.mit
+import t2sda.modeling.backbones.resnet_v1c
 import t2sda.modeling.backbones.timm_cnn
+import t2sda.modeling.heads.daformer
+import t2sda.modeling.heads.deeplabv2
 import t2sda.modeling.heads.light
+import t2sda.modeling.heads.segformer
 import t2sda.modeling.projector
 import t2sda.modeling.segmentor  # noqa: F401
 from t2sda.data.catalog import REGISTER_SHIPPED

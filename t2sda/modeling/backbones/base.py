@@ -28,11 +28,16 @@ SCHEMA.declare(
 )
 
 
+# Of R, G, B in [0, 255].
+IMAGENET_MEAN = (123.675, 116.28, 103.53)
+IMAGENET_STD = (58.395, 57.12, 57.375)
+
+
 class Backbone(nn.Module):
     """h: an image to a pyramid of feature maps.
 
     Attributes:
-        feature_specs: one per level, finest first.
+        feature_specs: one per level, finest first; a dilated network may repeat its last stride.
         pixel_mean: of R, G, B in [0, 255], what the pretrained weights expect.
         pixel_std: likewise.
     """

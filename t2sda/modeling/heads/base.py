@@ -21,6 +21,8 @@ SCHEMA.declare(
             high=0.9,
         ),
     },
+    when=lambda cfg: cfg.MODEL.HEAD.NAME != "DeepLabV2Head",
+    when_text="MODEL.HEAD.NAME is not DeepLabV2Head",
 )
 
 
@@ -40,13 +42,22 @@ class Head(nn.Module):
         """Build it for a backbone's pyramid from a configuration."""
         raise NotImplementedError
 
+    @classmethod
+    def levels_read(cls, num_levels: int) -> tuple[int, ...]:
+        """Which levels of a pyramid of `num_levels` have an influence, finest first.
+
+        The logits are on the grid of the first of them.
+        """
+        return tuple(range(num_levels))
+
     def forward(self, features: Sequence[Tensor]) -> Tensor:
-        """Logits on the finest feature grid.
+        """Logits on the finest feature grid that the head reads.
 
         Args:
             features: (B, D_i, h_i, w_i) of every level, finest first.
 
         Returns:
-            (B, num_classes, h_0, w_0).
+            (B, num_classes, h, w) on the grid of the first of `levels_read`, level 0 unless the
+            head says otherwise.
         """
         raise NotImplementedError

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch.nn.functional as F
 from fvcore.common.config import CfgNode
 from torch import Tensor, nn
 
 from t2sda.modeling.heads.base import Head
+from t2sda.modeling.heads.layers import sum_on_finest_grid
 from t2sda.registry import HEADS
 from t2sda.structures import FeatureSpec
 
@@ -64,12 +64,7 @@ class LightHead(Head):
         projected = [
             project(level) for project, level in zip(self.projections, features, strict=True)
         ]
-        fused = projected[0]
-        for level in projected[1:]:
-            fused = fused + F.interpolate(
-                level, size=fused.shape[-2:], mode="bilinear", align_corners=False
-            )
-        return self.classifier(self.dropout(self.fuse(fused)))
+        return self.classifier(self.dropout(self.fuse(sum_on_finest_grid(projected))))
 
 
 def _separable_conv(channels: int) -> nn.Sequential:
