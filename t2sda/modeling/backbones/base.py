@@ -13,8 +13,9 @@ SCHEMA.declare(
     {
         "WEIGHTS": Field(
             "",
-            "Pretrained weights: the path of a .pth, .pt or .safetensors state dict, or "
-            "pip://PACKAGE for the one in an installed package; empty: random. "
+            "Pretrained weights: the path of a .pth, .pt, .bin or .safetensors state dict, "
+            "pip://PACKAGE for the one in an installed package, hf://OWNER/NAME for the one in a "
+            "repository of the Hugging Face hub, timm://NAME for timm's; empty: random. "
             "Every tensor must find its place.",
         ),
         "DROP_PATH": Field(

@@ -15,6 +15,8 @@ from t2sda.modeling.backbones.base import IMAGENET_MEAN, IMAGENET_STD, Backbone
 from t2sda.modeling.backbones.mit_blocks import Block, OverlapPatchEmbed, initialise_
 from t2sda.registry import BACKBONES
 from t2sda.structures import FeatureSpec
+from t2sda.weights import licences
+from t2sda.weights.mit import rename_mit
 from t2sda.weights.sources import load_weights
 from t2sda.weights.strict import LoadReport, load_strict
 
@@ -39,7 +41,7 @@ VARIANTS = {
 NUM_HEADS = (1, 2, 5, 8)
 REDUCTIONS = (8, 4, 2, 1)
 STRIDES = (4, 8, 16, 32)
-_CLASSIFIER = ("head.weight", "head.bias")
+_HEADS = ("head.", "classifier.", "decode_head.")
 
 SCHEMA.declare(
     "MODEL.BACKBONE",
@@ -133,8 +135,15 @@ class MiT(Backbone):
         return tuple(levels)
 
     def load_pretrained(self, state: Mapping[str, Tensor], source: str) -> LoadReport:
-        """Load the encoder of a published file; its ImageNet classifier may be left over."""
-        return load_strict(self, state, source, _CLASSIFIER)
+        """Load the encoder of a published file: the original's, mmsegmentation's, Hugging Face's.
+
+        A classifier or segmentation head may be left over; nothing else may.
+        """
+        state = rename_mit(state)
+        heads = [name for name in state if name.startswith(_HEADS)]
+        report = load_strict(self, state, source, heads)
+        licences.note(licences.MIT)
+        return report
 
     def _run(self, block: nn.Module, tokens: Tensor) -> Tensor:
         if self.checkpoint_activations and torch.is_grad_enabled():

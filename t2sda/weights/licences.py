@@ -1,0 +1,26 @@
+"""Terms that come with published weights, said once where they are loaded."""
+
+from __future__ import annotations
+
+import logging
+from functools import cache
+
+from t2sda.distributed import is_main
+
+logger = logging.getLogger(__name__)
+
+MIT = (
+    "NVIDIA publishes its Mix Transformer (SegFormer) weights for non-commercial use only: "
+    "research or evaluation; see LICENSE in github.com/NVlabs/SegFormer"
+)
+DINOV3 = (
+    "DINOv3 weights come under Meta's DINOv3 License, which binds whoever passes on the weights or "
+    "a model trained from them; see ai.meta.com/resources/models-and-libraries/dinov3-license"
+)
+
+
+@cache
+def note(text: str) -> None:
+    """Log the terms, once a process and on the first rank only."""
+    if is_main():
+        logger.warning("licence of these weights: %s", text)
