@@ -32,6 +32,7 @@ from .verify import VerificationReport, verify_onnx
 
 OPSET = 20
 DYNAMIC_DIMS = ("batch", "height", "width")
+_NO_LIMIT = 2**31  # elements
 
 
 def export_onnx(
@@ -106,7 +107,19 @@ def _exported(deployable: Deployable, image_size: tuple[int, int], dynamic: bool
         advice = "; without --dynamic it may work" if dynamic else ""
         raise UserError(f"torch cannot export this network{advice}: {error}") from error
     assert program is not None
+    with _quiet():
+        _fold_constants(program.model)
     return program.model_proto
+
+
+def _fold_constants(model_ir: Any) -> None:
+    """Compute what depends on weights alone, whatever its size, and keep only the results.
+
+    So the file holds merged weights of a head and position embeddings of its one size of image.
+    """
+    optimizer = require("onnxscript.optimizer", "onnx")
+    optimizer.fold_constants(model_ir, input_size_limit=_NO_LIMIT, output_size_limit=_NO_LIMIT)
+    optimizer.remove_unused_nodes(model_ir)
 
 
 def _clear_source_paths(model_proto: Any) -> None:
@@ -187,12 +200,14 @@ def _evaluating(model: nn.Module) -> Iterator[None]:
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
     """Without the exporter's talk about its own deprecations and optional packages."""
-    logger = logging.getLogger("torch.onnx")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
     try:
         with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
             warnings.simplefilter("ignore")
             yield
     finally:
-        logger.setLevel(level)
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)

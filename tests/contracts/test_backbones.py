@@ -16,6 +16,7 @@ SIZE = (64, 96)
 SMALL = {
     "MiT": ["MODEL.BACKBONE.VARIANT", "b0"],
     "ResNetV1c": ["MODEL.BACKBONE.DEPTH", "18"],
+    "TimmViT": ["MODEL.BACKBONE.TIMM_NAME", "test_vit", "MODEL.BACKBONE.PYRAMID_CHANNELS", "16"],
 }
 
 

@@ -31,6 +31,13 @@ SCHEMA.declare(
             "Name of the network in timm, optionally with the tag of its weights, which decides "
             "the input normalisation (resnet50.a1_in1k).",
         ),
+    },
+    when=lambda cfg: cfg.MODEL.BACKBONE.NAME in ("TimmCNN", "TimmViT"),
+    when_text="MODEL.BACKBONE.NAME is TimmCNN or TimmViT",
+)
+SCHEMA.declare(
+    "MODEL.BACKBONE",
+    {
         "OUT_INDICES": Field(
             (),
             "Levels of timm's pyramid to use, finest first; empty: those of stride 4, 8, 16, 32.",

@@ -14,6 +14,7 @@ from t2sda.modeling.heads.base import Head
 from t2sda.modeling.heads.layers import (
     ConvBNReLU,
     Projection,
+    column_blocks,
     init_classifier_,
     project,
     resize,
@@ -107,7 +108,7 @@ class SeparableASPP(nn.Module):
         return self.bottleneck(torch.cat(branches, dim=1))
 
     def _pointwise(self, layer: Any, levels: Sequence[Tensor]) -> Tensor:
-        parts = layer.conv.weight.flatten(1).chunk(len(levels), dim=1)
+        parts = column_blocks(layer.conv.weight, len(levels))
         total = sum_on_finest_grid(
             project(level, part) for level, part in zip(levels, parts, strict=True)
         )

@@ -61,6 +61,16 @@ def project(features: Tensor, weight: Tensor, bias: Tensor | None = None) -> Ten
     return F.conv2d(features, weight[:, :, None, None], bias)
 
 
+def column_blocks(weight: Tensor, count: int) -> list[Tensor]:
+    """A 1x1 convolution over `count` concatenated maps as one for each, (D', D / count), in order.
+
+    Slices, not `chunk`: what is sliced from a constant is a constant to every exporter.
+    """
+    matrix = weight.flatten(1)
+    width = matrix.shape[1] // count
+    return [matrix[:, index * width : (index + 1) * width] for index in range(count)]
+
+
 def resize(features: Tensor, size: Sequence[int]) -> Tensor:
     """Bilinear, corners not aligned: (B, D, h, w) → (B, D, *size)."""
     if tuple(features.shape[-2:]) == tuple(size):

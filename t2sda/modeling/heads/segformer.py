@@ -14,6 +14,7 @@ from t2sda.modeling.heads.base import Head
 from t2sda.modeling.heads.layers import (
     ConvBNReLU,
     Projection,
+    column_blocks,
     init_classifier_,
     project,
     sum_on_finest_grid,
@@ -90,12 +91,11 @@ class SegFormerHead(Head):
             scale: (channels,), multiplied in; None is 1.
             shift: (channels,), added once, to the bias of the finest level; None is 0.
         """
-        fusion = self.linear_fuse.conv.weight.flatten(1)  # (channels, levels * channels)
-        if scale is not None:
-            fusion = scale[:, None] * fusion
-        parts = reversed(fusion.chunk(len(self.linear_c), dim=1))
+        parts = column_blocks(self.linear_fuse.conv.weight, len(self.linear_c))
         linears: list[Any] = [projection.proj for projection in self.linear_c]
-        for index, (linear, part) in enumerate(zip(linears, parts, strict=True)):
+        for index, (linear, part) in enumerate(zip(linears, reversed(parts), strict=True)):
+            if scale is not None:
+                part = scale[:, None] * part
             bias = part @ linear.bias
             if index == 0 and shift is not None:
                 bias = bias + shift

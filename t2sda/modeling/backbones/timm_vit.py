@@ -1,0 +1,178 @@
+"""Any plain vision transformer of the timm library (DINOv2, DINOv3, …) as a backbone."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import torch.nn.functional as F
+from fvcore.common.config import CfgNode
+from torch import Tensor, nn
+
+from t2sda.config import SCHEMA, Field
+from t2sda.errors import UserError
+from t2sda.modeling.backbones.base import Backbone
+from t2sda.modeling.backbones.timm_networks import ceil_div, create_on_meta, create_timm_network
+from t2sda.registry import BACKBONES
+from t2sda.structures import FeatureSpec
+from t2sda.weights import licences
+from t2sda.weights.sources import load_weights
+from t2sda.weights.strict import LoadReport, load_strict
+
+SCHEMA.declare(
+    "MODEL.BACKBONE",
+    {
+        "PYRAMID_CHANNELS": Field(
+            256, "Channels of every level of the simple feature pyramid.", low=1
+        )
+    },
+    when=lambda cfg: cfg.MODEL.BACKBONE.NAME == "TimmViT",
+    when_text="MODEL.BACKBONE.NAME is TimmViT",
+)
+
+
+@BACKBONES.register()
+class TimmViT(Backbone):
+    """A plain transformer of timm under a simple feature pyramid (Li et al., ECCV 2022).
+
+    The last block's tokens make four levels: transposed convolutions towards the finer grids,
+    pooling towards the coarser one. Absolute position embeddings are resampled to the grid of the
+    image, rotary ones are computed for it.
+
+    Images may have any size: they are padded with their mean colour, below and at the right, to
+    whole patches, and the features are cut back. Patches whose side is no power of two (14 of
+    DINOv2) see the image resampled, by 14 / 16, so that a patch covers 16 pixels and the levels
+    have the strides 4, 8, 16 and 32.
+
+    Args:
+        timm_name: the network's name in timm.
+        pyramid_channels: of every level.
+        drop_path: stochastic depth of the last block.
+    """
+
+    def __init__(self, timm_name: str, pyramid_channels: int = 256, drop_path: float = 0.0) -> None:
+        super().__init__()
+        self.timm_name = timm_name
+        _refuse_other_than_vit(timm_name)
+        net: Any = create_timm_network(
+            timm_name, num_classes=0, dynamic_img_size=True, drop_path_rate=drop_path
+        )
+        self.net = net
+        self.patch = net.patch_embed.patch_size[0]
+        self.stride = 2 ** math.ceil(math.log2(self.patch))
+        self.pyramid = SimpleFeaturePyramid(net.embed_dim, pyramid_channels)
+        self.feature_specs = tuple(
+            FeatureSpec(pyramid_channels, stride)
+            for stride in (self.stride // 4, self.stride // 2, self.stride, self.stride * 2)
+        )
+        self.pixel_mean = tuple(255 * value for value in net.pretrained_cfg["mean"])
+        self.pixel_std = tuple(255 * value for value in net.pretrained_cfg["std"])
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode) -> TimmViT:
+        """Build the network and load MODEL.BACKBONE.WEIGHTS into the transformer."""
+        backbone = cls(
+            timm_name=cfg.MODEL.BACKBONE.TIMM_NAME,
+            pyramid_channels=cfg.MODEL.BACKBONE.PYRAMID_CHANNELS,
+            drop_path=cfg.MODEL.BACKBONE.DROP_PATH,
+        )
+        if cfg.MODEL.BACKBONE.WEIGHTS:
+            source = cfg.MODEL.BACKBONE.WEIGHTS
+            backbone.load_pretrained(load_weights(source), source)
+        return backbone
+
+    def forward(self, image: Tensor) -> tuple[Tensor, ...]:
+        """Features of every level; shapes as in Backbone.forward."""
+        height, width = image.shape[-2:]
+        image = F.pad(image, (0, -width % self.stride, 0, -height % self.stride))
+        if self.patch != self.stride:
+            image = F.interpolate(
+                image,
+                size=[side // self.stride * self.patch for side in image.shape[-2:]],
+                mode="bilinear",
+                align_corners=False,
+            )
+        (features,) = self.net.forward_intermediates(
+            image, indices=1, norm=True, output_fmt="NCHW", intermediates_only=True
+        )
+        return tuple(
+            level[..., : ceil_div(height, spec.stride), : ceil_div(width, spec.stride)]
+            for level, spec in zip(self.pyramid(features), self.feature_specs, strict=True)
+        )
+
+    def load_pretrained(self, state: Mapping[str, Tensor], source: str) -> LoadReport:
+        """Load timm's state dict of the transformer; its classifier may be left over."""
+        droppable = create_on_meta(self.timm_name).state_dict().keys()
+        report = load_strict(self.net, state, source, droppable)
+        if "dinov3" in self.timm_name:
+            licences.note(licences.DINOV3)
+        return report
+
+
+class SimpleFeaturePyramid(nn.Module):
+    """One feature map to four, of 4, 2, 1 and 1/2 times its resolution.
+
+    Args:
+        in_channels: D, of the transformer.
+        channels: of every level.
+    """
+
+    def __init__(self, in_channels: int, channels: int) -> None:
+        super().__init__()
+        half, quarter = in_channels // 2, in_channels // 4
+        self.levels = nn.ModuleList(
+            [
+                nn.Sequential(
+                    _double(in_channels, half),
+                    LayerNorm2d(half),
+                    nn.GELU(),
+                    _double(half, quarter),
+                    *_to_level(quarter, channels),
+                ),
+                nn.Sequential(_double(in_channels, half), *_to_level(half, channels)),
+                nn.Sequential(*_to_level(in_channels, channels)),
+                nn.Sequential(
+                    nn.MaxPool2d(kernel_size=2, ceil_mode=True), *_to_level(in_channels, channels)
+                ),
+            ]
+        )
+
+    def forward(self, features: Tensor) -> tuple[Tensor, ...]:
+        """(B, D, h, w) → (B, channels, …) of 4h x 4w, 2h x 2w, h x w, ceil(h / 2) x ceil(w / 2)."""
+        return tuple(level(features) for level in self.levels)
+
+
+class LayerNorm2d(nn.LayerNorm):
+    """LayerNorm over the channels of a feature map."""
+
+    def forward(self, features: Tensor) -> Tensor:
+        """(B, D, h, w) → (B, D, h, w)."""
+        return super().forward(features.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+
+
+def _double(in_channels: int, out_channels: int) -> nn.Module:
+    return nn.ConvTranspose2d(in_channels, out_channels, kernel_size=2, stride=2)
+
+
+def _to_level(in_channels: int, channels: int) -> tuple[nn.Module, ...]:
+    return (
+        nn.Conv2d(in_channels, channels, kernel_size=1, bias=False),
+        LayerNorm2d(channels),
+        nn.Conv2d(channels, channels, kernel_size=3, padding=1, bias=False),
+        LayerNorm2d(channels),
+    )
+
+
+def _refuse_other_than_vit(timm_name: str) -> None:
+    net = create_on_meta(timm_name)
+    patch_size = getattr(getattr(net, "patch_embed", None), "patch_size", None)
+    if (
+        patch_size is None
+        or not hasattr(net, "blocks")
+        or not hasattr(net, "forward_intermediates")
+    ):
+        raise UserError(
+            f"MODEL.BACKBONE.TIMM_NAME: '{timm_name}' is no plain vision transformer; take one "
+            f"such as vit_small_patch14_dinov2.lvd142m, or MODEL.BACKBONE.NAME TimmCNN"
+        )
