@@ -112,6 +112,18 @@ def test_bfloat16_autocast_stays_near_float32(backbone: Backbone) -> None:
         assert (level.float() - reference).norm() < 0.1 * reference.norm()
 
 
+def test_compiles_as_one_graph_that_agrees(name: str) -> None:
+    backbone = build(name).eval()
+    image = image_of((65, 97))
+    with torch.no_grad():
+        expected = backbone(image)
+        # Traced, functionalised and run as it is; generating C++ is torch's own affair.
+        found = torch.compile(backbone, backend="aot_eager", fullgraph=True)(image)
+    torch._dynamo.reset()
+    for level, reference in zip(found, expected, strict=True):
+        torch.testing.assert_close(level, reference)
+
+
 @pytest.mark.parametrize("size", [SIZE, (65, 97)])
 def test_onnx_agrees(backbone: Backbone, size: tuple[int, int], onnx_outputs: Callable) -> None:
     image = image_of(size)

@@ -93,6 +93,17 @@ def test_bfloat16_autocast_stays_near_float32(head: Head) -> None:
     assert (rounded.float() - exact).norm() < 0.03 * exact.norm()
 
 
+def test_compiles_as_one_graph_that_agrees(name: str) -> None:
+    head = build(name).eval()
+    features = features_of((65, 97))
+    with torch.no_grad():
+        expected = head(features)
+        # Traced, functionalised and run as it is; generating C++ is torch's own affair.
+        found = torch.compile(head, backend="aot_eager", fullgraph=True)(features)
+    torch._dynamo.reset()
+    torch.testing.assert_close(found, expected)
+
+
 @pytest.mark.parametrize("size", [SIZE, (65, 97)])
 def test_onnx_agrees(head: Head, size: tuple[int, int], onnx_outputs: Callable) -> None:
     features = features_of(size)

@@ -14,15 +14,15 @@ from t2sda.modeling.heads.segformer import SegFormerHead
 HUGGING_FACE_EPS = 1e-5
 
 
-def segformer(variant: str, channels: int, num_classes: int, depths: tuple[int, ...] = ()) -> Any:
+def segformer(variant: str, channels: int, num_classes: int) -> Any:
     """Their network, in evaluation mode, with random weights and random BatchNorm statistics."""
     declare_missing_torchvision_operators()  # transformers imports torchvision
     from transformers import SegformerConfig, SegformerForSemanticSegmentation
 
     config = SegformerConfig(
-        num_labels=num_classes,
+        num_labels=num_classes,  # type: ignore[call-arg]
         hidden_sizes=VARIANTS[variant].dims,
-        depths=depths or VARIANTS[variant].depths,
+        depths=VARIANTS[variant].depths,
         decoder_hidden_size=channels,
     )
     network = SegformerForSemanticSegmentation(config)

@@ -91,7 +91,8 @@ class MiT(Backbone):
         self.variant = variant
         self.checkpoint_activations = checkpoint_activations
         dims, depths = VARIANTS[variant].dims, VARIANTS[variant].depths
-        rates = iter(torch.linspace(0, drop_path, sum(depths)).tolist())
+        last = sum(depths) - 1
+        rates = iter([drop_path * index / last for index in range(last + 1)])
         for stage, (dim, depth) in enumerate(zip(dims, depths, strict=True)):
             kernel, stride = (7, 4) if stage == 0 else (3, 2)
             embed = OverlapPatchEmbed(3 if stage == 0 else dims[stage - 1], dim, kernel, stride)

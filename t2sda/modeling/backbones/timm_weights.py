@@ -36,7 +36,7 @@ def repository_of(source: str) -> str:
     name = source.removeprefix(TIMM_PREFIX).strip("/")
     settings = timm.models.get_pretrained_cfg(name)
     if settings is None or not settings.hf_hub_id:
-        nearest = ", ".join(nearest_first(name, timm.list_models(pretrained=True))[:5])
+        nearest = ", ".join(nearest_first(name, timm.list_models())[:5])
         raise UserError(
             f"weights '{source}': timm {timm.__version__} has no weights of this name on the hub; "
             f"nearest: {nearest}"

@@ -96,7 +96,7 @@ class SegFormerHead(Head):
         for index, (linear, part) in enumerate(zip(linears, reversed(parts), strict=True)):
             if scale is not None:
                 part = scale[:, None] * part
-            bias = part @ linear.bias
+            bias = torch.mv(part, linear.bias)
             if index == 0 and shift is not None:
                 bias = bias + shift
             yield part @ linear.weight, bias

@@ -1,0 +1,61 @@
+"""docs/models.md holds what the shipped models are today; counted here by another counter."""
+
+import re
+from pathlib import Path
+
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from benchmarks.models_page import SIZE, TEXT, giga, millions, page
+from t2sda.config import load_config
+from t2sda.modeling.segmentor import SegmentationModel, build_segmentation_model
+
+ROOT = Path(__file__).parents[1]
+PAGE = ROOT / "docs/models.md"
+CONFIGS = sorted((ROOT / "configs/models").glob("*.yaml"))
+ADVICE = "docs/models.md is stale: run `python -m benchmarks.models_page > docs/models.md`"
+
+
+def row_of(name: str) -> list[str]:
+    """The cells of a model in the first table of the page."""
+    text = PAGE.read_text(encoding="utf-8")
+    row = re.search(rf"^\| `{name}` \| (.*) \|$", text, re.MULTILINE)
+    assert row is not None, ADVICE
+    return row[1].split(" | ")
+
+
+def on_meta(path: Path) -> SegmentationModel:
+    with torch.device("meta"):
+        cfg = load_config(str(path), ["MODEL.BACKBONE.WEIGHTS", ""])
+        return build_segmentation_model(cfg, num_classes=19).eval()
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_row_of_every_shipped_model_is_true(path: Path) -> None:
+    model = on_meta(path)
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        features = model.backbone(torch.empty(1, 3, *SIZE, device="meta"))
+        backbone = counter.get_total_flops() // 2
+        model.head(features)
+    whole = counter.get_total_flops() // 2
+    counts = [
+        millions(sum(parameter.numel() for parameter in part.parameters()))
+        for part in (model, model.head)
+    ]
+    *_, parameters, of_head, macs, head_macs = row_of(path.stem)
+    assert [parameters, of_head] == counts, ADVICE
+    # fvcore leaves out products of a matrix and a vector: merged biases, next to nothing
+    assert float(macs) == pytest.approx(float(giga(whole)), rel=0.01), ADVICE
+    assert float(head_macs) == pytest.approx(float(giga(whole - backbone)), rel=0.01), ADVICE
+
+
+def test_page_has_the_text_of_its_template() -> None:
+    text = PAGE.read_text(encoding="utf-8")
+    for part in re.split(r"\{\w+\}\n", TEXT.read_text(encoding="utf-8")):
+        assert part in text, ADVICE
+
+
+@pytest.mark.slow
+def test_page_is_what_its_command_prints() -> None:
+    assert PAGE.read_text(encoding="utf-8") == page(), ADVICE
