@@ -56,6 +56,15 @@ def test_page_has_the_text_of_its_template() -> None:
         assert part in text, ADVICE
 
 
+def test_yaml_of_the_page_builds(tmp_path: Path) -> None:
+    blocks = re.findall(r"```yaml\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
+    assert blocks
+    for index, text in enumerate(blocks):
+        path = tmp_path / f"{index}.yaml"
+        path.write_text(text, encoding="utf-8")
+        assert on_meta(path).backbone.feature_specs
+
+
 @pytest.mark.slow
 def test_page_is_what_its_command_prints() -> None:
     assert PAGE.read_text(encoding="utf-8") == page(), ADVICE

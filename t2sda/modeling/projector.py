@@ -30,7 +30,7 @@ def kernel_size_is_odd(cfg: CfgNode) -> str | None:
 class Projector(nn.Sequential):
     """Two Conv-BN-ReLU blocks to `channels`, resolution kept (section 4 of the paper).
 
-    It ends in ReLU, so cosines between embeddings are never negative.
+    It ends in ReLU, so cosines between embeddings are never negative (docs/fidelity.md, B16).
 
     Args:
         in_channels: D, of the encoder's coarsest features.
