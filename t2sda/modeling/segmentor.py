@@ -10,6 +10,7 @@ from fvcore.common.config import CfgNode
 from torch import Tensor, nn
 
 from t2sda.config import SCHEMA, Field
+from t2sda.errors import UserError
 from t2sda.modeling.backbones.base import Backbone
 from t2sda.modeling.heads.base import Head
 from t2sda.modeling.normalization import set_norm
@@ -65,9 +66,24 @@ class SegmentationModel(nn.Module):
         return self.logits_from_features(self.features(image), image.shape[-2:])
 
     def features(self, image: Tensor) -> tuple[Tensor, ...]:
-        """h(x): (B, D_i, h_i, w_i) of every level of `backbone.feature_specs`, finest first."""
+        """h(x): (B, D_i, h_i, w_i) of every level of `backbone.feature_specs`, finest first.
+
+        Raises:
+            UserError: if the image is smaller than a cell of the coarsest level.
+        """
+        if not torch.compiler.is_compiling():  # a compiled graph has its range of sizes already
+            self._refuse_smaller_than_a_cell(image.shape[-2:])
         # float32 also under autocast: [0, 255] has no room in eight bits of mantissa.
         return self.backbone((image.float() - self.pixel_mean) / self.pixel_std)
+
+    def _refuse_smaller_than_a_cell(self, size: Sequence[int]) -> None:
+        side = self.backbone.feature_specs[-1].stride
+        if min(size) < side:
+            nearest = "x".join(str(max(side, length)) for length in size)
+            raise UserError(
+                f"image of {size[0]}x{size[1]} pixels: {type(self.backbone).__name__} needs at "
+                f"least {side} on each side; the nearest size that fits is {nearest}"
+            )
 
     def logits_from_features(self, features: Sequence[Tensor], size: Sequence[int]) -> Tensor:
         """f: features to (B, C, H, W) float32 logits, upsampled bilinearly to size (H, W)."""
@@ -76,8 +92,19 @@ class SegmentationModel(nn.Module):
 
 
 def build_segmentation_model(cfg: CfgNode, num_classes: int) -> SegmentationModel:
-    """The network a configuration describes, pretrained weights loaded."""
+    """The network a configuration describes, pretrained weights loaded.
+
+    Raises:
+        UserError: if MODEL.NORM is to freeze what the backbone does not have.
+    """
     backbone = BACKBONES.get(cfg.MODEL.BACKBONE.NAME).from_config(cfg)
+    if cfg.MODEL.NORM == "frozen" and not any(
+        isinstance(module, nn.BatchNorm2d) for module in backbone.modules()
+    ):
+        raise UserError(
+            f"MODEL.NORM: 'frozen' has no effect, this {cfg.MODEL.BACKBONE.NAME} has no BatchNorm; "
+            f"remove it"
+        )
     set_norm(backbone, cfg.MODEL.NORM)
     head = HEADS.get(cfg.MODEL.HEAD.NAME).from_config(cfg, backbone.feature_specs, num_classes)
     return SegmentationModel(backbone, head)

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 import t2sda.builtin  # noqa: F401
 from t2sda.config import load_config
+from t2sda.errors import UserError
 from t2sda.modeling.backbones.base import Backbone
 from t2sda.modeling.heads.base import Head
 from t2sda.modeling.normalization import FrozenBatchNorm2d
@@ -109,3 +110,18 @@ def test_unknown_component_lists_the_known_ones(key: str) -> None:
     known = {"MODEL.BACKBONE.NAME": "TimmCNN", "MODEL.HEAD.NAME": "LightHead"}[key]
     with pytest.raises(ValueError, match=f"{key}.*{known}"):
         build_segmentation_model(load_config(None, [key, "Nothing"]), num_classes=4)
+
+
+@torch.no_grad()
+def test_image_smaller_than_a_cell_is_refused_with_the_nearest_size() -> None:
+    keys = ["MODEL.BACKBONE.NAME", "MiT", "MODEL.BACKBONE.VARIANT", "b0"]
+    model = build_segmentation_model(load_config(None, keys), 5).eval()
+    with pytest.raises(UserError, match=r"image of 31x200 pixels: MiT .* fits is 32x200$"):
+        model(torch.zeros(1, 3, 31, 200))
+    assert model(torch.zeros(1, 3, 32, 33)).shape == (1, 5, 32, 33)
+
+
+def test_freezing_batchnorm_that_is_not_there_is_an_error() -> None:
+    keys = ["MODEL.BACKBONE.NAME", "MiT", "MODEL.NORM", "frozen"]
+    with pytest.raises(UserError, match="MODEL.NORM: 'frozen' has no effect, this MiT has no Bat"):
+        build_segmentation_model(load_config(None, keys), 5)
