@@ -28,7 +28,6 @@ import t2sda.modeling.heads.light
 import t2sda.modeling.heads.segformer
 import t2sda.modeling.projector
 import t2sda.modeling.segmentor  # noqa: F401
-from t2sda.data.catalog import REGISTER_SHIPPED
+from t2sda.data.shipped import register_shipped
 
-for register in REGISTER_SHIPPED:
-    register()
+register_shipped()

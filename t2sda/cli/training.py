@@ -15,6 +15,7 @@ from fvcore.common.config import CfgNode
 from rich.console import Console
 from rich.table import Table
 
+from t2sda.cli.progress import ConsoleProgress
 from t2sda.config import changed_keys, dump_config
 from t2sda.data.catalog import open_dataset
 from t2sda.data.domains import DomainPairs
@@ -85,7 +86,7 @@ class TrainingRun:
         if cfg.SOLVER.DETERMINISTIC:
             use_deterministic_algorithms()
         torch.manual_seed(cfg.SEED)
-        self.pairs = DomainPairs.from_config(cfg)
+        self.pairs = DomainPairs.from_config(cfg, ConsoleProgress(self.console))
         self.taxonomy = self.pairs.source.taxonomy
         for name in cfg.EVALUATION.DATASETS:  # now, not after hours of training
             check_classes(open_dataset(name), self.taxonomy)

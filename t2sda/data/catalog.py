@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 from t2sda.data.datasets import DrawnStreets, FileDataset, SegmentationDataset
-from t2sda.data.taxonomies import CITYSCAPES_19, STREET_GROUPS_11, ClassGroup, Taxonomy
+from t2sda.data.label_formats import LABEL_FORMATS
+from t2sda.data.patterns import check_label_pattern, fixed_folder, wildcards_of
+from t2sda.data.taxonomies import ClassGroup, Taxonomy
 from t2sda.errors import MissingFileError, UserError
-from t2sda.registry import Registry
+from t2sda.registry import Registry, nearest_first
 
 DATASETS_VARIABLE = "T2SDA_DATASETS"
 
@@ -22,6 +23,10 @@ class OpensDataset(Protocol):
     @property
     def name(self) -> str:
         """As settings call it."""
+
+    @property
+    def location(self) -> str:
+        """Where it is or is looked for, for lists."""
 
     def open(self) -> SegmentationDataset:
         """Find the files; raises MissingFileError where they are not."""
@@ -36,11 +41,13 @@ class DatasetSpec:
         root: its folder; relative ones are looked for below every folder of T2SDA_DATASETS
             (separated by ':' as in PATH), then below the working directory.
         images: pattern below `root`, with * and **, or with {stem} where `stems` is given.
-        labels: path below `root` with {stem}, the image's name without folder and ending; None: no
-            labels.
+        labels: path below `root`; None: no labels. {stem} is the image's name without folder and
+            ending, {1}, {2}, … what the first, second, … wildcard of `images` stands for.
         taxonomy: classes and ids.
         stems: a list file below `root`, one stem per line.
         class_groups: classes to merge before scoring.
+        label_format: one of `t2sda.data.label_formats.LABEL_FORMATS`.
+        other_roots: further names that the folder may have.
     """
 
     name: str
@@ -50,6 +57,8 @@ class DatasetSpec:
     taxonomy: Taxonomy
     stems: str | None = None
     class_groups: tuple[ClassGroup, ...] = ()
+    label_format: str = "ids"
+    other_roots: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if (self.stems is not None) != ("{stem}" in self.images):
@@ -57,11 +66,16 @@ class DatasetSpec:
                 f"dataset '{self.name}': `images` has {{stem}} exactly when `stems` names a list "
                 f"file; found images={self.images!r}, stems={self.stems!r}"
             )
-        if self.labels is not None and "{stem}" not in self.labels:
+        if self.labels is not None:
+            check_label_pattern(self.name, self.images, self.labels)
+        if self.label_format not in LABEL_FORMATS:
+            known = ", ".join(nearest_first(self.label_format, list(LABEL_FORMATS)))
             raise UserError(
-                f"dataset '{self.name}': labels={self.labels!r} has no {{stem}}, so all images "
-                f"would share one label"
+                f"dataset '{self.name}': no label_format '{self.label_format}'; known, nearest "
+                f"first: {known}"
             )
+        if self.labels is not None and self.label_format == "colours":
+            _check_has_colours(self.name, self.taxonomy)
 
     def open(self) -> FileDataset:
         """Find the files.
@@ -71,17 +85,34 @@ class DatasetSpec:
         """
         root = self._find_root()
         pairs = [(image, self._label_of(image, root)) for image in self._image_paths(root)]
-        return FileDataset(self.name, pairs, self.taxonomy, self.class_groups)
+        return FileDataset(
+            self.name,
+            pairs,
+            self.taxonomy,
+            self.class_groups,
+            label_reader=LABEL_FORMATS[self.label_format],
+        )
+
+    @property
+    def location(self) -> str:
+        """Its folder, or what is looked for below the folders of T2SDA_DATASETS."""
+        try:
+            return str(self._find_root())
+        except MissingFileError:
+            return f"{self.root}/{self.images}"
 
     def _find_root(self) -> Path:
-        candidates = [folder / self.root for folder in dataset_folders()]
-        for candidate in candidates:
-            if candidate.is_dir():
-                return candidate
-        raise MissingFileError(
-            f"dataset '{self.name}': no folder {' or '.join(map(str, candidates))}; "
-            f"set {DATASETS_VARIABLE} to the folder that holds {self.root}/"
-        )
+        """The first folder that holds what the image pattern begins with, else the first one."""
+        roots = (self.root, *self.other_roots)
+        candidates = [folder / root for folder in dataset_folders() for root in roots]
+        existing = [candidate for candidate in candidates if candidate.is_dir()]
+        if not existing:
+            raise MissingFileError(
+                f"dataset '{self.name}': no folder {' or '.join(map(str, candidates))}; "
+                f"set {DATASETS_VARIABLE} to the folder that holds {self.root}/"
+            )
+        beginning = fixed_folder(self.images)
+        return next((root for root in existing if (root / beginning).is_dir()), existing[0])
 
     def _image_paths(self, root: Path) -> list[Path]:
         if self.stems is None:
@@ -99,10 +130,14 @@ class DatasetSpec:
         list_path = root / str(self.stems)
         if not list_path.is_file():
             raise MissingFileError(f"dataset '{self.name}': the list file {list_path} is missing")
-        return list_path.read_text(encoding="utf-8").split()
+        lines = list_path.read_text(encoding="utf-8").splitlines()
+        return [line.strip() for line in lines if line.strip()]
 
     def _label_of(self, image_path: Path, root: Path) -> Path | None:
-        return root / self.labels.format(stem=image_path.stem) if self.labels else None
+        if self.labels is None:
+            return None
+        found = () if self.stems else wildcards_of(self.images, image_path.relative_to(root))
+        return root / self.labels.format("", *found, stem=image_path.stem)
 
 
 @dataclass(frozen=True)
@@ -114,6 +149,11 @@ class DrawnStreetsSpec:
     seed: int
     num_images: int
     image_size: tuple[int, int] = (256, 512)
+
+    @property
+    def location(self) -> str:
+        """Nowhere."""
+        return "drawn when asked for"
 
     def open(self) -> DrawnStreets:
         """Nothing to find: scenes are drawn when asked for."""
@@ -144,34 +184,9 @@ def dataset_folders() -> list[Path]:
     return [*(Path(folder).expanduser() for folder in listed if folder), Path()]
 
 
-def _register_streets() -> None:
-    for domain in ("clear", "hazy"):
-        register_dataset(DrawnStreetsSpec(f"streets_{domain}_train", domain, 1, num_images=2000))
-        register_dataset(DrawnStreetsSpec(f"streets_{domain}_val", domain, 2, num_images=50))
-
-
-def _register_rendered_and_photographed() -> None:
-    def spec(name: str, root: str, stems: str, groups: bool) -> DatasetSpec:
-        return DatasetSpec(
-            name=name,
-            root=root,
-            images="images/{stem}.jpg",
-            labels="labels/{stem}.png",
-            taxonomy=CITYSCAPES_19,
-            stems=stems,
-            class_groups=STREET_GROUPS_11 if groups else (),
+def _check_has_colours(name: str, taxonomy: Taxonomy) -> None:
+    if not taxonomy.label_colours:
+        raise UserError(
+            f"dataset '{name}': label_format is colours, but taxonomy '{taxonomy.name}' has no "
+            f"label_colours; give the colours of its label files"
         )
-
-    for split in ("train", "val"):
-        register_dataset(spec(f"rendered_{split}", "source_procgen", f"{split}.txt", groups=False))
-    for split in ("train", "val", "test_dusk"):
-        register_dataset(
-            spec(f"camvid_{split}", f"target_camvid/{split}", f"../{split}.txt", groups=True)
-        )
-
-
-REGISTER_SHIPPED: tuple[Callable[[], None], ...] = (
-    _register_streets,
-    _register_rendered_and_photographed,
-)
-"""Called once by `t2sda.builtin`."""

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from t2sda.data.decode import read_image, read_label
+from t2sda.data.label_formats import LabelReader
 from t2sda.data.streets import draw_street
 from t2sda.data.taxonomies import CITYSCAPES_19, ClassGroup, LabelIdError, Taxonomy
 from t2sda.errors import MissingFileError, UserError
+from t2sda.structures import IGNORE_INDEX
 
 
 @dataclass(frozen=True)
@@ -51,12 +56,30 @@ class SegmentationDataset(ABC):
     def labelled(self) -> bool:
         """Whether its samples have labels."""
 
+    def load_label(self, index: int) -> np.ndarray:
+        """(H, W) uint8 train ids of the sample at `index`; cheaper than `load` where it can be."""
+        label = self.load(index).label
+        assert label is not None, "asked for the label of an unlabelled set"
+        return label
+
+    def class_pixels(self, index: int) -> np.ndarray:
+        """(num_classes + 1,) int64: pixels of every class, then ignored ones, of the label as it is
+        distributed; a set that stores resized labels stores these counts beside them.
+        """
+        counts = np.bincount(self.load_label(index).ravel(), minlength=IGNORE_INDEX + 1)
+        return np.append(counts[: self.taxonomy.num_classes], counts[IGNORE_INDEX])
+
+    @abstractmethod
+    def label_identity(self) -> Iterator[str]:
+        """Text that changes when the labels do; statistics are cached under its hash."""
+
 
 class FileDataset(SegmentationDataset):
     """Image files, and label files beside them.
 
     Args:
         pairs: (image path, label path or None) in a fixed order.
+        label_reader: label file -> raw ids or colours.
     """
 
     def __init__(
@@ -65,11 +88,13 @@ class FileDataset(SegmentationDataset):
         pairs: list[tuple[Path, Path | None]],
         taxonomy: Taxonomy,
         class_groups: tuple[ClassGroup, ...] = (),
+        label_reader: LabelReader = read_label,
     ) -> None:
         self.name = name
         self.pairs = pairs
         self.taxonomy = taxonomy
         self.class_groups = class_groups
+        self.label_reader = label_reader
 
     def __len__(self) -> int:
         return len(self.pairs)
@@ -90,23 +115,36 @@ class FileDataset(SegmentationDataset):
         image = read_image(image_path)
         if not with_label or label_path is None:
             return Sample(str(image_path), image, None)
-        return Sample(str(image_path), image, self._load_label(image, image_path, label_path))
-
-    def _load_label(self, image: np.ndarray, image_path: Path, label_path: Path) -> np.ndarray:
-        if not label_path.is_file():
-            raise MissingFileError(
-                f"dataset '{self.name}': image {image_path} has no label; expected {label_path}"
-            )
-        try:
-            label = self.taxonomy.to_train_ids(read_label(label_path))
-        except LabelIdError as error:
-            raise LabelIdError(f"dataset '{self.name}': {label_path}: {error}") from None
+        label = self.load_label(index)
         if label.shape != image.shape[:2]:
             raise UserError(
                 f"dataset '{self.name}': {label_path} is {_size(label)}, but its image "
                 f"{image_path} is {_size(image)}; a label must have its image's size"
             )
-        return label
+        return Sample(str(image_path), image, label)
+
+    def load_label(self, index: int) -> np.ndarray:
+        """Decode the label file at `index` alone; raises what `load` does."""
+        image_path, label_path = self.pairs[index]
+        assert label_path is not None, "asked for the label of an unlabelled set"
+        if not label_path.is_file():
+            raise MissingFileError(
+                f"dataset '{self.name}': image {image_path} has no label; expected {label_path}"
+            )
+        try:
+            return self.taxonomy.to_train_ids(self.label_reader(label_path))
+        except LabelIdError as error:
+            raise LabelIdError(f"dataset '{self.name}': {label_path}: {error}") from None
+
+    def label_identity(self) -> Iterator[str]:
+        """Name, size and time of every label file, then how they are read."""
+        for _, label_path in self.pairs:
+            assert label_path is not None, "asked for the labels of an unlabelled set"
+            yield str(label_path.absolute())
+            with contextlib.suppress(FileNotFoundError):  # reported when it is read
+                status = label_path.stat()
+                yield f"{status.st_size} {status.st_mtime_ns}"
+        yield f"{self.taxonomy!r} {self.label_reader.__qualname__}"
 
 
 class DrawnStreets(SegmentationDataset):
@@ -144,6 +182,11 @@ class DrawnStreets(SegmentationDataset):
         image, label = draw_street(self.domain, self.seed, index, self.image_size)
         name = f"{self.name}_{index:05d}"
         return Sample(name, image, label if with_label else None)
+
+    def label_identity(self) -> Iterator[str]:
+        """The arguments that everything is drawn from, and the first label, for another drawing."""
+        yield f"{self.domain} {self.seed} {self.num_images} {self.image_size}"
+        yield hashlib.sha256(self.load_label(0).tobytes()).hexdigest()
 
 
 def _size(image: np.ndarray) -> str:

@@ -14,13 +14,15 @@ from torch.utils.data import Dataset
 from t2sda.config import SCHEMA, Field
 from t2sda.data.catalog import open_dataset
 from t2sda.data.datasets import SegmentationDataset
+from t2sda.data.parallel import Progress, unseen
+from t2sda.data.rare_classes import RareClassSampler, WantedClass
 from t2sda.data.samplers import ShuffledSampler, sample_generator
+from t2sda.data.source_crop import draw_source_crop
 from t2sda.data.transforms import (
     Box,
     Resize,
     check_crop_fits,
     random_box,
-    random_box_by_label,
     resize_image,
     resize_label,
 )
@@ -131,6 +133,7 @@ class DomainPairs(Dataset):
         max_class_share: see `random_box_by_label`.
         target_margins: (top, bottom, left, right) of the resized target image that do not count.
         seed: of the run; every draw follows from it and the position.
+        rare_classes: draws the source images; None: all alike, in shuffled epochs.
     """
 
     def __init__(
@@ -145,11 +148,8 @@ class DomainPairs(Dataset):
         max_class_share: float,
         target_margins: tuple[int, int, int, int],
         seed: int,
+        rare_classes: RareClassSampler | None = None,
     ) -> None:
-        if not source.labelled:
-            raise UserError(
-                f"dataset '{source.name}' has no labels, so it cannot be DATASETS.SOURCE"
-            )
         self.source = source
         self.target = target
         self.translator = translator
@@ -159,15 +159,21 @@ class DomainPairs(Dataset):
         self.max_class_share = max_class_share
         self.target_margins = target_margins
         self.seed = seed
+        self.rare_classes = rare_classes
         self.source_order = ShuffledSampler(len(source), seed, "source")
         self.target_order = ShuffledSampler(len(target), seed, "target") if target else None
 
     @classmethod
-    def from_config(cls, cfg: CfgNode) -> DomainPairs:
-        """Open the datasets that the configuration names."""
+    def from_config(cls, cfg: CfgNode, progress: Progress = unseen) -> DomainPairs:
+        """Open the datasets that the configuration names; `progress` shows what takes long."""
+        source = open_dataset(cfg.DATASETS.SOURCE)
+        if not source.labelled:
+            raise UserError(
+                f"dataset '{source.name}' has no labels, so it cannot be DATASETS.SOURCE"
+            )
         target = open_dataset(cfg.DATASETS.TARGET) if cfg.DATASETS.TARGET else None
         return cls(
-            open_dataset(cfg.DATASETS.SOURCE),
+            source,
             target,
             translator=build_translator(cfg),
             source_resize=Resize(cfg.DATA.SOURCE_SIZE or None),
@@ -176,6 +182,7 @@ class DomainPairs(Dataset):
             max_class_share=cfg.DATA.MAX_CLASS_SHARE,
             target_margins=cfg.DATA.TARGET_MARGINS,
             seed=cfg.SEED,
+            rare_classes=RareClassSampler.from_config(cfg, source, progress),
         )
 
     def __getitem__(self, position: int) -> DomainSample | FailedSample:
@@ -207,25 +214,44 @@ class DomainPairs(Dataset):
         return TargetSample(_cut(image, box, flip), _cut(valid, box, flip))
 
     def _source_sample(self, position: int, target_image: np.ndarray | None) -> SourceSample:
-        sample = self.source.load(self.source_order.index_at(position))
+        index, train_id = self._source_draw(position)
+        sample = self.source.load(index)
         assert sample.label is not None
         size = self.source_resize.size_for(sample.image.shape[:2])
         check_crop_fits(size, self.crop_size, sample.name, "DATA.SOURCE_SIZE")
-        generator = sample_generator(self.seed, position, "source crop")
         label = resize_label(sample.label, size)
-        image = resize_image(sample.image, size)
+        outer_size = None
         if self.translator is not None and self.translator.needs_target:
             assert target_image is not None
-            outer = random_box(size, _outer_size(size, target_image.shape[:2]), generator)
-            image, label = outer.of(image), outer.of(label)
+            outer_size = _outer_size(size, target_image.shape[:2])
+        generator = sample_generator(self.seed, position, "source crop")
+        crop = draw_source_crop(
+            label,
+            self.crop_size,
+            generator,
+            outer_size=outer_size,
+            max_class_share=self.max_class_share,
+            wanted=self._wanted(train_id, size),
+        )
+        image = crop.outer.of(resize_image(sample.image, size))
         translated = self._translate(position, image, target_image)
-        box = random_box_by_label(label, self.crop_size, self.max_class_share, generator)
         flip = generator.random() < 0.5
         return SourceSample(
-            _cut(image, box, flip),
-            _cut(label, box, flip),
-            None if translated is None else _cut(translated, box, flip),
+            _cut(image, crop.inner, flip),
+            _cut(crop.outer.of(label), crop.inner, flip),
+            None if translated is None else _cut(translated, crop.inner, flip),
         )
+
+    def _source_draw(self, position: int) -> tuple[int, int | None]:
+        """Which source image is due, and the class it was drawn for."""
+        if self.rare_classes is None:
+            return self.source_order.index_at(position), None
+        return self.rare_classes.draw_at(position)
+
+    def _wanted(self, train_id: int | None, image_size: tuple[int, int]) -> WantedClass | None:
+        if self.rare_classes is None or train_id is None:
+            return None
+        return self.rare_classes.wanted(train_id, image_size)
 
     def _translate(
         self, position: int, image: np.ndarray, target_image: np.ndarray | None

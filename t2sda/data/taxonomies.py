@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -12,6 +13,10 @@ from t2sda.errors import UserError
 from t2sda.structures import IGNORE_INDEX
 
 MAX_CLASSES = IGNORE_INDEX
+MAX_RAW_ID = (1 << 16) - 1
+
+Colour: TypeAlias = tuple[int, int, int]
+"""(R, G, B), each 0 to 255."""
 
 
 class LabelIdError(UserError):
@@ -36,6 +41,8 @@ class Taxonomy:
         palette: one (R, G, B) per class, for pictures.
         train_ids: raw id in the label file -> train id or IGNORE_INDEX. Empty: files hold train
             ids already, with IGNORE_INDEX for ignored pixels. An id in neither is an error.
+        label_colours: (R, G, B) in the label file -> train id or IGNORE_INDEX, for sets that give
+            their labels as colours. Another colour is an error.
         subsets: further scores by name, each over some train ids (SYNTHIA's 16 and 13 classes).
     Raises:
         ValueError: if the tables contradict each other.
@@ -43,8 +50,9 @@ class Taxonomy:
 
     name: str
     class_names: tuple[str, ...]
-    palette: tuple[tuple[int, int, int], ...]
+    palette: tuple[Colour, ...]
     train_ids: Mapping[int, int] = field(default_factory=dict)
+    label_colours: Mapping[Colour, int] = field(default_factory=dict)
     subsets: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -60,11 +68,24 @@ class Taxonomy:
             )
         if len(set(self.class_names)) != self.num_classes:
             raise UserError(f"taxonomy '{self.name}': two classes have the same name")
+        self._check_raw_ids()
+        self._check_targets("raw ids", self.train_ids)
+        self._check_targets("label colours", self.label_colours)
+
+    def _check_raw_ids(self) -> None:
+        outside = [raw for raw in self.train_ids if not 0 <= raw <= MAX_RAW_ID]
+        if outside:
+            raise UserError(
+                f"taxonomy '{self.name}': raw ids {outside} cannot be in a label file; ids are 0 "
+                f"to {MAX_RAW_ID}"
+            )
+
+    def _check_targets(self, what: str, table: Mapping[Any, int]) -> None:
         allowed = {*range(self.num_classes), IGNORE_INDEX}
-        wrong = {raw: train for raw, train in self.train_ids.items() if train not in allowed}
+        wrong = {raw: train for raw, train in table.items() if train not in allowed}
         if wrong:
             raise UserError(
-                f"taxonomy '{self.name}': raw ids map to train ids that do not exist: {wrong}; "
+                f"taxonomy '{self.name}': {what} map to train ids that do not exist: {wrong}; "
                 f"use 0 to {self.num_classes - 1}, or {IGNORE_INDEX} for ignored"
             )
 
@@ -85,27 +106,54 @@ class Taxonomy:
         return table
 
     def to_train_ids(self, raw_label: np.ndarray) -> np.ndarray:
-        """Raw label (H, W) uint8 or uint16 -> train ids (H, W) uint8.
+        """Raw label (H, W) uint8 or uint16, or colours (H, W, 3) -> train ids (H, W) uint8.
 
         Raises:
-            LabelIdError: if the label holds ids that the taxonomy does not know.
+            LabelIdError: if the label holds ids or colours that the taxonomy does not know.
         """
-        train_label = self._table[raw_label]
+        train_label = self._looked_up(raw_label)
         if train_label.min() < 0:
-            unknown = np.unique(raw_label[train_label < 0]).tolist()
-            raise LabelIdError(
-                f"label ids {_shortened(unknown)} are unknown to taxonomy '{self.name}' "
-                f"({self._known_ids()}); map them to a class or to {IGNORE_INDEX} in its train_ids"
-            )
+            unknown = np.unique(raw_label[train_label < 0], axis=0).tolist()
+            raise LabelIdError(self._unknown(unknown, of_colours=raw_label.ndim == 3))
         return train_label.astype(np.uint8)
 
-    def _known_ids(self) -> str:
-        if self.train_ids:
-            return f"known: {_shortened(sorted(self.train_ids))}"
-        return f"known: 0 to {self.num_classes - 1} and {IGNORE_INDEX} for ignored"
+    def unknown_in(self, raw_label: np.ndarray) -> list[Any]:
+        """Ids or (R, G, B) colours of a raw label that the taxonomy does not know, in order."""
+        return np.unique(raw_label[self._looked_up(raw_label) < 0], axis=0).tolist()
+
+    def _looked_up(self, raw_label: np.ndarray) -> np.ndarray:
+        """(H, W) int16 train ids, -1 where unknown."""
+        if raw_label.ndim == 2:
+            return self._table[raw_label]
+        keys, train_ids = self._colour_table
+        codes = _colour_codes(raw_label)
+        nearest = np.minimum(np.searchsorted(keys, codes), len(keys) - 1)
+        return np.where(keys[nearest] == codes, train_ids[nearest], np.int16(-1))
+
+    @cached_property
+    def _colour_table(self) -> tuple[np.ndarray, np.ndarray]:
+        """Sorted codes of the known colours, and their train ids."""
+        codes = _colour_codes(np.array(list(self.label_colours), dtype=np.uint8))
+        order = np.argsort(codes)
+        return codes[order], np.array(list(self.label_colours.values()), dtype=np.int16)[order]
+
+    def _unknown(self, unknown: list[Any], *, of_colours: bool) -> str:
+        what, table = ("colours", "label_colours") if of_colours else ("ids", "train_ids")
+        known: list[Any] = sorted(self.label_colours if of_colours else self.train_ids)
+        shown = _shortened(known) or f"0 to {self.num_classes - 1} and {IGNORE_INDEX} for ignored"
+        return (
+            f"label {what} {_shortened(unknown)} are unknown to taxonomy '{self.name}' "
+            f"(known: {shown}); map them to a class or to {IGNORE_INDEX} in its {table}"
+        )
 
 
-def _shortened(ids: list[int], most: int = 12) -> str:
+def _colour_codes(colours: np.ndarray) -> np.ndarray:
+    """(..., 3) uint8 -> (...) int32, one number a colour."""
+    wide = colours.astype(np.int32)
+    return wide[..., 0] << 16 | wide[..., 1] << 8 | wide[..., 2]
+
+
+def _shortened(ids: list[Any], most: int = 12) -> str:
     more = f", … ({len(ids)} in all)" if len(ids) > most else ""
     return ", ".join(map(str, ids[:most])) + more
 
@@ -138,7 +186,7 @@ CITYSCAPES_19 = Taxonomy(
     palette=tuple(_CITYSCAPES_CLASSES.values()),
     subsets={
         # Terrain, truck and train never occur in SYNTHIA (16); wall, fence and pole are further
-        # left out in the 13-class score .
+        # left out in the 13-class score.
         "mIoU16": (0, 1, 2, 3, 4, 5, 6, 7, 8, 10, 11, 12, 13, 15, 17, 18),
         "mIoU13": (0, 1, 2, 6, 7, 8, 10, 11, 12, 13, 15, 17, 18),
     },

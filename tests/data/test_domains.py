@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
+
 import pytest
 import torch
 
 from t2sda.config import load_config
+from t2sda.data.catalog import DATASETS, DrawnStreetsSpec
 from t2sda.data.domains import DomainPairs, valid_within_margins
 from t2sda.data.loader import DomainLoader
 from t2sda.data.samplers import MicroBatchPositions
@@ -18,7 +22,15 @@ T2SDA = (
 )
 
 
-def batches(num_workers: int, first_iteration: int = 0) -> list[DomainBatch]:
+RARE_CLASSES = (
+    *("RARE_CLASSES.ENABLED", "true", "RARE_CLASSES.MIN_SHARE", "0.0005"),
+    *("RARE_CLASSES.CROP_FACTOR", "4", "RARE_CLASSES.TEMPERATURE", "0.1"),
+)
+
+
+def batches(
+    num_workers: int, first_iteration: int = 0, extra: tuple[str, ...] = ()
+) -> list[DomainBatch]:
     positions = MicroBatchPositions(
         batch_size=2,
         accumulation=1,
@@ -27,7 +39,7 @@ def batches(num_workers: int, first_iteration: int = 0) -> list[DomainBatch]:
         first_iteration=first_iteration,
         max_iter=4,
     )
-    pairs = DomainPairs.from_config(load_config(None, T2SDA))
+    pairs = DomainPairs.from_config(load_config(None, (*T2SDA, *extra)))
     return list(DomainLoader(pairs, positions, num_workers, pin_memory=False))
 
 
@@ -43,6 +55,33 @@ def test_batches_do_not_depend_on_workers(num_workers: int) -> None:
 
 def test_batches_do_not_depend_on_where_the_run_began() -> None:
     assert all(same(a, b) for a, b in zip(batches(0)[2:], batches(0, 2), strict=True))
+
+
+@pytest.fixture
+def few_streets(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The drawn source, short enough to count its classes here."""
+    monkeypatch.setenv("T2SDA_CACHE", str(tmp_path))
+    source = DATASETS.get("streets_clear_train")
+    assert isinstance(source, DrawnStreetsSpec)
+    monkeypatch.setitem(DATASETS._components, source.name, replace(source, num_images=30))
+
+
+@pytest.mark.usefixtures("few_streets")
+def test_batches_with_rare_classes_do_not_depend_on_workers() -> None:
+    pairs = zip(batches(0, 2, RARE_CLASSES), batches(2, 2, RARE_CLASSES), strict=True)
+    assert all(same(first, second) for first, second in pairs)
+
+
+@pytest.mark.usefixtures("few_streets")
+def test_crops_hold_the_class_that_they_were_drawn_for() -> None:
+    pairs = DomainPairs.from_config(load_config(None, (*T2SDA, *RARE_CLASSES)))
+    assert pairs.rare_classes is not None
+    held = []
+    for position in range(12):
+        sample = pairs[position]
+        assert isinstance(sample, tuple)
+        held.append(pairs.rare_classes.draw_at(position).train_id in sample[0].label)
+    assert sum(held) >= 10  # some are so small that eleven draws miss them
 
 
 def test_shapes_and_types() -> None:

@@ -1,0 +1,57 @@
+"""`t2sda data list`: the datasets that are registered, and where they were found."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Sequence
+
+from rich.table import Table
+
+from t2sda.cli.common import load_components
+from t2sda.data.catalog import DATASETS, DATASETS_VARIABLE, OpensDataset, dataset_folders
+from t2sda.engine.metrics import standard_console
+from t2sda.errors import UserError
+
+
+def command(argv: Sequence[str]) -> int:
+    """Print a table; a dataset that is not there is no error."""
+    parser = argparse.ArgumentParser(
+        prog="t2sda data list",
+        description="The datasets that are registered, and where they were found.",
+    )
+    parser.add_argument(
+        "--plugin",
+        action="append",
+        default=[],
+        metavar="MODULE",
+        help="Python module or .py file that registers datasets of your own; repeatable",
+    )
+    args = parser.parse_args(argv)
+    load_components(args.plugin)
+    console = standard_console()
+    console.print(_places(), highlight=False, soft_wrap=True)
+    table = Table()
+    for title in ("dataset", "images", "labels", "classes", "where"):
+        table.add_column(title, justify="right" if title in ("images", "classes") else "left")
+    specs = [DATASETS.get(name) for name in DATASETS.names()]
+    for spec in specs:
+        table.add_row(*_row(spec))
+    console.print(table)
+    return 0
+
+
+def _places() -> str:
+    listed = os.environ.get(DATASETS_VARIABLE)
+    folders = ", ".join(str(folder.resolve()) for folder in dataset_folders())
+    return f"{DATASETS_VARIABLE}: {listed or 'not set'}; looking below {folders}"
+
+
+def _row(spec: OpensDataset) -> tuple[str, ...]:
+    try:
+        dataset = spec.open()
+    except UserError:
+        return spec.name, "-", "-", "-", f"not found; looked for {spec.location}"
+    labels = "yes" if dataset.labelled else "no"
+    classes = str(len(dataset.class_groups) or dataset.taxonomy.num_classes)
+    return spec.name, str(len(dataset)), labels, classes, spec.location

@@ -1,0 +1,81 @@
+"""How many pixels of every class an image has: counted once a dataset, kept in a cache."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+
+import numpy as np
+
+from t2sda.data.datasets import SegmentationDataset
+from t2sda.data.parallel import Progress, mapped, unseen
+from t2sda.distributed import barrier, is_main
+from t2sda.errors import UserError
+from t2sda.files import make_writable_dir, written_whole
+
+CACHE_VARIABLE = "T2SDA_CACHE"
+_VERSION = 1
+
+
+def class_pixels(dataset: SegmentationDataset, progress: Progress = unseen) -> np.ndarray:
+    """Pixels of every class in every image of a labelled dataset, at the labels' own size.
+
+    They are read from the cache, where they lie under the names, sizes and times of the label files
+    and the taxonomy; else counted, on all cores, and written there whole. Of several ranks the main
+    one counts.
+
+    Returns:
+        (N, num_classes + 1) int64; the last column counts ignored pixels.
+    Raises:
+        UserError: if the dataset has no labels, a label cannot be used, or the cache not be
+            written.
+    """
+    if not dataset.labelled:
+        raise UserError(f"dataset '{dataset.name}' has no labels, so there is nothing to count")
+    path = cache_dir() / "class_pixels" / f"{_identity_of(dataset)}.npy"
+    shape = (len(dataset), dataset.taxonomy.num_classes + 1)
+    if is_main():
+        _found_or_counted(dataset, path, shape, progress)
+    barrier()
+    return _found_or_counted(dataset, path, shape, progress)
+
+
+def cache_dir() -> Path:
+    """T2SDA_CACHE, else t2sda/ in the user's cache folder."""
+    if os.environ.get(CACHE_VARIABLE):
+        return Path(os.environ[CACHE_VARIABLE]).expanduser()
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base else Path.home() / ".cache") / "t2sda"
+
+
+def class_frequencies(pixels: np.ndarray) -> np.ndarray:
+    """(C,) share of every class of the labelled pixels, from (N, C + 1) counts."""
+    totals = pixels[:, :-1].sum(axis=0).astype(np.float64)
+    return totals / max(totals.sum(), 1.0)
+
+
+def _identity_of(dataset: SegmentationDataset) -> str:
+    digest = hashlib.sha256(f"{_VERSION}".encode())
+    for text in dataset.label_identity():
+        digest.update(text.encode(errors="surrogateescape") + b"\n")
+    return digest.hexdigest()[:32]
+
+
+def _found_or_counted(
+    dataset: SegmentationDataset, path: Path, shape: tuple[int, int], progress: Progress
+) -> np.ndarray:
+    try:
+        found = np.load(path, allow_pickle=False)
+        if found.shape == shape:
+            return found
+    except (OSError, ValueError, EOFError):  # not there, or damaged by something else
+        pass
+    make_writable_dir(path.parent, CACHE_VARIABLE)
+    what = f"counting classes of {dataset.name}"
+    counted = np.stack(list(mapped(dataset.class_pixels, len(dataset), what, progress)))
+    own = path.with_name(f"{path.stem}.{os.getpid()}.npy")  # another run may count at this moment
+    with written_whole(own) as partial, partial.open("wb") as file:
+        np.save(file, counted, allow_pickle=False)
+    own.replace(path)
+    return counted

@@ -1,0 +1,91 @@
+"""One function over many files, on all cores."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from typing import Any, TypeVar
+
+import cv2
+
+from t2sda.errors import UserError
+
+Result = TypeVar("Result")
+Progress = Callable[[Sequence[int], str], Iterable[int]]
+"""Wraps indices to show how far their consumer is; also gets what is done, in words."""
+
+CHUNK = 8
+"""Indices that a process takes at once."""
+
+
+def unseen(indices: Sequence[int], what: str) -> Iterable[int]:
+    """The progress that nobody sees."""
+    return indices
+
+
+def num_cores() -> int:
+    """Cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def mapped(
+    function: Callable[[int], Result],
+    count: int,
+    what: str,
+    progress: Progress = unseen,
+    num_processes: int | None = None,
+) -> Iterator[Result]:
+    """`function(0)` to `function(count - 1)`, in this order, computed in processes.
+
+    Args:
+        function: what it raises is raised here, for the first index.
+        count: number of indices.
+        what: in words, for the progress.
+        progress: shows how many results have come.
+        num_processes: default: one a core; with one, all is done in this process.
+    Raises:
+        UserError: if a process dies.
+    """
+    num_processes = min(num_processes or num_cores(), -(-count // CHUNK))
+    if num_processes <= 1:
+        for index in progress(range(count), what):
+            yield function(index)
+        return
+    # Forked where it can be: nothing is imported again, and plugins need not be importable.
+    methods = multiprocessing.get_all_start_methods()
+    pool = ProcessPoolExecutor(
+        num_processes,
+        mp_context=multiprocessing.get_context("fork" if "fork" in methods else None),
+        initializer=_prepare,
+        initargs=(function,),
+    )
+    try:
+        results = pool.map(_call, range(count), chunksize=CHUNK)
+        for _ in progress(range(count), what):
+            yield next(results)
+    except BrokenProcessPool:
+        raise UserError(
+            f"{what}: a process died; the system may have run out of memory. Free some and start "
+            f"again"
+        ) from None
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+_function: Callable[[int], Any]
+
+
+def _prepare(function: Callable[[int], Any]) -> None:
+    """Of a process: keep the function, which is large with the dataset it is bound to."""
+    global _function
+    _function = function
+    cv2.setNumThreads(0)
+
+
+def _call(index: int) -> Any:
+    return _function(index)

@@ -1,0 +1,63 @@
+"""Patterns of file names: from an image's path to its label's."""
+
+from __future__ import annotations
+
+import re
+import string
+from pathlib import Path, PurePath
+
+from t2sda.errors import UserError
+
+_WILDCARD = re.compile(r"\*\*/|\*\*|\*|\?|\[[^]]+\]")
+_AS_REGEX = {"**/": "((?:[^/]+/)*)", "**": "(.*)", "*": "([^/]*)", "?": "([^/])"}
+
+
+def wildcards_of(pattern: str, path: PurePath) -> tuple[str, ...]:
+    """What each wildcard of a glob pattern stands for in a path that matches it.
+
+    `a/*/*_x.png` and `a/b/c_x.png` give ("b", "c"). A `**` gives its folders without the last /.
+    """
+    pieces, place = [], 0
+    for wildcard in _WILDCARD.finditer(pattern):
+        pieces.append(re.escape(pattern[place : wildcard.start()]))
+        pieces.append(_AS_REGEX.get(wildcard[0], f"({wildcard[0].replace('[!', '[^')})"))
+        place = wildcard.end()
+    pieces.append(re.escape(pattern[place:]))
+    found = re.fullmatch("".join(pieces), path.as_posix())
+    assert found is not None, f"{path} does not match {pattern}"
+    return tuple(group.rstrip("/") for group in found.groups())
+
+
+def fixed_folder(pattern: str) -> Path:
+    """The folder that a pattern begins with, before its first wildcard."""
+    fixed = re.split(r"[*?\[{]", pattern, maxsplit=1)[0]
+    return Path(fixed.rpartition("/")[0])
+
+
+def check_label_pattern(dataset: str, images: str, labels: str) -> None:
+    """Raise UserError if a label's path cannot be told from its image's."""
+    names = _placeholders(dataset, labels)
+    if not names:
+        raise UserError(
+            f"dataset '{dataset}': labels={labels!r} has no {{stem}} and no {{1}}, so all images "
+            f"would share one label"
+        )
+    count = 0 if "{stem}" in images else len(_WILDCARD.findall(images))
+    known = ["stem", *map(str, range(1, count + 1))]
+    unknown = [name for name in names if name not in known]
+    if unknown:
+        shown = ", ".join(f"{{{name}}}" for name in known)
+        raise UserError(
+            f"dataset '{dataset}': labels={labels!r} has {{{unknown[0]}}}, but images={images!r} "
+            f"gives only {shown}"
+        )
+
+
+def _placeholders(dataset: str, labels: str) -> list[str]:
+    try:
+        return [name for _, name, _, _ in string.Formatter().parse(labels) if name is not None]
+    except ValueError as error:
+        raise UserError(
+            f"dataset '{dataset}': labels={labels!r} has unbalanced braces ({error}); write "
+            f"{{stem}}"
+        ) from None
