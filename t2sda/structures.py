@@ -117,7 +117,9 @@ class Step:
     batch: DomainBatch  # Trainer
     streams: RandomStreams  # Trainer
     teacher: TeacherOutput | None = None  # Trainer, from meta_arch.teach
-    class_weights: Tensor | None = None  # at most one re-weighting hook; (C,), sums to 1
+    # At most one re-weighting hook writes one of the two; (C,), sums to 1.
+    class_weights: Tensor | None = None  # w* of the pull loss, Eq. (3)
+    target_class_weights: Tensor | None = None  # of L_target, in place of w*
     losses: dict[str, Tensor] = field(default_factory=dict)  # Trainer
     metrics: dict[str, float] = field(default_factory=dict)  # Trainer; hooks, own prefix
 

@@ -15,7 +15,7 @@ from t2sda.losses.numerics import draw_below
 from t2sda.losses.sampling import PositionsByClass
 from t2sda.structures import IGNORE_INDEX
 
-NEGATIVE_STRATEGIES = ("domain_equalized", "union")
+NEGATIVE_STRATEGIES = ("domain_equalized", "union", "source")
 
 
 def unreliable_labels(pseudo_labels: Tensor, confidence: Tensor, threshold: Tensor) -> Tensor:
@@ -40,6 +40,7 @@ def sample_negatives(
     - "domain_equalized" (DENPS): m/2 from the source and m/2 from the target; all m from the other
       domain where one has no candidate (docs/fidelity.md, B35).
     - "union": m from the candidates of both domains alike.
+    - "source": m from the source, whatever the target offers.
 
     Args:
         source: labelled source positions, of the whole mini-batch.
@@ -50,17 +51,15 @@ def sample_negatives(
         positions. Meaningless for a class without candidates, see `has_negatives`.
     """
     shape = (len(source.counts), num_negatives)
-    source_count, target_count = _others(source)[:, None], _others(target)[:, None]
+    source_count, target_count = _candidates(source, target, strategy)
     if strategy == "domain_equalized":
         first_half = torch.arange(num_negatives, device=source_count.device) < num_negatives // 2
         in_source = (first_half & (source_count > 0)) | (target_count == 0)
         drawn = draw_below(torch.where(in_source, source_count, target_count), shape, generator)
-    elif strategy == "union":
+    else:
         drawn = draw_below(source_count + target_count, shape, generator)
         in_source = drawn < source_count
         drawn = torch.where(in_source, drawn, drawn - source_count)
-    else:
-        raise _unknown(strategy)
     num_source = len(source.order)
     pool = torch.cat([source.order, num_source + target.order])
     source_rank, target_rank = _rank_of_others(source, drawn), _rank_of_others(target, drawn)
@@ -79,25 +78,38 @@ def expected_negatives(
     Returns:
         (C, N_s + N_t) float32; zeros for a class without candidates.
     """
-    source_count, target_count = _others(source)[:, None], _others(target)[:, None]
+    source_count, target_count = _candidates(source, target, strategy)
     if strategy == "domain_equalized":
         from_source = torch.where(source_count > 0, num_negatives // 2, 0)
         from_source = torch.where(target_count > 0, from_source, num_negatives)
         from_target = num_negatives - from_source
-    elif strategy == "union":
+    else:
         total = (source_count + target_count).clamp(min=1)
         from_source = num_negatives * source_count / total
         from_target = num_negatives * target_count / total
-    else:
-        raise _unknown(strategy)
     source_share = from_source / source_count.clamp(min=1)
     target_share = from_target / target_count.clamp(min=1)
     return torch.cat([_is_other(source) * source_share, _is_other(target) * target_share], dim=1)
 
 
-def has_negatives(source: PositionsByClass, target: PositionsByClass) -> Tensor:
-    """(C,) bool: whether a class has a candidate in either domain (docs/fidelity.md, B35)."""
-    return (_others(source) + _others(target)) > 0
+def has_negatives(source: PositionsByClass, target: PositionsByClass, strategy: str) -> Tensor:
+    """(C,) bool: whether a class has a candidate in some domain (docs/fidelity.md, B35)."""
+    source_count, target_count = _candidates(source, target, strategy)
+    return (source_count + target_count).squeeze(1) > 0
+
+
+def _candidates(
+    source: PositionsByClass, target: PositionsByClass, strategy: str
+) -> tuple[Tensor, Tensor]:
+    """(C, 1) each: how many positions of either domain may become negatives of a class."""
+    if strategy not in NEGATIVE_STRATEGIES:
+        raise ValueError(
+            f"negative strategy is '{strategy}'; known: {', '.join(NEGATIVE_STRATEGIES)}"
+        )
+    target_count = _others(target)[:, None]
+    if strategy == "source":
+        target_count = torch.zeros_like(target_count)
+    return _others(source)[:, None], target_count
 
 
 def _others(positions: PositionsByClass) -> Tensor:
@@ -120,7 +132,3 @@ def _is_other(positions: PositionsByClass) -> Tensor:
     rank[positions.order] = torch.arange(len(rank), device=rank.device)
     starts = positions.starts[:, None]
     return (rank < starts[-1]) & ((rank < starts[:-1]) | (rank >= starts[1:]))
-
-
-def _unknown(strategy: str) -> ValueError:
-    return ValueError(f"negative strategy is '{strategy}'; known: {', '.join(NEGATIVE_STRATEGIES)}")

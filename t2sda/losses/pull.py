@@ -23,6 +23,7 @@ CHOICES = {
     "negative_strategy": negative_sampling.NEGATIVE_STRATEGIES,
     "query_draw": ("replacement", "exact"),
     "negative_draw": ("replacement", "exact"),
+    "prototype_norm": ("after", "before", "both"),
 }
 CHUNK_ELEMENTS = 2**19
 """Query-negative products computed at once: bounds the memory and stays in a CPU's cache."""
@@ -51,6 +52,7 @@ class PullLoss:
         negative_strategy: "domain_equalized" or "union", see `negatives.sample_negatives`.
         query_draw, negative_draw: "replacement" as published, or "exact": every position, weighted
             by how often it would be drawn (docs/fidelity.md, B13).
+        prototype_norm: "after", "before" or "both", see `class_prototypes`.
     """
 
     temperature: float = 0.2
@@ -62,6 +64,7 @@ class PullLoss:
     negative_strategy: str = "domain_equalized"
     query_draw: str = "replacement"
     negative_draw: str = "replacement"
+    prototype_norm: str = "after"
 
     def __post_init__(self) -> None:
         for name, choices in CHOICES.items():
@@ -74,12 +77,19 @@ class PullLoss:
             if getattr(self, name) <= 0:
                 raise ValueError(f"{name} of the pull loss is {getattr(self, name)}; must be > 0")
 
+    @property
+    def negative_domains(self) -> tuple[str, ...]:
+        """Domains that negatives come from; none with MSE."""
+        if self.objective == "mse":
+            return ()
+        return ("source",) if self.negative_strategy == "source" else ("source", "target")
+
     def __call__(
         self,
         query_embeddings: Tensor,
         query_labels: Tensor,
         positives: LabelledEmbeddings,
-        source_keys: LabelledEmbeddings,
+        source_keys: LabelledEmbeddings | None,
         target_keys: LabelledEmbeddings | None,
         class_weights: Tensor,
         generator: torch.Generator,
@@ -95,7 +105,8 @@ class PullLoss:
             query_embeddings: (b, D, h, w) student embeddings of translated images, Eq. (4).
             query_labels: (B, h, w) labels; the queries are its images from `first_image` on.
             positives: what the prototypes are means of; the teacher's source embeddings, Eq. (5).
-            source_keys: candidates for negatives, Eq. (7); the teacher's source embeddings.
+            source_keys: candidates for negatives, Eq. (7); the teacher's source embeddings. None
+                with MSE, which has no negatives.
             target_keys: candidates for negatives, Eq. (8); the teacher's target embeddings with
                 their `unreliable_labels`. None: no target (docs/fidelity.md, B26).
             class_weights: (C,) w* of Eq. (3); 1/C each without re-weighting.
@@ -105,16 +116,24 @@ class PullLoss:
             graph.
         """
         _check_grid("query", query_embeddings[0], query_labels[0])
+        num_classes = len(class_weights)
         with torch.autocast(device_type=query_embeddings.device.type, enabled=False):
-            labels = sampling.positions_by_class(query_labels, len(class_weights))
-            sums, counts = class_embedding_sums(*positives, num_classes=len(class_weights))
-            prototypes = l2_normalize(sums / counts.clamp(min=1)[:, None])
-            keys = _Keys.of(source_keys, target_keys, len(class_weights))
+            labels = sampling.positions_by_class(query_labels, num_classes)
+            prototypes, usable = _prototypes(positives, num_classes, self.prototype_norm)
             groups, num_queries = self._draw_queries(labels, generator)
             queries, is_ours = _queries_at(groups.positions, query_embeddings, first_image)
             weights = query_weights(class_weights, num_queries, self.reduction)
-            usable = (counts > 0) & self._has_negatives(keys)
-            losses = self._query_losses(queries, groups.classes, prototypes, keys, generator)
+            if self.objective == "mse":
+                losses = pull_mse(queries, prototypes[groups.classes, None])
+            else:
+                keys = _Keys.of(source_keys, target_keys, num_classes)
+                has_negatives = negative_sampling.has_negatives(
+                    keys.source, keys.target, self.negative_strategy
+                )
+                usable = usable & has_negatives
+                losses = self._contrast(
+                    queries, groups.classes, prototypes, keys, has_negatives, generator
+                )
             share = (weights * usable)[groups.classes, None] * groups.multiplicity * is_ours
             return (losses * share).sum()
 
@@ -122,37 +141,34 @@ class PullLoss:
         self, labels: PositionsByClass, generator: torch.Generator
     ) -> tuple[QueryGroups, Tensor]:
         """The queries in groups, and n_q(c)."""
+        if self.query_draw == "exact":
+            num_queries = sampling.expected_num_queries(
+                labels.counts, self.queries_per_class, self.query_strategy
+            )
+            return sampling.every_query(labels, num_queries), num_queries
         num_queries = sampling.num_queries(
             labels.counts, self.queries_per_class, self.query_strategy, generator
         )
-        if self.query_draw == "exact":
-            return sampling.every_query(labels, num_queries), num_queries
         max_queries = len(num_queries) * (self.queries_per_class + 1)
         groups = sampling.sample_queries(labels, num_queries, max_queries, generator)
         return groups, num_queries
 
-    def _has_negatives(self, keys: _Keys) -> Tensor:
-        """(C,) bool; MSE needs none."""
-        found = negative_sampling.has_negatives(keys.source, keys.target)
-        return found if self.objective == "info_nce" else torch.ones_like(found)
-
-    def _query_losses(
+    def _contrast(
         self,
         queries: Tensor,
         classes: Tensor,
         prototypes: Tensor,
         keys: _Keys,
+        has_negatives: Tensor,
         generator: torch.Generator,
     ) -> Tensor:
-        """(G, S) loss of every query; finite, but without meaning, where a class is skipped."""
+        """(G, S) InfoNCE of every query; finite, but without meaning, where a class is skipped."""
         positives = prototypes[classes, None]  # (G, 1, D)
-        if self.objective == "mse":
-            return pull_mse(queries, positives)
         if self.negative_draw == "exact":
             weights = negative_sampling.expected_negatives(
                 keys.source, keys.target, self.num_negatives, self.negative_strategy
             )
-            log_weights = torch.where(self._has_negatives(keys)[:, None], weights.log(), 0.0)
+            log_weights = torch.where(has_negatives[:, None], weights.log(), 0.0)
             chunks = _chunks(queries, classes, positives, len(keys.vectors))
             losses = [
                 info_nce(q, k, keys.vectors, self.temperature, log_weights[c, None])
@@ -245,23 +261,19 @@ def query_weights(class_weights: Tensor, num_queries: Tensor, reduction: str) ->
     Args:
         class_weights: (C,) w*; not normalised again over the classes present
             (docs/fidelity.md, B4).
-        num_queries: (C,) n_q(c) of the whole mini-batch.
+        num_queries: (C,) n_q(c) of the whole mini-batch, drawn or expected.
     Returns:
         (C,); 0 for a class without queries.
     """
-    divisors = (
-        num_queries
-        if reduction == "class_mean"
-        else torch.full_like(num_queries, len(class_weights))
-    )
-    return torch.where(num_queries > 0, at_least_float32(class_weights) / divisors.clamp(min=1), 0)
+    if reduction == "query_sum":
+        divisors = torch.full_like(num_queries, len(class_weights))
+    else:
+        divisors = torch.where(num_queries > 0, num_queries, 1)
+    return torch.where(num_queries > 0, at_least_float32(class_weights) / divisors, 0)
 
 
 def class_prototypes(embeddings: Tensor, labels: Tensor, num_classes: int) -> Tensor:
     """Mean source embedding of every class, Eq. (5).
-
-    Of raw embeddings, normalised afterwards as in Eq. (6); Algorithm 1 normalises before the mean
-    and not after it (docs/fidelity.md, B6).
 
     Args:
         embeddings: (B, D, h, w) teacher projector output on source images.
@@ -288,6 +300,23 @@ def class_embedding_sums(
     return sums, members.sum(dim=(0, 2))
 
 
+@torch.no_grad()
+def _prototypes(
+    positives: LabelledEmbeddings, num_classes: int, prototype_norm: str
+) -> tuple[Tensor, Tensor]:
+    """(C, D) positive keys, Eq. (5) and (6), zeros for an absent class; (C,) which are there.
+
+    Raw embeddings are averaged and the mean is normalised ("after"), as in the equations; Algorithm
+    1 normalises the embeddings and leaves the mean as it is ("before") (docs/fidelity.md, B6).
+    """
+    embeddings, labels = positives
+    if prototype_norm != "after":
+        embeddings = l2_normalize(at_least_float32(embeddings).movedim(1, -1)).movedim(-1, 1)
+    sums, counts = class_embedding_sums(embeddings, labels, num_classes)
+    means = sums / counts.clamp(min=1)[:, None]
+    return (means if prototype_norm == "before" else l2_normalize(means)), counts > 0
+
+
 class _Keys(NamedTuple):
     """The pool that negatives are taken from: all source positions, then all target positions."""
 
@@ -298,8 +327,13 @@ class _Keys(NamedTuple):
     @classmethod
     @torch.no_grad()
     def of(
-        cls, source: LabelledEmbeddings, target: LabelledEmbeddings | None, num_classes: int
+        cls,
+        source: LabelledEmbeddings | None,
+        target: LabelledEmbeddings | None,
+        num_classes: int,
     ) -> _Keys:
+        if source is None:
+            raise ValueError("InfoNCE needs negatives: give the pull loss its source_keys")
         sides = [source] if target is None else [source, target]
         vectors = l2_normalize(torch.cat([_flatten(side.embeddings) for side in sides]))
         target_labels = source.labels[:0] if target is None else target.labels

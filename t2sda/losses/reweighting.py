@@ -1,4 +1,4 @@
-"""Class weights of the pull loss: dynamic, Eq. (12) and (13), and static (supplement C.2)."""
+"""Class weights of a loss: dynamic, Eq. (12) and (13), and static (supplement C.2)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,9 @@ CITYSCAPES_CLASS_WEIGHTS = (
 """The supplement's weights for simple re-weighting, in the order of the 19 train ids."""
 
 
-def dynamic_class_weights(class_confidence: Tensor, exponent: float) -> Tensor:
+def dynamic_class_weights(
+    class_confidence: Tensor, exponent: float, counted: Tensor | None = None
+) -> Tensor:
     """w* of Eq. (12): the less confident a class, the larger its weight.
 
     The gap is divided by its maximum (Algorithm 1 writes min; the constant cancels:
@@ -24,12 +26,18 @@ def dynamic_class_weights(class_confidence: Tensor, exponent: float) -> Tensor:
     Args:
         class_confidence: (C,) conf(c) in [0, 1].
         exponent: β; 0 weighs all classes alike.
+        counted: (C,) bool, classes that get a weight; None: all of them. The others' is 0, unless
+            none is counted: then all are (docs/fidelity.md, B4).
     Returns:
         (C,) weights that sum to 1; uniform if every class is fully confident.
     """
     gaps = (1 - at_least_float32(class_confidence)).clamp(min=0)  # softmax may exceed 1 by rounding
-    largest = gaps.max()
+    if counted is None:
+        counted = torch.ones_like(gaps, dtype=torch.bool)
+    counted = counted | ~counted.any()
+    largest = torch.where(counted, gaps, 0).max()
     weights = torch.where(largest > 0, gaps / largest, torch.ones_like(gaps)) ** exponent
+    weights = torch.where(counted, weights, 0)
     return weights / weights.sum()
 
 
@@ -70,12 +78,12 @@ def static_class_weights() -> Tensor:
     return (weights / weights.sum()).float()
 
 
-def pixel_class_weight(pseudo_labels: Tensor, class_weights: Tensor) -> Tensor:
-    """(B, H, W) class weights as pixel weights of L_target: C·w*[pseudo-label].
+def pixel_class_weight(labels: Tensor, class_weights: Tensor) -> Tensor:
+    """(B, H, W) class weights as pixel weights of L_target: C·w*[label].
 
-    Times C, so that uniform weights leave the loss as it is (docs/fidelity.md, B31); 0 where
-    ignored.
+    Times C, so that uniform weights leave the loss as it is; the label is the mixed image's, so
+    pasted pixels are weighted too (docs/fidelity.md, B31). 0 where ignored.
     """
     scaled = class_weights * len(class_weights)
     table = torch.cat([scaled, scaled.new_zeros(1)])
-    return table[pseudo_labels.clamp(max=len(class_weights))]
+    return table[labels.clamp(max=len(class_weights))]

@@ -109,6 +109,13 @@ def num_queries(
     raise ValueError(f"query strategy is '{strategy}'; known: {', '.join(QUERY_STRATEGIES)}")
 
 
+def expected_num_queries(class_counts: Tensor, queries_per_class: int, strategy: str) -> Tensor:
+    """(C,) the expectation of `num_queries`, which "uniform" alone draws: C·n·p̂(c)."""
+    if strategy == "uniform":
+        return class_distribution(class_counts) * (len(class_counts) * queries_per_class)
+    return num_queries(class_counts, queries_per_class, strategy, torch.Generator())
+
+
 def sample_queries(
     positions: PositionsByClass,
     num_queries: Tensor,
@@ -141,6 +148,9 @@ def every_query(positions: PositionsByClass, num_queries: Tensor) -> QueryGroups
     """The expectation of `sample_queries`: each position of a class n_q(c) / (its count) times.
 
     The exact mode of docs/fidelity.md, B13: without sampling noise, and cheaper on small grids.
+
+    Args:
+        num_queries: (C,) n_q(c), see `expected_num_queries`.
     """
     classes, index = _groups(positions.counts, len(positions.order))
     counts = positions.counts[classes, None]

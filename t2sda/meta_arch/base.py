@@ -8,7 +8,7 @@ student graph. Methods combine by listing passes; nothing here steps, logs, save
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import ClassVar, cast
+from typing import ClassVar, NamedTuple, cast
 
 from fvcore.common.config import CfgNode
 from torch import Tensor, nn
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from t2sda.config import SCHEMA, Field
 from t2sda.modeling.branch import Branch
 from t2sda.registry import META_ARCHS, PASSES, TRANSLATORS
-from t2sda.structures import Step, TeacherOutput
+from t2sda.structures import DomainBatch, Step, TeacherOutput
 
 SCHEMA.declare(
     "META_ARCH",
@@ -31,6 +31,17 @@ SCHEMA.declare(
 )
 
 
+class Reads(NamedTuple):
+    """What a pass reads in a run."""
+
+    teacher: frozenset[str]
+    """Fields of `TeacherOutput`."""
+    target: bool
+    """Whether it reads the target half of the batch, itself or through the teacher."""
+    translation: bool
+    """Whether it reads the translated image, itself or through the teacher."""
+
+
 class StudentPass(nn.Module, ABC):
     """One student forward on one image batch, and its losses.
 
@@ -40,7 +51,7 @@ class StudentPass(nn.Module, ABC):
         needs_translation: whether it reads the translated image.
     """
 
-    teacher_needs: ClassVar[frozenset[str]] = frozenset()
+    teacher_needs: frozenset[str] = frozenset()
     needs_target: ClassVar[bool] = False
     needs_translation: ClassVar[bool] = False
 
@@ -49,9 +60,32 @@ class StudentPass(nn.Module, ABC):
         """Read the pass's settings."""
         return cls()
 
+    @classmethod
+    def reads(cls, cfg: CfgNode) -> Reads:
+        """What it reads in a run with this configuration; by default what the class says."""
+        return Reads(cls.teacher_needs, cls.needs_target, cls.needs_translation)
+
     @abstractmethod
     def forward(self, student: Branch, step: Step) -> dict[str, Tensor]:
         """Run the student once; returns scalar losses by name, already weighted."""
+
+
+class ImagePass(StudentPass):
+    """A pass in two halves, image and losses, so that other losses can share its forward."""
+
+    @abstractmethod
+    def image(self, batch: DomainBatch) -> Tensor:
+        """(B, 3, H, W), what the student is shown."""
+
+    @abstractmethod
+    def losses(
+        self, student: Branch, features: tuple[Tensor, ...], step: Step
+    ) -> dict[str, Tensor]:
+        """Scalar losses by name, already weighted, of the student's features of `image`."""
+
+    def forward(self, student: Branch, step: Step) -> dict[str, Tensor]:
+        """Run the student once; returns its losses."""
+        return self.losses(student, student.model.features(self.image(step.batch)), step)
 
 
 class MetaArch(nn.Module):
@@ -99,9 +133,9 @@ class MetaArch(nn.Module):
 @SCHEMA.check
 def passes_have_what_they_read(cfg: CfgNode) -> list[str]:
     """A pass that reads the target or its style needs them set; unread ones are an error too."""
-    passes = {name: PASSES.get(name) for name in pass_names(cfg)}
-    translated = [name for name, item in passes.items() if item.needs_translation]
-    targeted = [name for name, item in passes.items() if item.needs_target]
+    reads = {name: PASSES.get(name).reads(cfg) for name in pass_names(cfg)}
+    translated = [name for name, item in reads.items() if item.translation]
+    targeted = [name for name, item in reads.items() if item.target]
     if cfg.TRANSLATION.NAME and TRANSLATORS.get(cfg.TRANSLATION.NAME).needs_target:
         targeted += [f"{name} (through TRANSLATION.NAME)" for name in translated]
     return [

@@ -19,6 +19,7 @@ from t2sda.losses.mixing import (
     present_classes,
 )
 from t2sda.losses.pseudo_labels import pseudo_label_quality
+from t2sda.losses.reweighting import pixel_class_weight
 from t2sda.losses.segmentation import cross_entropy
 from t2sda.meta_arch.base import MetaArch, StudentPass, build_passes, pass_names
 from t2sda.meta_arch.source_only import whole_batch_pixels
@@ -86,6 +87,12 @@ class MeanTeacher(MetaArch):
                 output["target_probs"] = logits.float().softmax(dim=1)
             if "target_embeddings" in needs:
                 output["target_embeddings"] = self.teacher.embed(features)
+            if "translated_embeddings" in needs:
+                assert batch.translated_image is not None, (
+                    "the configuration's check lets none pass"
+                )
+                features = self.teacher.model.features(batch.translated_image)
+                output["translated_embeddings"] = self.teacher.embed(features)
         return TeacherOutput(**output)
 
 
@@ -94,8 +101,9 @@ class MixedPass(StudentPass):
     """Cross entropy on target images with pasted source classes, Eq. (S1).
 
     The source's pixels keep their labels; the target's have the teacher's pseudo-labels, weighted
-    by their quality (S2) and not at all in the margins. The student sees the mixed image after
-    colour jitter and blur, the teacher saw the clean target.
+    by their quality (S2) and not at all in the margins. A re-weighting hook may weigh all pixels by
+    their class on top. The student sees the mixed image after colour jitter and blur, the teacher
+    saw the clean target.
 
     Args:
         pseudo_label_threshold: δ_p.
@@ -126,6 +134,8 @@ class MixedPass(StudentPass):
         image = class_mix(batch.source_image, batch.target_image, mask)
         labels = class_mix(batch.source_label, teacher.pseudo_labels, mask)
         weight = mixed_pixel_weight(mask, quality, batch.target_valid)
+        if step.target_class_weights is not None:
+            weight = weight * pixel_class_weight(labels, step.target_class_weights)
         logits = student.model(self._augmented(image.float(), step))
         loss = cross_entropy(logits, labels, weight, whole_batch_pixels(labels))
         return {"loss_mixed": loss}

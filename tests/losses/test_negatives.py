@@ -96,7 +96,7 @@ def test_an_empty_side_is_made_up_for_by_the_other(strategy: str) -> None:
     drawn = sample_negatives(*positions, 20, strategy, _generator())
     assert (drawn[2] >= 20).all()
     assert ((drawn[3] >= 4) & (drawn[3] < 16)).all()
-    assert has_negatives(*positions).all()
+    assert has_negatives(*positions, "union").all()
 
 
 @pytest.mark.parametrize("target", [NOTHING, torch.full((1, 4, 4), 255)])
@@ -108,9 +108,9 @@ def test_without_target_candidates_all_come_from_the_source(target: Tensor) -> N
 
 def test_one_class_alone_has_no_negatives() -> None:
     positions = _positions(torch.full((1, 4, 4), 2), torch.full((1, 4, 4), 2))
-    assert has_negatives(*positions).tolist() == [True, True, False, True, True, True]
+    assert has_negatives(*positions, "union").tolist() == [True, True, False, True, True, True]
     nothing = _positions(torch.full((1, 4, 4), 255), NOTHING)
-    assert not has_negatives(*nothing).any()
+    assert not has_negatives(*nothing, "union").any()
     assert not expected_negatives(*nothing, 10, "union").any()
 
 

@@ -116,7 +116,9 @@ def _reference_loss(scene: Scene, pull: PullLoss, seed: int = 0) -> float:
     queries = reference.positions(scene.queries.detach().numpy())
     pool = reference.positions(scene.source_embeddings.numpy())
     pool += reference.positions(scene.target_embeddings.numpy())
-    usable = has_negatives(labels, target_positions) | (pull.objective == "mse")
+    usable = has_negatives(labels, target_positions, pull.negative_strategy) | (
+        pull.objective == "mse"
+    )
     losses: list[list[float]] = [[] for _ in range(scene.num_classes)]
     for c, members, times in zip(*(part.tolist() for part in groups), strict=True):
         positive = reference.class_prototype(

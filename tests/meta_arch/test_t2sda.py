@@ -5,14 +5,12 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 
-import numpy as np
 import pytest
 import torch
 
 from t2sda.config import ConfigError
-from t2sda.engine.reweighting import DynamicReweighting
 from t2sda.meta_arch.base import MetaArch, build_meta_arch
-from t2sda.structures import DomainBatch, Step, TeacherOutput
+from t2sda.structures import DomainBatch, Step
 from tests.meta_arch.conftest import config_of, step_of
 
 MakeBatch = Callable[..., DomainBatch]
@@ -81,19 +79,6 @@ def test_a_batch_without_labels_gives_a_loss_of_zero_with_a_graph(
     loss = meta_arch("pull", taught(meta_arch, batch))["loss_pull"]
     assert loss.item() == 0
     loss.backward()
-
-
-def test_dynamic_weights_follow_the_teacher_by_hand(make_batch: MakeBatch) -> None:
-    # Three classes; class 0 predicted with 0.9, class 1 with 0.6, class 2 never.
-    probs = torch.zeros(1, 3, 1, 2)
-    probs[0, :, 0, 0] = torch.tensor([0.9, 0.05, 0.05])
-    probs[0, :, 0, 1] = torch.tensor([0.2, 0.6, 0.2])
-    step = step_of(make_batch())
-    step.teacher = TeacherOutput(target_probs=probs)
-    DynamicReweighting(0.5).after_teacher(step)
-    raw = np.sqrt([0.1, 0.4, 1.0])  # conf = 0 for the class that is never predicted
-    assert step.class_weights is not None
-    np.testing.assert_allclose(step.class_weights, raw / raw.sum(), rtol=1e-5)
 
 
 @pytest.mark.parametrize(

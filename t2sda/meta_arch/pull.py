@@ -1,0 +1,256 @@
+"""The pull loss on a student's forward: its settings, and which embeddings are paired.
+
+A pairing is data: the pass that carries the loss says which images the queries come from,
+T2SDA.POSITIVES which of the teacher's embeddings they are pulled to, and T2SDA.NEGATIVE_STRATEGY
+which they are pushed away from (Table S3).
+"""
+
+from __future__ import annotations
+
+import torch
+from fvcore.common.config import CfgNode
+from torch import Tensor, nn
+
+from t2sda.config import SCHEMA, Field
+from t2sda.distributed import gather_over_ranks, rank, world_size
+from t2sda.losses.negatives import unreliable_labels
+from t2sda.losses.pseudo_labels import confidence_threshold
+from t2sda.losses.pull import CHOICES, LabelledEmbeddings, PullLoss
+from t2sda.losses.sampling import labels_on_grid
+from t2sda.meta_arch.base import Reads, pass_names
+from t2sda.modeling.branch import Branch
+from t2sda.structures import Step, TeacherOutput
+
+PULL_PASSES = ("pull", "source_pull", "translated_pull")
+"""The passes that carry the pull loss; a step has at most one of them."""
+
+
+def pulls(cfg: CfgNode) -> bool:
+    """Whether some pass carries the pull loss."""
+    return any(name in PULL_PASSES for name in pass_names(cfg))
+
+
+def contrasts(cfg: CfgNode) -> bool:
+    """Whether the pull loss has negatives."""
+    return pulls(cfg) and cfg.T2SDA.OBJECTIVE == "info_nce"
+
+
+SCHEMA.declare(
+    "T2SDA",
+    {
+        "PULL_WEIGHT": Field(0.1, "λ, weight of the pull loss", low=0.0, exclusive_low=True),
+        "OBJECTIVE": Field(
+            "info_nce", "Eq. (2), or the squared distance", choices=CHOICES["objective"]
+        ),
+        "REDUCTION": Field(
+            "class_mean",
+            "reading of Eq. (3): mean over a class's queries as in Algorithm 1, or the sum over "
+            "them divided by C as printed, which is n / C times larger",
+            choices=CHOICES["reduction"],
+        ),
+        "POSITIVES": Field(
+            "source",
+            "teacher's embeddings that the prototypes are means of, Eq. (5)",
+            choices=("source", "target", "translated"),
+        ),
+        "PROTOTYPE_NORM": Field(
+            "after",
+            "embeddings are normalised after the mean of Eq. (5), before it as in Algorithm 1, or "
+            "both",
+            choices=CHOICES["prototype_norm"],
+        ),
+        "QUERY_DRAW": Field(
+            "replacement",
+            "queries drawn with replacement as published, or every position, weighted by how often "
+            "it would be drawn",
+            choices=CHOICES["query_draw"],
+        ),
+    },
+    when=pulls,
+    when_text="META_ARCH.PASSES holds pull, source_pull or translated_pull",
+)
+SCHEMA.declare(
+    "T2SDA",
+    {
+        "QUERIES_PER_CLASS": Field(128, "n, base number of queries of a class", low=1),
+        "QUERY_STRATEGY": Field(
+            "cbqs",
+            "queries by a class's share of the labels (CBQS), n of every class (CEQS), or all "
+            "positions alike",
+            choices=CHOICES["query_strategy"],
+        ),
+    },
+    # The mean over all queries of a class is the same for any number of them.
+    when=lambda cfg: (
+        pulls(cfg) and (cfg.T2SDA.QUERY_DRAW, cfg.T2SDA.REDUCTION) != ("exact", "class_mean")
+    ),
+    when_text="a pass pulls, unless T2SDA.QUERY_DRAW is exact and T2SDA.REDUCTION is class_mean",
+)
+SCHEMA.declare(
+    "T2SDA",
+    {
+        "TEMPERATURE": Field(0.2, "τ of Eq. (2)", low=0.0, exclusive_low=True),
+        "NUM_NEGATIVES": Field(1024, "m, negatives of a class, shared by its queries", low=2),
+        "NEGATIVE_STRATEGY": Field(
+            "domain_equalized",
+            "half of the negatives from each domain (DENPS), all from the union of both, or from "
+            "the source alone",
+            choices=CHOICES["negative_strategy"],
+        ),
+        "NEGATIVE_DRAW": Field(
+            "replacement",
+            "negatives drawn with replacement as published, or all of them, together weighing m",
+            choices=CHOICES["negative_draw"],
+        ),
+    },
+    when=contrasts,
+    when_text="a pass pulls and T2SDA.OBJECTIVE is info_nce",
+)
+SCHEMA.declare(
+    "T2SDA",
+    {
+        "UNRELIABLE_FRACTION": Field(
+            0.5,
+            "α of Eq. (9): share of target positions, the least confident, that serve as negatives",
+            low=0.0,
+            high=1.0,
+        ),
+    },
+    when=lambda cfg: contrasts(cfg) and cfg.T2SDA.NEGATIVE_STRATEGY != "source",
+    when_text="a pass pulls and its negatives come from the target too",
+)
+
+
+@SCHEMA.check
+def one_pull_loss(cfg: CfgNode) -> str | None:
+    """Two passes that pull would write one loss twice."""
+    listed = [name for name in pass_names(cfg) if name in PULL_PASSES]
+    if len(listed) < 2:
+        return None
+    return f"META_ARCH.PASSES: {', '.join(listed)} all carry the pull loss; list one of them"
+
+
+@SCHEMA.check
+def pull_needs_embeddings(cfg: CfgNode) -> str | None:
+    """Only T2SDA has a projector."""
+    if not pulls(cfg) or cfg.META_ARCH.NAME == "T2SDA":
+        return None
+    return f"META_ARCH.PASSES: pull needs a projector, which {cfg.META_ARCH.NAME} lacks; use T2SDA"
+
+
+class Pull(nn.Module):
+    """λ L_pull, Eq. (3), of the embeddings of source-labelled images; statistics of all ranks.
+
+    Args:
+        pull_loss: with its sampling.
+        pull_weight: λ.
+        positives: domain of the teacher's embeddings behind the prototypes. With "target" every
+            position counts by its pseudo-label, however unsure the teacher is.
+        unreliable_fraction: α.
+    """
+
+    def __init__(
+        self, pull_loss: PullLoss, pull_weight: float, positives: str, unreliable_fraction: float
+    ) -> None:
+        super().__init__()
+        self.pull_loss = pull_loss
+        self.pull_weight = pull_weight
+        self.positives = positives
+        self.unreliable_fraction = unreliable_fraction
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode) -> Pull:
+        """Read T2SDA."""
+        pull_loss = PullLoss(
+            temperature=cfg.T2SDA.TEMPERATURE,
+            queries_per_class=cfg.T2SDA.QUERIES_PER_CLASS,
+            num_negatives=cfg.T2SDA.NUM_NEGATIVES,
+            objective=cfg.T2SDA.OBJECTIVE,
+            reduction=cfg.T2SDA.REDUCTION,
+            query_strategy=cfg.T2SDA.QUERY_STRATEGY,
+            negative_strategy=cfg.T2SDA.NEGATIVE_STRATEGY,
+            query_draw=cfg.T2SDA.QUERY_DRAW,
+            negative_draw=cfg.T2SDA.NEGATIVE_DRAW,
+            prototype_norm=cfg.T2SDA.PROTOTYPE_NORM,
+        )
+        return cls(
+            pull_loss,
+            cfg.T2SDA.PULL_WEIGHT,
+            cfg.T2SDA.POSITIVES,
+            cfg.T2SDA.UNRELIABLE_FRACTION,
+        )
+
+    @property
+    def domains(self) -> frozenset[str]:
+        """Domains of the teacher's embeddings that are read."""
+        return frozenset({self.positives, *self.pull_loss.negative_domains})
+
+    @property
+    def teacher_needs(self) -> frozenset[str]:
+        """Fields of `TeacherOutput` that are read."""
+        pseudo_labels = {"target_probs"} if "target" in self.domains else set()
+        return frozenset({f"{domain}_embeddings" for domain in self.domains} | pseudo_labels)
+
+    def reads(self) -> Reads:
+        """What is read beside the queries."""
+        return Reads(self.teacher_needs, "target" in self.domains, "translated" in self.domains)
+
+    def losses(
+        self, student: Branch, features: tuple[Tensor, ...], step: Step
+    ) -> dict[str, Tensor]:
+        """Returns `loss_pull`.
+
+        Args:
+            features: of the source or the translated images of this rank.
+        """
+        queries = student.embed(features)
+        grid = (queries.shape[-2], queries.shape[-1])
+        labels = gather_over_ranks(labels_on_grid(step.batch.source_label, grid))
+        keys = self._keys(step, labels, grid)
+        negatives = self.pull_loss.negative_domains
+        share = self.pull_loss(
+            queries,
+            labels,
+            positives=keys[self.positives],
+            source_keys=keys["source"] if "source" in negatives else None,
+            target_keys=self._unreliable(step, keys["target"]) if "target" in negatives else None,
+            class_weights=_class_weights(step, student.model.num_classes),
+            generator=step.streams.generator("pull", queries.device),
+            first_image=rank() * len(queries),
+        )
+        # The shares of the ranks add up to the loss; gradients are averaged over the ranks.
+        return {"loss_pull": self.pull_weight * world_size() * share}
+
+    def _keys(
+        self, step: Step, source_labels: Tensor, grid: tuple[int, int]
+    ) -> dict[str, LabelledEmbeddings]:
+        """The teacher's embeddings by domain, of all ranks; those of the target by pseudo-label."""
+        teacher = _teacher(step)
+        keys = {}
+        for domain in sorted(self.domains):  # ranks gather in one order
+            embeddings = getattr(teacher, f"{domain}_embeddings")
+            assert embeddings is not None, f"the teacher was not asked for {domain}_embeddings"
+            labels = source_labels
+            if domain == "target":
+                labels = gather_over_ranks(labels_on_grid(teacher.pseudo_labels, grid))
+            keys[domain] = LabelledEmbeddings(gather_over_ranks(embeddings), labels)
+        return keys
+
+    def _unreliable(self, step: Step, target: LabelledEmbeddings) -> LabelledEmbeddings:
+        """The candidates of Eq. (8), below γ of Eq. (9)."""
+        grid = (target.labels.shape[-2], target.labels.shape[-1])
+        confidence = gather_over_ranks(labels_on_grid(_teacher(step).confidence, grid))
+        threshold = confidence_threshold(confidence, self.unreliable_fraction)
+        return target._replace(labels=unreliable_labels(target.labels, confidence, threshold))
+
+
+def _teacher(step: Step) -> TeacherOutput:
+    assert step.teacher is not None, "a pass that pulls needs a teacher"
+    return step.teacher
+
+
+def _class_weights(step: Step, num_classes: int) -> Tensor:
+    """(C,) w* of the re-weighting hook; 1/C each without one."""
+    if step.class_weights is not None:
+        return step.class_weights
+    return torch.full((num_classes,), 1 / num_classes, device=step.batch.source_label.device)

@@ -1,0 +1,239 @@
+"""The pairings of Table S3: which embeddings meet in the pull loss, on how many forwards."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor
+
+from t2sda.config import ConfigError, load_config
+from t2sda.losses.negatives import unreliable_labels
+from t2sda.losses.pseudo_labels import confidence_threshold
+from t2sda.losses.pull import LabelledEmbeddings, PullLoss
+from t2sda.losses.sampling import labels_on_grid
+from t2sda.meta_arch.base import MetaArch, build_meta_arch
+from t2sda.structures import DomainBatch, Step
+from tests.meta_arch.conftest import config_of, step_of
+
+MakeBatch = Callable[..., DomainBatch]
+
+PAIRINGS = {
+    # pass, settings, queries, positives, whether negatives come from the target too
+    "vanilla contrast": ("source_pull", {"NEGATIVE_STRATEGY": "source"}, "source", "source", False),
+    "source -> target": ("source_pull", {"POSITIVES": "target"}, "source", "target", True),
+    "source -> p. target": (
+        *("source_pull", {"POSITIVES": "translated"}, "source", "translated", True),
+    ),
+    "p. target -> source": (
+        *("pull", {"NEGATIVE_STRATEGY": "source"}, "translated", "source", False),
+    ),
+    "T2S-DA": ("pull", {}, "translated", "source", True),
+    "p. target CE": ("translated_pull", {}, "translated", "source", True),
+    "mse": ("pull", {"OBJECTIVE": "mse"}, "translated", "source", False),
+}
+
+
+def built(pull_pass: str, settings: dict[str, str], *others: str) -> MetaArch:
+    torch.manual_seed(0)
+    overrides = [word for key, value in settings.items() for word in (f"T2SDA.{key}", value)]
+    if "OBJECTIVE" in settings:
+        overrides += ["T2SDA.NUM_NEGATIVES", "1024"]  # the default: of no effect
+    passes = f"[{', '.join([*others, pull_pass])}]"
+    if pull_pass == "source_pull" and settings.get("POSITIVES") != "translated":
+        overrides += ["TRANSLATION.NAME", ""]
+        if not others and settings.get("NEGATIVE_STRATEGY") == "source":
+            overrides += ["DATASETS.TARGET", ""]
+    return build_meta_arch(config_of("T2SDA", "META_ARCH.PASSES", passes, *overrides), 19).train()
+
+
+def taught(meta_arch: MetaArch, batch: DomainBatch) -> Step:
+    step = step_of(batch)
+    with torch.no_grad():
+        step.teacher = meta_arch.teach(step)
+    return step
+
+
+@pytest.mark.parametrize("pairing", PAIRINGS)
+def test_a_pairing_takes_queries_positives_and_negatives_where_it_says(
+    pairing: str, make_batch: MakeBatch
+) -> None:
+    pull_pass, settings, query_domain, positive_domain, has_target = PAIRINGS[pairing]
+    meta_arch = built(pull_pass, settings, "mixed")
+    batch = make_batch()
+    images = {
+        "source": batch.source_image,
+        "translated": batch.translated_image,
+        "target": batch.target_image,
+    }
+    found = meta_arch(pull_pass, taught(meta_arch, batch))["loss_pull"]
+
+    def embedded(branch: str, domain: str) -> Tensor:
+        branch_ = getattr(meta_arch, branch)
+        return branch_.embed(branch_.model.features(images[domain]))
+
+    with torch.no_grad():
+        keys = {domain: embedded("teacher", domain) for domain in images}
+        queries = embedded("student", query_domain)
+        probs = meta_arch.teacher.model(batch.target_image).softmax(dim=1)
+    confidence, pseudo_labels = (labels_on_grid(v, (2, 3)) for v in probs.max(dim=1))
+    labels = labels_on_grid(batch.source_label, (2, 3))
+    positive_labels = pseudo_labels if positive_domain == "target" else labels
+    threshold = confidence_threshold(confidence, 0.5)
+    candidates = unreliable_labels(pseudo_labels, confidence, threshold)
+    pull_loss = PullLoss(
+        num_negatives=32,
+        objective=settings.get("OBJECTIVE", "info_nce"),
+        negative_strategy=settings.get("NEGATIVE_STRATEGY", "domain_equalized"),
+    )
+    expected = pull_loss(
+        queries,
+        labels,
+        LabelledEmbeddings(keys[positive_domain], positive_labels),
+        LabelledEmbeddings(keys["source"], labels),
+        LabelledEmbeddings(keys["target"], candidates) if has_target else None,
+        torch.full((19,), 1 / 19),
+        step_of(batch).streams.generator("pull"),
+    )
+    torch.testing.assert_close(found, 0.1 * expected)
+
+
+@pytest.mark.parametrize("pairing", PAIRINGS)
+def test_a_pass_is_one_student_forward_and_the_teacher_sees_what_is_read(
+    pairing: str, make_batch: MakeBatch
+) -> None:
+    pull_pass, settings, _, positive_domain, has_target = PAIRINGS[pairing]
+    meta_arch = built(pull_pass, settings)
+    forwards = {"student": 0, "teacher": 0}
+
+    def count(branch: str) -> Callable[..., None]:
+        def hook(*_: object) -> None:
+            forwards[branch] += 1
+
+        return hook
+
+    for branch in forwards:
+        getattr(meta_arch, branch).model.backbone.register_forward_hook(count(branch))
+    step = taught(meta_arch, make_batch())
+    read = {positive_domain}
+    if pairing != "mse":
+        read |= {"source", "target"} if has_target else {"source"}
+    assert forwards == {"student": 0, "teacher": len(read)}
+    assert step.teacher is not None
+    for domain in ("source", "target", "translated"):
+        assert (getattr(step.teacher, f"{domain}_embeddings") is not None) == (domain in read)
+    sum(meta_arch(pull_pass, step).values()).backward()  # type: ignore[union-attr]
+    assert forwards["student"] == 1
+
+
+@pytest.mark.parametrize(
+    ("joined", "alone"), [("source_pull", "source"), ("translated_pull", "translated")]
+)
+def test_the_shared_forward_gives_the_labelled_pass_loss(
+    joined: str, alone: str, make_batch: MakeBatch
+) -> None:
+    batch = make_batch()
+    step = taught(built(joined, {"POSITIVES": "translated"}), batch)
+    together = built(joined, {"POSITIVES": "translated"})(joined, step)
+    settings = ["META_ARCH.PASSES", f"[{alone}, mixed]"]
+    settings += [] if alone == "translated" else ["TRANSLATION.NAME", ""]
+    torch.manual_seed(0)
+    without = build_meta_arch(
+        config_of("T2SDA", *settings, "T2SDA.NUM_NEGATIVES", "1024"), 19
+    ).train()(alone, step)
+    assert set(together) == {f"loss_{alone}", "loss_pull"}
+    assert torch.equal(together[f"loss_{alone}"], without[f"loss_{alone}"])
+
+
+def test_the_translated_pass_records_statistics_and_the_pull_pass_does_not(
+    make_batch: MakeBatch,
+) -> None:
+    for name, records in (("pull", False), ("translated_pull", True)):
+        meta_arch = built(name, {})
+        step = taught(meta_arch, make_batch())
+        before = {n: b.clone() for n, b in meta_arch.student.model.named_buffers()}
+        meta_arch(name, step)
+        after = dict(meta_arch.student.model.named_buffers())
+        assert any(not torch.equal(before[n], after[n]) for n in before) == records, name
+
+
+def test_domain_generalisation_needs_no_target(make_batch: MakeBatch) -> None:
+    # docs/fidelity.md, B26; a translator without a target image is simulated by the batch itself.
+    meta_arch = built("pull", {"NEGATIVE_STRATEGY": "source"}, "source")
+    batch = dataclasses.replace(make_batch(), target_image=None, target_valid=None)
+    step = taught(meta_arch, batch)
+    assert step.teacher is not None
+    assert step.teacher.target_probs is None
+    loss = meta_arch("pull", step)["loss_pull"]
+    loss.backward()
+    assert loss.item() > 0
+
+
+@pytest.mark.parametrize("pairing", ["T2S-DA", "source -> target"])
+def test_gradients_reach_the_student_alone(pairing: str, make_batch: MakeBatch) -> None:
+    pull_pass, settings, *_ = PAIRINGS[pairing]
+    meta_arch = built(pull_pass, settings)
+    meta_arch.teacher.requires_grad_(True)
+    step = step_of(make_batch())
+    step.teacher = meta_arch.teach(step)  # with a graph: what the loss detaches stays detached
+    sum(meta_arch(pull_pass, step).values()).backward()  # type: ignore[union-attr]
+    assert all(parameter.grad is None for parameter in meta_arch.teacher.parameters())
+    assert any(parameter.grad is not None for parameter in meta_arch.student.parameters())
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["META_ARCH.PASSES", "[source_pull, mixed, pull]"], "source_pull, pull all carry"),
+        (["META_ARCH.PASSES", "[source_pull, mixed]"], "TRANSLATION.NAME: 'FDA' has no effect"),
+        (
+            [
+                *("META_ARCH.PASSES", "[source, pull]", "T2SDA.NEGATIVE_STRATEGY", "source"),
+                *("TRANSLATION.NAME", "", "DATASETS.TARGET", ""),
+            ],
+            "TRANSLATION.NAME: empty, but the passes pull",
+        ),
+        (["T2SDA.OBJECTIVE", "mse"], "T2SDA.NUM_NEGATIVES .*no effect.*info_nce"),
+        (
+            ["T2SDA.NEGATIVE_STRATEGY", "source", "T2SDA.UNRELIABLE_FRACTION", "0.4"],
+            "T2SDA.UNRELIABLE_FRACTION .*no effect",
+        ),
+        (
+            ["T2SDA.QUERY_DRAW", "exact", "T2SDA.QUERY_STRATEGY", "ceqs"],
+            "T2SDA.QUERY_STRATEGY .*no effect.*class_mean",
+        ),
+        (["T2SDA.POSITIVES", "pseudo_target"], "'pseudo_target'.*'translated'"),
+    ],
+)
+def test_pairings_that_make_no_sense_are_refused(overrides: list[str], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        config_of("T2SDA", *overrides)
+
+
+def test_every_setting_reaches_the_loss() -> None:
+    settings = {
+        "TEMPERATURE": 0.3,
+        "QUERIES_PER_CLASS": 7,
+        "NUM_NEGATIVES": 12,
+        "REDUCTION": "query_sum",
+        "QUERY_STRATEGY": "ceqs",
+        "NEGATIVE_STRATEGY": "union",
+        "QUERY_DRAW": "exact",
+        "NEGATIVE_DRAW": "exact",
+        "PROTOTYPE_NORM": "both",
+    }
+    meta_arch = built("pull", {key: str(value) for key, value in settings.items()})
+    pull_loss = meta_arch.passes["pull"].pull.pull_loss
+    assert isinstance(pull_loss, PullLoss)
+    assert {key: getattr(pull_loss, key.lower()) for key in settings} == settings
+
+
+def test_the_ablations_change_what_their_name_says() -> None:
+    whole = load_config("configs/ablations/base_deeplabv2.yaml", []).T2SDA
+    row = load_config("configs/ablations/table_s4/pull.yaml", [])
+    assert (row.T2SDA.QUERY_STRATEGY, row.T2SDA.NEGATIVE_STRATEGY) == ("uniform", "union")
+    assert row.HOOKS.NAMES == ("EmaTeacher",)
+    differing = {key for key in whole if whole[key] != row.T2SDA[key]}
+    assert differing == {"QUERY_STRATEGY", "NEGATIVE_STRATEGY"}
