@@ -47,6 +47,7 @@ setup(
         "iopath>=0.1.10",
         "numpy>=1.26",
         "opencv-python-headless>=4.10",
+        "matplotlib>=3.8",  # bar plots of `t2sda data check`
         "pillow>=11",
         "pyyaml>=6",
         "rich>=13",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+from collections import defaultdict
 from collections.abc import Sequence
 
 from rich.table import Table
@@ -31,13 +32,24 @@ def command(argv: Sequence[str]) -> int:
     load_components(args.plugin)
     console = standard_console()
     console.print(_places(), highlight=False, soft_wrap=True)
-    table = Table()
+    found, lacking = Table(title="found", title_justify="left"), defaultdict(list)
     for title in ("dataset", "images", "labels", "classes", "where"):
-        table.add_column(title, justify="right" if title in ("images", "classes") else "left")
-    specs = [DATASETS.get(name) for name in DATASETS.names()]
-    for spec in specs:
-        table.add_row(*_row(spec))
-    console.print(table)
+        right = title in ("images", "classes")
+        found.add_column(title, justify="right" if right else "left", overflow="fold")
+    for spec in (DATASETS.get(name) for name in DATASETS.names()):
+        row = _row(spec)
+        if row is None:
+            lacking[spec.location].append(spec.name)
+        else:
+            found.add_row(*row)
+    console.print(found)
+    if lacking:
+        missing = Table(title="not found", title_justify="left")
+        for title in ("looked for", "datasets"):
+            missing.add_column(title, overflow="fold")
+        for location, names in sorted(lacking.items()):
+            missing.add_row(location, ", ".join(names))
+        console.print(missing)
     return 0
 
 
@@ -47,11 +59,12 @@ def _places() -> str:
     return f"{DATASETS_VARIABLE}: {listed or 'not set'}; looking below {folders}"
 
 
-def _row(spec: OpensDataset) -> tuple[str, ...]:
+def _row(spec: OpensDataset) -> tuple[str, ...] | None:
+    """What was found of a dataset; None if it is not there."""
     try:
         dataset = spec.open()
     except UserError:
-        return spec.name, "-", "-", "-", f"not found; looked for {spec.location}"
+        return None
     labels = "yes" if dataset.labelled else "no"
     classes = str(len(dataset.class_groups) or dataset.taxonomy.num_classes)
     return spec.name, str(len(dataset)), labels, classes, spec.location

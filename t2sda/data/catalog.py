@@ -48,6 +48,7 @@ class DatasetSpec:
         class_groups: classes to merge before scoring.
         label_format: one of `t2sda.data.label_formats.LABEL_FORMATS`.
         other_roots: further names that the folder may have.
+        beside: a folder in which a relative root is looked for first.
     """
 
     name: str
@@ -59,6 +60,7 @@ class DatasetSpec:
     class_groups: tuple[ClassGroup, ...] = ()
     label_format: str = "ids"
     other_roots: tuple[str, ...] = ()
+    beside: str | None = None
 
     def __post_init__(self) -> None:
         if (self.stems is not None) != ("{stem}" in self.images):
@@ -83,7 +85,7 @@ class DatasetSpec:
         Raises:
             MissingFileError: if the folder, the list file or the images are not there.
         """
-        root = self._find_root()
+        root = self.find_root()
         pairs = [(image, self._label_of(image, root)) for image in self._image_paths(root)]
         return FileDataset(
             self.name,
@@ -95,20 +97,26 @@ class DatasetSpec:
 
     @property
     def location(self) -> str:
-        """Its folder, or what is looked for below the folders of T2SDA_DATASETS."""
+        """Its folder, or the names it is looked for under, below the folders of T2SDA_DATASETS."""
         try:
-            return str(self._find_root())
+            return str(self.find_root())
         except MissingFileError:
-            return f"{self.root}/{self.images}"
+            return " or ".join(f"{root}/" for root in (self.root, *self.other_roots))
 
-    def _find_root(self) -> Path:
-        """The first folder that holds what the image pattern begins with, else the first one."""
+    def find_root(self) -> Path:
+        """Its folder: the first that holds what the image pattern begins with, else the first.
+
+        Raises:
+            MissingFileError: if there is none.
+        """
         roots = (self.root, *self.other_roots)
-        candidates = [folder / root for folder in dataset_folders() for root in roots]
+        folders = [*([Path(self.beside)] if self.beside else []), *dataset_folders()]
+        candidates = [folder / Path(root).expanduser() for folder in folders for root in roots]
         existing = [candidate for candidate in candidates if candidate.is_dir()]
         if not existing:
             raise MissingFileError(
-                f"dataset '{self.name}': no folder {' or '.join(map(str, candidates))}; "
+                f"dataset '{self.name}': no folder "
+                f"{' or '.join(map(str, dict.fromkeys(candidates)))}; "
                 f"set {DATASETS_VARIABLE} to the folder that holds {self.root}/"
             )
         beginning = fixed_folder(self.images)

@@ -35,6 +35,7 @@ SCHEMA.declare(
     {
         "SOURCE": Field("streets_clear_train", "labelled source dataset"),
         "TARGET": Field("", "unlabelled target dataset; empty: none is needed"),
+        "FILES": Field((), "YAML files with datasets of your own, see docs/data.md", element=str),
     },
 )
 SCHEMA.declare(
