@@ -53,7 +53,11 @@ def read_dataset_file(path: Path) -> list[DatasetSpec]:
         MissingFileError: if there is no such file.
         UserError: if it cannot be used; the message names file, line and remedy.
     """
-    return _Reader(path, _tree_of(path)).specs()
+    reader = _Reader(path, _tree_of(path))
+    try:
+        return reader.specs()
+    except UserError as error:  # a taxonomy or a spec does not know what file it is made of
+        raise error if str(path) in str(error) else UserError(f"{path}: {error}") from None
 
 
 def _tree_of(path: Path) -> Tree:
