@@ -43,13 +43,16 @@ setup(
         "torch>=2.6,<2.14",
         "timm>=1.0.15",
         "fvcore>=0.1.5.post20221221",
+        "imagecodecs>=2025.3.30",  # the fastest PNG decoder that reports damaged files
         "iopath>=0.1.10",
+        "lmdb>=1.6",  # packed datasets: crops read from a memory map, commits that survive a crash
         "numpy>=1.26",
         "opencv-python-headless>=4.10",
         "pillow>=11",
         "pyyaml>=6",
         "rich>=13",
         "safetensors>=0.4",
+        "simplejpeg>=1.8",  # the fastest JPEG decoder, and it reports damaged files
         "tensorboard>=2.18",
     ],
     extras_require=EXTRAS,

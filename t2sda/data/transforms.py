@@ -110,3 +110,7 @@ class Resize:
     def size_for(self, size: tuple[int, int]) -> tuple[int, int]:
         """The size that an image of `size` gets."""
         return keep_ratio_size(size, self.bound) if self.bound else size
+
+
+AS_STORED = Resize(None)
+"""Leaves every image as it is."""
