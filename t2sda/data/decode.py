@@ -199,7 +199,9 @@ def _content(path: Path) -> bytes:
     with _complaints_about(path):
         content = path.read_bytes()
     if not content:
-        raise UnreadableFileError(f"{path}: the file is empty; replace or remove the file")
+        raise UnreadableFileError(
+            f"{path}: cannot be decoded (the file is empty); replace or remove the file"
+        )
     return content
 
 
