@@ -9,6 +9,7 @@ from typing import Protocol
 
 from t2sda.data.datasets import DrawnStreets, FileDataset, SegmentationDataset
 from t2sda.data.label_formats import LABEL_FORMATS
+from t2sda.data.packed import PackedDataset, is_packed
 from t2sda.data.patterns import check_label_pattern, fixed_folder, wildcards_of
 from t2sda.data.taxonomies import ClassGroup, Taxonomy
 from t2sda.errors import MissingFileError, UserError
@@ -177,12 +178,16 @@ def register_dataset(spec: OpensDataset) -> None:
 
 
 def open_dataset(name: str) -> SegmentationDataset:
-    """Find the dataset called `name`.
+    """Find the dataset called `name`, or the packed one in the folder of that name or path.
 
     Raises:
         UnknownNameError: if none is registered under it.
         MissingFileError: if its files are not where they are looked for.
     """
+    if name and name not in DATASETS.names():
+        for folder in dataset_folders():
+            if is_packed(folder / name):
+                return PackedDataset(folder / name)
     return DATASETS.get(name).open()
 
 
