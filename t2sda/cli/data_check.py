@@ -11,9 +11,9 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from t2sda.cli.common import load_components
+from t2sda.cli.common import add_dataset_arguments, load_datasets
 from t2sda.cli.progress import ConsoleProgress
-from t2sda.data.catalog import DATASETS, OpensDataset
+from t2sda.data.catalog import DATASETS, OpensDataset, open_dataset
 from t2sda.data.check import DatasetReport, Finding, check_dataset, duplicates_across
 from t2sda.data.class_statistics import class_frequencies
 from t2sda.data.dataset_files import read_dataset_file
@@ -36,14 +36,14 @@ BASELINE_MIN_PIXELS = 3000
 def command(argv: Sequence[str]) -> int:
     """Check every dataset; returns 0, or TRAINING_WOULD_FAIL."""
     args = _parser().parse_args(argv)
-    load_components(args.plugin)
+    load_datasets(args)
     console = standard_console()
-    specs = [spec for name in args.datasets for spec in _specs_of(name)]
+    named = [pair for name in args.datasets for pair in _datasets_of(name)]
     output_dir = Path(args.output)
     make_writable_dir(output_dir, "--output")
     progress = ConsoleProgress(console)
-    reports = [check_dataset(spec, progress) for spec in specs]
-    across = duplicates_across(reports, _siblings(specs), progress)
+    reports = [check_dataset(dataset, spec, progress) for dataset, spec in named]
+    across = duplicates_across(reports, _siblings({r.dataset.name for r in reports}), progress)
     for report in reports:
         _show(console, report)
         _write_pictures(report, output_dir)
@@ -56,16 +56,15 @@ def command(argv: Sequence[str]) -> int:
     return TRAINING_WOULD_FAIL if any(found.fatal for found in findings) else 0
 
 
-def _specs_of(name: str) -> list[OpensDataset]:
-    """A registered dataset, or those of a YAML file."""
+def _datasets_of(name: str) -> list[tuple[SegmentationDataset, OpensDataset | None]]:
+    """A registered dataset, those of a YAML file, or a packed one, which has no spec."""
     if Path(name).suffix in (".yaml", ".yml"):
-        return list(read_dataset_file(Path(name)))
-    return [DATASETS.get(name)]
+        return [(spec.open(), spec) for spec in read_dataset_file(Path(name))]
+    return [(open_dataset(name), DATASETS.get(name) if name in DATASETS else None)]
 
 
-def _siblings(specs: Sequence[OpensDataset]) -> list[SegmentationDataset]:
-    """The other splits of the datasets that are found."""
-    asked = {spec.name for spec in specs}
+def _siblings(asked: set[str]) -> list[SegmentationDataset]:
+    """The other splits of the datasets, as far as they are found."""
     names = {
         f"{stem}_{split}"
         for stem, _, last in (name.rpartition("_") for name in asked)
@@ -184,7 +183,7 @@ def _parser() -> argparse.ArgumentParser:
         "datasets",
         nargs="+",
         metavar="NAME|FILE",
-        help="registered datasets, or YAML files as for DATASETS.FILES",
+        help="registered datasets, packed ones, or YAML files as for DATASETS.FILES",
     )
     parser.add_argument(
         "--output",
@@ -192,11 +191,5 @@ def _parser() -> argparse.ArgumentParser:
         metavar="DIR",
         help="folder for plots, contact sheets and the list of findings (default: %(default)s)",
     )
-    parser.add_argument(
-        "--plugin",
-        action="append",
-        default=[],
-        metavar="MODULE",
-        help="Python module or .py file that registers datasets of your own; repeatable",
-    )
+    add_dataset_arguments(parser)
     return parser

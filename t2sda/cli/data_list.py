@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from rich.table import Table
 
-from t2sda.cli.common import load_components
+from t2sda.cli.common import add_dataset_arguments, load_datasets
 from t2sda.data.catalog import DATASETS, DATASETS_VARIABLE, OpensDataset, dataset_folders
 from t2sda.engine.metrics import standard_console
 from t2sda.errors import UserError
@@ -21,15 +21,9 @@ def command(argv: Sequence[str]) -> int:
         prog="t2sda data list",
         description="The datasets that are registered, and where they were found.",
     )
-    parser.add_argument(
-        "--plugin",
-        action="append",
-        default=[],
-        metavar="MODULE",
-        help="Python module or .py file that registers datasets of your own; repeatable",
-    )
+    add_dataset_arguments(parser)
     args = parser.parse_args(argv)
-    load_components(args.plugin)
+    load_datasets(args)
     console = standard_console()
     console.print(_places(), highlight=False, soft_wrap=True)
     found, lacking = Table(title="found", title_justify="left"), defaultdict(list)

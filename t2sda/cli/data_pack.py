@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from t2sda.cli.common import load_components
+from t2sda.cli.common import add_dataset_arguments, load_datasets
 from t2sda.cli.progress import ConsoleProgress
 from t2sda.data.catalog import open_dataset
 from t2sda.data.packing import pack_dataset, packed_bytes
@@ -17,7 +17,7 @@ from t2sda.errors import UserError
 def command(argv: Sequence[str]) -> int:
     """Pack, and say how to use what was written."""
     args = _parser().parse_args(argv)
-    load_components(args.plugin)
+    load_datasets(args)
     bound = args.size[0], args.size[1]
     if min(bound) < 1:
         raise UserError(f"--size {bound[0]} {bound[1]}: give a height and a width of 1 or more")
@@ -63,11 +63,5 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--workers", type=int, metavar="N", help="processes that decode; default: one a core"
     )
-    parser.add_argument(
-        "--plugin",
-        action="append",
-        default=[],
-        metavar="MODULE",
-        help="Python module or .py file that registers datasets of your own; repeatable",
-    )
+    add_dataset_arguments(parser)
     return parser

@@ -84,13 +84,16 @@ class DatasetReport:
         return any(finding.fatal for finding in self.findings)
 
 
-def check_dataset(spec: OpensDataset, progress: Progress = unseen) -> DatasetReport:
+def check_dataset(
+    dataset: SegmentationDataset, spec: OpensDataset | None = None, progress: Progress = unseen
+) -> DatasetReport:
     """Look at every image and label of a dataset, on all cores.
 
-    Raises:
-        MissingFileError: if it is not there at all.
+    Args:
+        dataset: opened.
+        spec: what it was opened from, to find labels that belong to no image.
+        progress: shows how far it is.
     """
-    dataset = spec.open()
     examine = partial(examine_sample, dataset)
     what = f"checking {dataset.name}"
     report = DatasetReport(dataset, list(mapped(examine, len(dataset), what, progress)))
@@ -105,8 +108,11 @@ def examine_sample(dataset: SegmentationDataset, index: int) -> Examination:
     """Look at one image and its label."""
     if isinstance(dataset, FileDataset):
         return _examine_files(dataset, *dataset.pairs[index])
-    sample = dataset.load(index)
-    pixels = dataset.class_pixels(index) if dataset.labelled else None
+    try:
+        sample = dataset.load(index)
+        pixels = dataset.class_pixels(index) if dataset.labelled else None
+    except UserError as error:
+        return Examination(f"{index}", None, None, "", (Finding("unreadable samples", str(error)),))
     digest = hashlib.blake2b(np.ascontiguousarray(sample.image).tobytes()).hexdigest()
     return Examination(sample.name, _size(sample.image), pixels, digest, ())
 
@@ -132,7 +138,7 @@ def duplicates_across(
     for other in others:
         what = f"comparing with {other.name}"
         digests = mapped(partial(digest_of_image, other), len(other), what, progress)
-        seen[other.name] = {d: _name_of(other, i) for i, d in enumerate(digests) if d}
+        seen[other.name] = {d: other.name_of(i) for i, d in enumerate(digests) if d}
     names = list(seen)
     return [
         Finding(
@@ -233,7 +239,7 @@ def _of_all_labels(report: DatasetReport) -> list[Finding]:
     return findings
 
 
-def _labels_without_image(spec: OpensDataset, dataset: SegmentationDataset) -> list[Finding]:
+def _labels_without_image(spec: OpensDataset | None, dataset: SegmentationDataset) -> list[Finding]:
     """Label files that belong to no image; a list of stems leaves out files on purpose."""
     if not isinstance(spec, DatasetSpec) or not isinstance(dataset, FileDataset):
         return []
@@ -274,12 +280,6 @@ def _digest_of_file(path: Path) -> str:
         return hashlib.blake2b(path.read_bytes()).hexdigest()
     except OSError:
         return ""
-
-
-def _name_of(dataset: SegmentationDataset, index: int) -> str:
-    if isinstance(dataset, FileDataset):
-        return str(dataset.pairs[index][0])
-    return f"image {index}"
 
 
 def _size(image: np.ndarray) -> tuple[int, int]:

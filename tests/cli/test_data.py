@@ -114,6 +114,22 @@ def test_list_tells_what_was_found_and_where_the_rest_is_looked_for(
     assert re.search(r"cityscapes/ or Cityscapes/ +│ cityscapes_test, cityscapes_train,", output)
 
 
+def test_sets_of_a_file_are_listed_packed_and_checked_as_packed(
+    harbour: DatasetSpec, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = "root: harbour\nimages: images/*.png\nlabels: labels/{stem}.png\n"
+    Path("own.yaml").write_text(f"name: own\n{text}taxonomy: cityscapes_19\n")
+    _, output = output_of(capsys, "list", "--file", "own.yaml")
+    assert re.search(r"own +│ +3 │ yes +│ +19 │", output)
+    code, output = output_of(
+        capsys, *("pack", "own", "--file", "own.yaml", "--size", "20", "30", "--output", "packed")
+    )
+    assert code == 0, output
+    code, output = output_of(capsys, "check", "packed", "--output", "check")
+    assert code == 0, output
+    assert "3 images; height x width: 20x30 (3)" in output
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from t2sda.data.catalog import DATASETS, DatasetSpec
+from t2sda.data.catalog import DATASETS, DatasetSpec, OpensDataset
 from t2sda.data.check import DatasetReport, check_dataset, duplicates_across
 from t2sda.data.parallel import unseen
 from t2sda.data.taxonomies import STREET_GROUPS_11
@@ -28,12 +28,16 @@ def cut_short(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-100])
 
 
+def check(spec: OpensDataset) -> DatasetReport:
+    return check_dataset(spec.open(), spec)
+
+
 def found(report: DatasetReport, kind: str) -> list[str]:
     return [finding.text for finding in report.findings if finding.kind == kind]
 
 
 def test_nothing_is_wrong_with_a_whole_set(harbour: DatasetSpec) -> None:
-    report = check_dataset(harbour)
+    report = check(harbour)
     assert report.findings == []
     assert report.sizes == {(40, 60): 5}
     expected = np.bincount(
@@ -78,7 +82,7 @@ def test_what_would_stop_a_training(
     harbour: DatasetSpec, kind: str, break_it: Break, message: str
 ) -> None:
     break_it(Path(harbour.root))
-    report = check_dataset(harbour)
+    report = check(harbour)
     (text,) = found(report, kind)
     assert message in text
     assert report.fatal
@@ -113,7 +117,7 @@ def test_what_is_worth_a_note(
     harbour: DatasetSpec, kind: str, break_it: Break, message: str
 ) -> None:
     break_it(Path(harbour.root))
-    report = check_dataset(harbour)
+    report = check(harbour)
     (text,) = found(report, kind)
     assert message in text
     assert not report.fatal
@@ -128,9 +132,9 @@ def fill_labels(harbour: DatasetSpec, train_id: int, ignored_rows: int = 0) -> N
 
 def test_classes_that_never_occur_are_named_in_groups_where_there_are(harbour: DatasetSpec) -> None:
     fill_labels(harbour, 13)
-    (text,) = found(check_dataset(harbour), "classes that never occur")
+    (text,) = found(check(harbour), "classes that never occur")
     assert text.startswith("harbour: road, sidewalk, building, wall,")
-    grouped = check_dataset(replace(harbour, class_groups=STREET_GROUPS_11))
+    grouped = check(replace(harbour, class_groups=STREET_GROUPS_11))
     (text,) = found(grouped, "classes that never occur")
     assert "car" not in text.split(";")[0]
     assert "truck" not in text
@@ -138,14 +142,14 @@ def test_classes_that_never_occur_are_named_in_groups_where_there_are(harbour: D
 
 def test_many_ignored_pixels(harbour: DatasetSpec) -> None:
     fill_labels(harbour, 3, ignored_rows=30)
-    assert found(check_dataset(harbour), "many ignored pixels") == [
+    assert found(check(harbour), "many ignored pixels") == [
         "harbour: 75 % of all pixels; check which ids are ignored"
     ]
 
 
 def test_labels_of_ignored_pixels_alone_teach_nothing(harbour: DatasetSpec) -> None:
     fill_labels(harbour, 255)
-    report = check_dataset(harbour)
+    report = check(harbour)
     assert found(report, "no classes at all")
     assert report.fatal
 
@@ -153,7 +157,7 @@ def test_labels_of_ignored_pixels_alone_teach_nothing(harbour: DatasetSpec) -> N
 def test_a_list_may_leave_labels_out_but_not_name_what_is_missing(harbour: DatasetSpec) -> None:
     (Path(harbour.root) / "some.txt").write_text("0\n7\n")
     listed = replace(harbour, images="images/{stem}.png", stems="some.txt")
-    report = check_dataset(listed)
+    report = check(listed)
     assert found(report, "labels without image") == []
     (text,) = found(report, "missing images")
     assert "images/7.png: no such file; check list and folder" in text
@@ -164,10 +168,10 @@ def test_the_same_image_in_two_splits(harbour: DatasetSpec) -> None:
     (root / "more").mkdir()
     shutil.copy(root / "images/3.png", root / "more/other name.png")
     other = replace(harbour, name="harbour_val", images="more/*.png", labels=None)
-    report = check_dataset(harbour)
+    report = check(harbour)
     for across in (
         duplicates_across([report], [other.open()], unseen),
-        duplicates_across([report, check_dataset(other)], [], unseen),
+        duplicates_across([report, check(other)], [], unseen),
     ):
         (finding,) = across
         assert "images/3.png (harbour) and" in finding.text
@@ -176,11 +180,11 @@ def test_the_same_image_in_two_splits(harbour: DatasetSpec) -> None:
 
 def test_drawn_streets_can_be_checked() -> None:
     spec = replace(DATASETS.get("streets_hazy_val"), num_images=3)  # type: ignore[type-var]
-    report = check_dataset(spec)
+    report = check(spec)
     assert not report.fatal
     assert report.sizes == {(256, 512): 3}
 
 
 def test_a_set_that_is_not_there(harbour: DatasetSpec) -> None:
     with pytest.raises(MissingFileError):
-        check_dataset(replace(harbour, root="nowhere"))
+        check(replace(harbour, root="nowhere"))
