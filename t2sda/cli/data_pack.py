@@ -9,6 +9,7 @@ from pathlib import Path
 from t2sda.cli.common import load_components
 from t2sda.cli.progress import ConsoleProgress
 from t2sda.data.catalog import open_dataset
+from t2sda.data.dataset_files import register_dataset_files
 from t2sda.data.packing import pack_dataset, packed_bytes
 from t2sda.engine.metrics import standard_console
 from t2sda.errors import UserError
@@ -18,6 +19,7 @@ def command(argv: Sequence[str]) -> int:
     """Pack, and say how to use what was written."""
     args = _parser().parse_args(argv)
     load_components(args.plugin)
+    register_dataset_files(args.file)
     bound = args.size[0], args.size[1]
     if min(bound) < 1:
         raise UserError(f"--size {bound[0]} {bound[1]}: give a height and a width of 1 or more")
@@ -62,6 +64,13 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="a new folder")
     parser.add_argument(
         "--workers", type=int, metavar="N", help="processes that decode; default: one a core"
+    )
+    parser.add_argument(
+        "--file",
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="YAML file with datasets of your own, as for DATASETS.FILES; repeatable",
     )
     parser.add_argument(
         "--plugin",
