@@ -55,7 +55,7 @@ def read_image(path: Path, resize: Resize = AS_STORED) -> np.ndarray:
     Grey becomes three equal channels, an alpha channel is dropped, of 16 bits the upper 8 are kept.
     A JPEG that is to become half as large or smaller is decoded at the smallest of 1/2, 1/4 and 1/8
     that is still as large as wanted and divides both sides (or else image and label would drift
-    apart by up to a pixel), then resized like any other.
+    apart by up to a pixel), then resized like any other (docs/fidelity.md, A6).
 
     Raises:
         MissingFileError: if there is no such file.
