@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -13,13 +14,13 @@ from rich.table import Table
 
 from t2sda.cli.common import add_dataset_arguments, load_datasets
 from t2sda.cli.progress import ConsoleProgress
-from t2sda.data.catalog import DATASETS, OpensDataset, open_dataset
+from t2sda.data.catalog import DATASETS, DatasetSpec, OpensDataset, open_dataset
 from t2sda.data.check import DatasetReport, Finding, check_dataset, duplicates_across
 from t2sda.data.class_statistics import class_frequencies
 from t2sda.data.dataset_files import read_dataset_file
 from t2sda.data.datasets import Sample, SegmentationDataset
 from t2sda.engine.metrics import standard_console
-from t2sda.errors import UserError
+from t2sda.errors import MissingFileError
 from t2sda.files import make_writable_dir, written_whole
 from t2sda.inference.dataset_pictures import contact_sheet, write_frequencies
 from t2sda.inference.results import write_png
@@ -64,20 +65,19 @@ def _datasets_of(name: str) -> list[tuple[SegmentationDataset, OpensDataset | No
 
 
 def _siblings(asked: set[str]) -> list[SegmentationDataset]:
-    """The other splits of the datasets, as far as they are found."""
+    """The other splits of the datasets, as far as they are files and found."""
     names = {
         f"{stem}_{split}"
         for stem, _, last in (name.rpartition("_") for name in asked)
         for split in SPLITS
         if last in SPLITS
     }
-    found = []
+    found: list[SegmentationDataset] = []
     for name in sorted(names - asked):
-        if name in DATASETS:
-            try:
-                found.append(DATASETS.get(name).open())
-            except UserError:
-                continue  # that split is not here, so it shares nothing
+        spec = DATASETS.get(name) if name in DATASETS else None
+        if isinstance(spec, DatasetSpec):
+            with contextlib.suppress(MissingFileError):  # what is not here shares nothing
+                found.append(spec.open())
     return found
 
 
