@@ -44,13 +44,17 @@ setup(
         "timm>=1.0.15",
         "huggingface-hub>=0.30",  # hf:// and timm:// as sources of weights
         "fvcore>=0.1.5.post20221221",
+        "imagecodecs>=2025.3.30",  # the fastest PNG decoder that reports damaged files
         "iopath>=0.1.10",
+        "lmdb>=1.6",  # packed datasets: crops read from a memory map, commits that survive a crash
         "numpy>=1.26",
         "opencv-python-headless>=4.10",
+        "matplotlib>=3.8",  # bar plots of `t2sda data check`
         "pillow>=11",
         "pyyaml>=6",
         "rich>=13",
         "safetensors>=0.4",
+        "simplejpeg>=1.8",  # the fastest JPEG decoder, and it reports damaged files
         "tensorboard>=2.18",
     ],
     extras_require=EXTRAS,

@@ -52,6 +52,32 @@ def add_config_arguments(parser: argparse.ArgumentParser, required: bool) -> Non
     )
 
 
+def add_dataset_arguments(parser: argparse.ArgumentParser) -> None:
+    """`--plugin` and `--file`, with which datasets of one's own are registered."""
+    parser.add_argument(
+        "--plugin",
+        action="append",
+        default=[],
+        metavar="MODULE",
+        help="Python module or .py file that registers datasets of your own; repeatable",
+    )
+    parser.add_argument(
+        "--file",
+        action="append",
+        default=[],
+        metavar="YAML",
+        help="dataset file as for DATASETS.FILES; repeatable",
+    )
+
+
+def load_datasets(args: argparse.Namespace) -> None:
+    """Fill the registries, with what the arguments of `add_dataset_arguments` name."""
+    from t2sda.data.dataset_files import register_dataset_files  # `t2sda --help` needs no torch
+
+    load_components(args.plugin)
+    register_dataset_files(args.file)
+
+
 def load_components(plugins: Sequence[str]) -> None:
     """Fill the registries: ours first, then the user's own modules."""
     importlib.import_module("t2sda.builtin")

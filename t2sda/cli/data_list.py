@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import argparse
 import os
+from collections import defaultdict
 from collections.abc import Sequence
 
 from rich.table import Table
 
-from t2sda.cli.common import load_components
+from t2sda.cli.common import add_dataset_arguments, load_datasets
 from t2sda.data.catalog import DATASETS, DATASETS_VARIABLE, OpensDataset, dataset_folders
 from t2sda.engine.metrics import standard_console
 from t2sda.errors import UserError
@@ -20,24 +21,29 @@ def command(argv: Sequence[str]) -> int:
         prog="t2sda data list",
         description="The datasets that are registered, and where they were found.",
     )
-    parser.add_argument(
-        "--plugin",
-        action="append",
-        default=[],
-        metavar="MODULE",
-        help="Python module or .py file that registers datasets of your own; repeatable",
-    )
+    add_dataset_arguments(parser)
     args = parser.parse_args(argv)
-    load_components(args.plugin)
+    load_datasets(args)
     console = standard_console()
     console.print(_places(), highlight=False, soft_wrap=True)
-    table = Table()
+    found, lacking = Table(title="found", title_justify="left"), defaultdict(list)
     for title in ("dataset", "images", "labels", "classes", "where"):
-        table.add_column(title, justify="right" if title in ("images", "classes") else "left")
-    specs = [DATASETS.get(name) for name in DATASETS.names()]
-    for spec in specs:
-        table.add_row(*_row(spec))
-    console.print(table)
+        right = title in ("images", "classes")
+        found.add_column(title, justify="right" if right else "left", overflow="fold")
+    for spec in (DATASETS.get(name) for name in DATASETS.names()):
+        row = _row(spec)
+        if row is None:
+            lacking[spec.location].append(spec.name)
+        else:
+            found.add_row(*row)
+    console.print(found)
+    if lacking:
+        missing = Table(title="not found", title_justify="left")
+        for title in ("looked for", "datasets"):
+            missing.add_column(title, overflow="fold")
+        for location, names in sorted(lacking.items()):
+            missing.add_row(location, ", ".join(names))
+        console.print(missing)
     return 0
 
 
@@ -47,11 +53,12 @@ def _places() -> str:
     return f"{DATASETS_VARIABLE}: {listed or 'not set'}; looking below {folders}"
 
 
-def _row(spec: OpensDataset) -> tuple[str, ...]:
+def _row(spec: OpensDataset) -> tuple[str, ...] | None:
+    """What was found of a dataset; None if it is not there."""
     try:
         dataset = spec.open()
     except UserError:
-        return spec.name, "-", "-", "-", f"not found; looked for {spec.location}"
+        return None
     labels = "yes" if dataset.labelled else "no"
     classes = str(len(dataset.class_groups) or dataset.taxonomy.num_classes)
     return spec.name, str(len(dataset)), labels, classes, spec.location

@@ -166,13 +166,21 @@ def _datasets() -> list[Finding]:
     folders = ", ".join(str(folder.resolve()) for folder in dataset_folders())
     listed = os.environ.get(DATASETS_VARIABLE)
     rows = [Finding(DATASETS_VARIABLE, bool(listed), listed or f"not set; looking below {folders}")]
-    for name in DATASETS.names():
+    lacking: dict[str, list[str]] = {}
+    for spec in (DATASETS.get(name) for name in DATASETS.names()):
         try:
-            dataset = DATASETS.get(name).open()
-            rows.append(Finding(name, True, f"{len(dataset)} images"))
-        except UserError as error:
-            rows.append(Finding(name, False, str(error)))
-    return rows
+            rows.append(Finding(spec.name, True, f"{len(spec.open())} images"))
+        except UserError:
+            lacking.setdefault(spec.location, []).append(spec.name)
+    more = [
+        Finding(_in_short(names), False, f"not found; looked for {location}")
+        for location, names in sorted(lacking.items())
+    ]
+    return [*rows, *more]
+
+
+def _in_short(names: list[str]) -> str:
+    return names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1} more"
 
 
 def _tried(what: str, attempt: Callable[[], str]) -> Finding:

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from t2sda.cli.common import add_config_arguments, load_components
 from t2sda.cli.training import TrainingRun, score
 from t2sda.config import load_config
+from t2sda.data.dataset_files import register_dataset_files
 from t2sda.distributed import process_group
 from t2sda.engine.device import choose_device
 
@@ -25,6 +26,7 @@ def command(argv: Sequence[str]) -> int:
     if args.output_dir is not None:
         overrides += ["OUTPUT_DIR", json.dumps(args.output_dir)]  # as it is, not as YAML
     cfg = load_config(args.config_file, overrides)
+    register_dataset_files(cfg.DATASETS.FILES)
 
     device = choose_device(cfg.DEVICE)
     with process_group(device):

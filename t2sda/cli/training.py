@@ -19,7 +19,7 @@ from t2sda.cli.progress import ConsoleProgress
 from t2sda.config import changed_keys, dump_config
 from t2sda.data.catalog import open_dataset
 from t2sda.data.domains import DomainPairs
-from t2sda.data.loader import DomainLoader, explained
+from t2sda.data.loader import DomainLoader, tell
 from t2sda.data.samplers import MicroBatchPositions
 from t2sda.data.taxonomies import Taxonomy
 from t2sda.data.transforms import Resize
@@ -118,13 +118,15 @@ class TrainingRun:
             self.device,
         )
         self._describe()
+        batches = self._batches()
         try:
             with stop_on_signals(trainer, self.console) as received:
-                next_iteration = trainer.run(self._batches(), self.first_iteration)
+                next_iteration = trainer.run(batches, self.first_iteration)
         except (RuntimeError, EOFError, ConnectionError) as error:
-            raise explained(error) from error.__cause__
+            raise batches.explained(error) from error.__cause__
         finally:
             self.progress.stop()
+            _tell_skipped(batches)
         barrier()
         if next_iteration < self.cfg.SOLVER.MAX_ITER:
             self.console.print(f"stopped after iteration {next_iteration}; go on with --resume")
@@ -221,7 +223,8 @@ class TrainingRun:
             max_iter=self.cfg.SOLVER.MAX_ITER,
         )
         pin = self.device.type == "cuda"
-        return DomainLoader(self.pairs, positions, self.cfg.DATA.NUM_WORKERS, pin)
+        timeout = self.cfg.DATA.WORKER_TIMEOUT
+        return DomainLoader(self.pairs, positions, self.cfg.DATA.NUM_WORKERS, pin, timeout)
 
     def _describe(self) -> None:
         parameters = sum(p.numel() for p in self.meta_arch.student.parameters())
@@ -236,6 +239,14 @@ class TrainingRun:
             f"iterations {self.first_iteration} to {self.cfg.SOLVER.MAX_ITER}",
             highlight=False,
             soft_wrap=True,
+        )
+
+
+def _tell_skipped(batches: DomainLoader) -> None:
+    if batches.skipped:
+        tell(
+            f"DATA.ON_ERROR skip: {batches.skipped.total()} samples were replaced because of "
+            f"{len(batches.skipped)} files that cannot be used"
         )
 
 

@@ -9,6 +9,7 @@ from typing import Protocol
 
 from t2sda.data.datasets import DrawnStreets, FileDataset, SegmentationDataset
 from t2sda.data.label_formats import LABEL_FORMATS
+from t2sda.data.packed import PackedDataset, is_packed
 from t2sda.data.patterns import check_label_pattern, fixed_folder, wildcards_of
 from t2sda.data.taxonomies import ClassGroup, Taxonomy
 from t2sda.errors import MissingFileError, UserError
@@ -48,6 +49,7 @@ class DatasetSpec:
         class_groups: classes to merge before scoring.
         label_format: one of `t2sda.data.label_formats.LABEL_FORMATS`.
         other_roots: further names that the folder may have.
+        beside: a folder in which a relative root is looked for first.
     """
 
     name: str
@@ -59,6 +61,7 @@ class DatasetSpec:
     class_groups: tuple[ClassGroup, ...] = ()
     label_format: str = "ids"
     other_roots: tuple[str, ...] = ()
+    beside: str | None = None
 
     def __post_init__(self) -> None:
         if (self.stems is not None) != ("{stem}" in self.images):
@@ -83,7 +86,7 @@ class DatasetSpec:
         Raises:
             MissingFileError: if the folder, the list file or the images are not there.
         """
-        root = self._find_root()
+        root = self.find_root()
         pairs = [(image, self._label_of(image, root)) for image in self._image_paths(root)]
         return FileDataset(
             self.name,
@@ -95,20 +98,26 @@ class DatasetSpec:
 
     @property
     def location(self) -> str:
-        """Its folder, or what is looked for below the folders of T2SDA_DATASETS."""
+        """Its folder, or the names it is looked for under, below the folders of T2SDA_DATASETS."""
         try:
-            return str(self._find_root())
+            return str(self.find_root())
         except MissingFileError:
-            return f"{self.root}/{self.images}"
+            return " or ".join(f"{root}/" for root in (self.root, *self.other_roots))
 
-    def _find_root(self) -> Path:
-        """The first folder that holds what the image pattern begins with, else the first one."""
+    def find_root(self) -> Path:
+        """Its folder: the first that holds what the image pattern begins with, else the first.
+
+        Raises:
+            MissingFileError: if there is none.
+        """
         roots = (self.root, *self.other_roots)
-        candidates = [folder / root for folder in dataset_folders() for root in roots]
+        folders = [*([Path(self.beside)] if self.beside else []), *dataset_folders()]
+        candidates = [folder / Path(root).expanduser() for folder in folders for root in roots]
         existing = [candidate for candidate in candidates if candidate.is_dir()]
         if not existing:
             raise MissingFileError(
-                f"dataset '{self.name}': no folder {' or '.join(map(str, candidates))}; "
+                f"dataset '{self.name}': no folder "
+                f"{' or '.join(map(str, dict.fromkeys(candidates)))}; "
                 f"set {DATASETS_VARIABLE} to the folder that holds {self.root}/"
             )
         beginning = fixed_folder(self.images)
@@ -169,12 +178,16 @@ def register_dataset(spec: OpensDataset) -> None:
 
 
 def open_dataset(name: str) -> SegmentationDataset:
-    """Find the dataset called `name`.
+    """Find the dataset called `name`, or the packed one in the folder of that name or path.
 
     Raises:
         UnknownNameError: if none is registered under it.
         MissingFileError: if its files are not where they are looked for.
     """
+    if name and name not in DATASETS.names():
+        for folder in dataset_folders():
+            if is_packed(folder / name):
+                return PackedDataset(folder / name)
     return DATASETS.get(name).open()
 
 

@@ -7,15 +7,17 @@ import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 
-from t2sda.data.decode import read_image, read_label
+from t2sda.data.decode import UnreadableFileError, image_size, read_image, read_label
 from t2sda.data.label_formats import LabelReader
 from t2sda.data.streets import draw_street
 from t2sda.data.taxonomies import CITYSCAPES_19, ClassGroup, LabelIdError, Taxonomy
-from t2sda.errors import MissingFileError, UserError
+from t2sda.data.transforms import AS_STORED, Box, Resize, resize_image
+from t2sda.errors import MissingFileError
 from t2sda.structures import IGNORE_INDEX
 
 
@@ -55,6 +57,23 @@ class SegmentationDataset(ABC):
     @abstractmethod
     def labelled(self) -> bool:
         """Whether its samples have labels."""
+
+    def name_of(self, index: int) -> str:
+        """Where the sample at `index` comes from; nothing is decoded for it."""
+        return f"{self.name}[{index}]"
+
+    def size_of(self, index: int) -> tuple[int, int]:
+        """(height, width) of the image at `index`; cheaper than `load` where it can be."""
+        height, width, _ = self.load(index, with_label=False).image.shape
+        return height, width
+
+    def load_image(
+        self, index: int, resize: Resize = AS_STORED, window: Box | None = None
+    ) -> np.ndarray:
+        """(h, w, 3) uint8 RGB: the image at `index` after `resize`, cut to `window` where given."""
+        image = self.load(index, with_label=False).image
+        image = resize_image(image, resize.size_for(image.shape[:2]))
+        return image if window is None else window.of(image)
 
     def load_label(self, index: int) -> np.ndarray:
         """(H, W) uint8 train ids of the sample at `index`; cheaper than `load` where it can be."""
@@ -104,6 +123,14 @@ class FileDataset(SegmentationDataset):
         """Whether every image has a label file."""
         return self.pairs[0][1] is not None
 
+    def name_of(self, index: int) -> str:
+        """The image's path."""
+        return str(self.pairs[index][0])
+
+    def size_of(self, index: int) -> tuple[int, int]:
+        """(height, width) from the header of the image at `index`."""
+        return image_size(self.pairs[index][0])
+
     def load(self, index: int, with_label: bool = True) -> Sample:
         """Decode the files at `index`.
 
@@ -111,20 +138,22 @@ class FileDataset(SegmentationDataset):
             MissingFileError: an image without label, or a file that vanished.
             UserError: a damaged file, unknown ids, or a label of another size than its image.
         """
-        image_path, label_path = self.pairs[index]
-        image = read_image(image_path)
-        if not with_label or label_path is None:
-            return Sample(str(image_path), image, None)
-        label = self.load_label(index)
-        if label.shape != image.shape[:2]:
-            raise UserError(
-                f"dataset '{self.name}': {label_path} is {_size(label)}, but its image "
-                f"{image_path} is {_size(image)}; a label must have its image's size"
-            )
-        return Sample(str(image_path), image, label)
+        image = self.load_image(index)
+        labelled = with_label and self.pairs[index][1] is not None
+        return Sample(self.name_of(index), image, self.load_label(index) if labelled else None)
+
+    def load_image(
+        self, index: int, resize: Resize = AS_STORED, window: Box | None = None
+    ) -> np.ndarray:
+        """Decode the image file at `index` alone; see `read_image` for how it is resized."""
+        image = read_image(self.pairs[index][0], resize)
+        return image if window is None else window.of(image)
 
     def load_label(self, index: int) -> np.ndarray:
-        """Decode the label file at `index` alone; raises what `load` does."""
+        """Decode the label file at `index` alone; raises what `load` does.
+
+        Of the image the header is read, for its size.
+        """
         image_path, label_path = self.pairs[index]
         assert label_path is not None, "asked for the label of an unlabelled set"
         if not label_path.is_file():
@@ -132,9 +161,16 @@ class FileDataset(SegmentationDataset):
                 f"dataset '{self.name}': image {image_path} has no label; expected {label_path}"
             )
         try:
-            return self.taxonomy.to_train_ids(self.label_reader(label_path))
+            label = self.taxonomy.to_train_ids(self.label_reader(label_path))
         except LabelIdError as error:
             raise LabelIdError(f"dataset '{self.name}': {label_path}: {error}") from None
+        size = self.size_of(index)
+        if label.shape != size:
+            raise UnreadableFileError(
+                f"dataset '{self.name}': {label_path} is {_text(label.shape)}, but its image "
+                f"{image_path} is {_text(size)}; a label must have its image's size"
+            )
+        return label
 
     def label_identity(self) -> Iterator[str]:
         """Name, size and time of every label file, then how they are read."""
@@ -177,11 +213,18 @@ class DrawnStreets(SegmentationDataset):
         """Drawn scenes always know their labels."""
         return True
 
+    def name_of(self, index: int) -> str:
+        """The set's name and the scene's number."""
+        return f"{self.name}_{index:05d}"
+
+    def size_of(self, index: int) -> tuple[int, int]:
+        """All scenes have one size."""
+        return self.image_size
+
     def load(self, index: int, with_label: bool = True) -> Sample:
         """Draw the scene at `index`."""
-        image, label = draw_street(self.domain, self.seed, index, self.image_size)
-        name = f"{self.name}_{index:05d}"
-        return Sample(name, image, label if with_label else None)
+        image, label = _drawn(self.domain, self.seed, index, self.image_size)
+        return Sample(self.name_of(index), image, label if with_label else None)
 
     def label_identity(self) -> Iterator[str]:
         """The arguments that everything is drawn from, and the first label, for another drawing."""
@@ -189,5 +232,14 @@ class DrawnStreets(SegmentationDataset):
         yield hashlib.sha256(self.load_label(0).tobytes()).hexdigest()
 
 
-def _size(image: np.ndarray) -> str:
-    return f"{image.shape[0]}x{image.shape[1]} (height x width)"
+@lru_cache(maxsize=2)  # label and image of a sample are asked for one after the other
+def _drawn(
+    domain: str, seed: int, index: int, size: tuple[int, int]
+) -> tuple[np.ndarray, np.ndarray]:
+    image, label = draw_street(domain, seed, index, size)
+    image.flags.writeable = label.flags.writeable = False
+    return image, label
+
+
+def _text(size: tuple[int, ...]) -> str:
+    return f"{size[0]}x{size[1]} (height x width)"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -16,10 +17,10 @@ from t2sda.data.catalog import open_dataset
 from t2sda.data.datasets import SegmentationDataset
 from t2sda.data.parallel import Progress, unseen
 from t2sda.data.rare_classes import RareClassSampler, WantedClass
+from t2sda.data.replacements import Replacements
 from t2sda.data.samplers import ShuffledSampler, sample_generator
 from t2sda.data.source_crop import draw_source_crop
 from t2sda.data.transforms import (
-    Box,
     Resize,
     check_crop_fits,
     random_box,
@@ -35,6 +36,7 @@ SCHEMA.declare(
     {
         "SOURCE": Field("streets_clear_train", "labelled source dataset"),
         "TARGET": Field("", "unlabelled target dataset; empty: none is needed"),
+        "FILES": Field((), "YAML files with datasets of your own, see docs/data.md", element=str),
     },
 )
 SCHEMA.declare(
@@ -118,7 +120,13 @@ class FailedSample:
     message: str
 
 
-DomainSample = tuple[SourceSample, TargetSample | None]
+class DomainSample(NamedTuple):
+    """What one position gives."""
+
+    source: SourceSample
+    target: TargetSample | None
+    skipped: tuple[str, ...] = ()
+    """Messages of the files in whose place others were taken."""
 
 
 class DomainPairs(Dataset):
@@ -134,6 +142,9 @@ class DomainPairs(Dataset):
         target_margins: (top, bottom, left, right) of the resized target image that do not count.
         seed: of the run; every draw follows from it and the position.
         rare_classes: draws the source images; None: all alike, in shuffled epochs.
+        on_error: "stop" or "skip"; see `Replacements`.
+    Attributes:
+        announce: called with the name of every file before it is read, and with "" at the end.
     """
 
     def __init__(
@@ -149,6 +160,7 @@ class DomainPairs(Dataset):
         target_margins: tuple[int, int, int, int],
         seed: int,
         rare_classes: RareClassSampler | None = None,
+        on_error: str = "stop",
     ) -> None:
         self.source = source
         self.target = target
@@ -160,6 +172,8 @@ class DomainPairs(Dataset):
         self.target_margins = target_margins
         self.seed = seed
         self.rare_classes = rare_classes
+        self.replacements = Replacements(on_error, seed)
+        self.announce: Callable[[str], None] = _to_nobody
         self.source_order = ShuffledSampler(len(source), seed, "source")
         self.target_order = ShuffledSampler(len(target), seed, "target") if target else None
 
@@ -183,63 +197,94 @@ class DomainPairs(Dataset):
             target_margins=cfg.DATA.TARGET_MARGINS,
             seed=cfg.SEED,
             rare_classes=RareClassSampler.from_config(cfg, source, progress),
+            on_error=cfg.DATA.ON_ERROR,
         )
 
     def __getitem__(self, position: int) -> DomainSample | FailedSample:
         """The samples at the global `position`, or the message of what a file prevented."""
         try:
-            target_image = self._load_target(position)
-            return self._source_sample(position, target_image), self._target_sample(
-                position, target_image
+            target, style, target_skipped = self._target_at(position)
+            source, source_skipped = self.replacements.usable(
+                position,
+                "source",
+                len(self.source),
+                lambda drawn_at: self._source_sample(position, drawn_at, style),
             )
+            return DomainSample(source, target, target_skipped + source_skipped)
         except UserError as error:
             return FailedSample(str(error))
+        finally:
+            self.announce("")
 
-    def _load_target(self, position: int) -> np.ndarray | None:
-        """The whole resized target image."""
-        if self.target is None or self.target_order is None:
-            return None
-        sample = self.target.load(self.target_order.index_at(position), with_label=False)
-        size = self.target_resize.size_for(sample.image.shape[:2])
-        check_crop_fits(size, self.crop_size, sample.name, "DATA.TARGET_SIZE")
-        return resize_image(sample.image, size)
+    def _target_at(
+        self, position: int
+    ) -> tuple[TargetSample | None, np.ndarray | None, tuple[str, ...]]:
+        """The target crop, the whole image where the translator needs it, and what was skipped."""
+        if self.target is None:
+            return None, None, ()
+        (sample, style), skipped = self.replacements.usable(
+            position,
+            "target",
+            len(self.target),
+            lambda drawn_at: self._target_sample(position, drawn_at),
+        )
+        return sample, style, skipped
 
-    def _target_sample(self, position: int, image: np.ndarray | None) -> TargetSample | None:
-        if image is None:
-            return None
+    def _target_sample(
+        self, position: int, drawn_at: int
+    ) -> tuple[TargetSample, np.ndarray | None]:
+        assert self.target is not None
+        assert self.target_order is not None
+        index = self.target_order.index_at(drawn_at)
+        self.announce(self.target.name_of(index))
+        size = self.target_resize.size_for(self.target.size_of(index))
+        check_crop_fits(size, self.crop_size, self.target.name_of(index), "DATA.TARGET_SIZE")
         generator = sample_generator(self.seed, position, "target crop")
-        box = random_box(image.shape[:2], self.crop_size, generator)
-        valid = valid_within_margins(image.shape[:2], self.target_margins)
+        box = random_box(size, self.crop_size, generator)
         flip = generator.random() < 0.5
-        return TargetSample(_cut(image, box, flip), _cut(valid, box, flip))
+        whole = self.target.load_image(index, self.target_resize) if self._needs_style else None
+        image = (
+            self.target.load_image(index, self.target_resize, box)
+            if whole is None
+            else box.of(whole)
+        )
+        valid = box.of(valid_within_margins(size, self.target_margins))
+        return TargetSample(_flipped(image, flip), _flipped(valid, flip)), whole
 
-    def _source_sample(self, position: int, target_image: np.ndarray | None) -> SourceSample:
-        index, train_id = self._source_draw(position)
-        sample = self.source.load(index)
-        assert sample.label is not None
-        size = self.source_resize.size_for(sample.image.shape[:2])
-        check_crop_fits(size, self.crop_size, sample.name, "DATA.SOURCE_SIZE")
-        label = resize_label(sample.label, size)
-        outer_size = None
-        if self.translator is not None and self.translator.needs_target:
-            assert target_image is not None
-            outer_size = _outer_size(size, target_image.shape[:2])
+    @property
+    def _needs_style(self) -> bool:
+        return self.translator is not None and self.translator.needs_target
+
+    def _source_sample(
+        self, position: int, drawn_at: int, style: np.ndarray | None
+    ) -> SourceSample:
+        """Label first: the image is decoded once, when it is known which window of it is due."""
+        index, train_id = self._source_draw(drawn_at)
+        self.announce(self.source.name_of(index))
+        label = self.source.load_label(index)
+        size = self.source_resize.size_for(label.shape)
+        check_crop_fits(size, self.crop_size, self.source.name_of(index), "DATA.SOURCE_SIZE")
+        label = resize_label(label, size)
         generator = sample_generator(self.seed, position, "source crop")
         crop = draw_source_crop(
             label,
             self.crop_size,
             generator,
-            outer_size=outer_size,
+            outer_size=None if style is None else _outer_size(size, style.shape[:2]),
             max_class_share=self.max_class_share,
             wanted=self._wanted(train_id, size),
         )
-        image = crop.outer.of(resize_image(sample.image, size))
-        translated = self._translate(position, image, target_image)
         flip = generator.random() < 0.5
+        window = crop.inner.within(crop.outer)
+        if self.translator is None:
+            image = self.source.load_image(index, self.source_resize, window)
+            return SourceSample(_flipped(image, flip), _flipped(window.of(label), flip), None)
+        outer = self.source.load_image(index, self.source_resize, crop.outer)
+        translated = self._translated(self.translator, position, outer, style)
         return SourceSample(
-            _cut(image, crop.inner, flip),
-            _cut(crop.outer.of(label), crop.inner, flip),
-            None if translated is None else _cut(translated, crop.inner, flip),
+            _flipped(crop.inner.of(outer), flip),
+            _flipped(window.of(label), flip),
+            _flipped(crop.inner.of(translated), flip),
         )
 
     def _source_draw(self, position: int) -> tuple[int, int | None]:
@@ -253,15 +298,16 @@ class DomainPairs(Dataset):
             return None
         return self.rare_classes.wanted(train_id, image_size)
 
-    def _translate(
-        self, position: int, image: np.ndarray, target_image: np.ndarray | None
-    ) -> np.ndarray | None:
-        if self.translator is None:
-            return None
-        style = None
-        if self.translator.needs_target and target_image is not None:
-            style = resize_image(target_image, image.shape[:2])
-        return self.translator(image, style, sample_generator(self.seed, position, "translation"))
+    def _translated(
+        self, translator: Translator, position: int, image: np.ndarray, style: np.ndarray | None
+    ) -> np.ndarray:
+        if style is not None:
+            style = resize_image(style, image.shape[:2])
+        return translator(image, style, sample_generator(self.seed, position, "translation"))
+
+
+def _to_nobody(_: str) -> None:
+    pass
 
 
 def valid_within_margins(size: tuple[int, int], margins: tuple[int, int, int, int]) -> np.ndarray:
@@ -277,8 +323,7 @@ def _outer_size(source_size: tuple[int, int], target_size: tuple[int, int]) -> t
     return min(source_size[0], target_size[0]), min(source_size[1], target_size[1])
 
 
-def _cut(array: np.ndarray, box: Box, flip: bool) -> np.ndarray:
-    window = box.of(array)
+def _flipped(window: np.ndarray, flip: bool) -> np.ndarray:
     return np.ascontiguousarray(window[:, ::-1] if flip else window)
 
 
@@ -291,8 +336,8 @@ def collate(samples: list[DomainSample | FailedSample]) -> DomainBatch | FailedS
         if isinstance(sample, FailedSample):
             return sample
     pairs = [sample for sample in samples if not isinstance(sample, FailedSample)]
-    sources = [source for source, _ in pairs]
-    targets = [target for _, target in pairs if target is not None]
+    sources = [pair.source for pair in pairs]
+    targets = [pair.target for pair in pairs if pair.target is not None]
     translated = [source.translated for source in sources if source.translated is not None]
     return DomainBatch(
         source_image=_images([source.image for source in sources]),

@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
+import os
+import re
 import signal
-from collections.abc import Iterator
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
 
 import cv2
 import torch
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, get_worker_info
 
 from t2sda.config import SCHEMA, Field
-from t2sda.data.domains import DomainPairs, FailedSample, collate
+from t2sda.data.domains import DomainPairs, DomainSample, FailedSample, collate
 from t2sda.data.samplers import MicroBatchPositions
+from t2sda.data.work_board import WorkBoard
 from t2sda.errors import UserError
 from t2sda.structures import DomainBatch
 
@@ -26,6 +34,32 @@ SCHEMA.declare(
         )
     },
 )
+SCHEMA.declare(
+    "DATA",
+    {
+        "WORKER_TIMEOUT": Field(
+            600,
+            "a loader process that gives no batch for so long is taken to hang: the run stops and "
+            "says which file it was on; 0: wait for ever",
+            unit="seconds",
+            low=0,
+        )
+    },
+    when=lambda cfg: cfg.DATA.NUM_WORKERS > 0,
+    when_text="DATA.NUM_WORKERS is not 0",
+)
+
+
+class LoadedBatch(NamedTuple):
+    """What a process hands over."""
+
+    batch: DomainBatch | FailedSample
+    skipped: tuple[str, ...]
+
+
+def tell(message: str) -> None:
+    """Print a line to stderr."""
+    print(message, file=sys.stderr, flush=True)
 
 
 class DomainLoader:
@@ -36,18 +70,32 @@ class DomainLoader:
         positions: which samples make which batch.
         num_workers: processes; 0 loads in this one.
         pin_memory: copy batches to page-locked memory, for a GPU.
+        timeout: seconds without a batch after which the processes are taken to hang; 0: never.
+        report: called with the message of a skipped file, once a file.
+    Attributes:
+        skipped: how often a file was skipped, by message.
     """
 
     def __init__(
-        self, pairs: DomainPairs, positions: MicroBatchPositions, num_workers: int, pin_memory: bool
+        self,
+        pairs: DomainPairs,
+        positions: MicroBatchPositions,
+        num_workers: int,
+        pin_memory: bool,
+        timeout: float = 0,
+        report: Callable[[str], None] = tell,
     ) -> None:
+        self.skipped: Counter[str] = Counter()
+        self.report = report
+        self._board = WorkBoard(num_workers)
         self._loader: DataLoader = DataLoader(
             pairs,
             batch_sampler=positions,
             num_workers=num_workers,
-            collate_fn=collate,
+            collate_fn=_collate,
             pin_memory=pin_memory,
-            worker_init_fn=_prepare_worker,
+            timeout=timeout if num_workers else 0,
+            worker_init_fn=functools.partial(_prepare_worker, self._board),
             persistent_workers=False,
         )
 
@@ -59,32 +107,72 @@ class DomainLoader:
         batches = iter(self._loader)
         while True:
             try:
-                batch = next(batches)
+                batch, skipped = next(batches)
             except StopIteration:
                 return
             except (RuntimeError, EOFError, ConnectionError) as error:
-                raise explained(error) from None
+                raise self.explained(error) from None
+            self._count(skipped)
             if isinstance(batch, FailedSample):
                 raise UserError(batch.message)
             yield batch
 
+    def explained(self, error: Exception) -> Exception:
+        """What the death or the hanging of a loader process means for the user; any other error as
+        it is.
 
-def _prepare_worker(_: int) -> None:
+        torch reports it wherever the training process happens to be, not only in the loader.
+        """
+        text = str(error)
+        if "DataLoader timed out" in text:
+            return self._hung(text)
+        if "DataLoader worker" not in text and not isinstance(error, (EOFError, ConnectionError)):
+            return error
+        pids = {int(number) for number in re.findall(r"\d+", text)}
+        files = [work.file for work in self._board.work() if work.pid in pids and work.file]
+        where = f" while it was on {', '.join(files)}" if files else ""
+        return UserError(
+            f"a loader process died{where} ({error}); the system may have run out of memory: try a "
+            f"smaller DATA.NUM_WORKERS, or 0 to see the error in the training process"
+        )
+
+    def _hung(self, text: str) -> UserError:
+        """The message, once the processes are gone: they ignore SIGTERM, so leaving would hang."""
+        busy = [work for work in self._board.work() if work.file]
+        for work in self._board.work():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(work.pid, signal.SIGKILL)
+        files = ", ".join(f"{work.file} for {work.seconds:.0f} s" for work in busy) or "no file"
+        return UserError(
+            f"a loader process hangs ({text}); they were on {files}. See whether that file can be "
+            f"read; if the disk is only slow, raise DATA.WORKER_TIMEOUT"
+        )
+
+    def _count(self, skipped: tuple[str, ...]) -> None:
+        for message in skipped:
+            if message not in self.skipped:
+                self.report(f"skipped: {message}")
+            self.skipped[message] += 1
+
+
+def _collate(samples: list[DomainSample | FailedSample]) -> LoadedBatch:
+    skipped = [
+        message
+        for sample in samples
+        if isinstance(sample, DomainSample)
+        for message in sample.skipped
+    ]
+    return LoadedBatch(collate(samples), tuple(skipped))
+
+
+def _prepare_worker(board: WorkBoard, worker: int) -> None:
     """One thread a worker, and signals left to the trainer, which finishes its step first."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     torch.set_num_threads(1)
     cv2.setNumThreads(0)
-
-
-def explained(error: Exception) -> Exception:
-    """What the death of a loader process means for the user; any other error as it is.
-
-    torch reports it wherever the training process happens to be, not only in the loader.
-    """
-    if "DataLoader worker" in str(error) or isinstance(error, (EOFError, ConnectionError)):
-        return UserError(
-            f"a loader process died ({error}); the system may have run out of memory: try a "
-            f"smaller DATA.NUM_WORKERS, or 0 to see the error in the training process"
-        )
-    return error
+    info = get_worker_info()
+    assert info is not None
+    assert isinstance(info.dataset, DomainPairs)
+    info.dataset.announce = functools.partial(board.write, worker)
+    board.write(worker, "")

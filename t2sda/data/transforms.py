@@ -28,6 +28,10 @@ class Box(NamedTuple):
         rows = slice(self.top, self.top + self.height)
         return array[rows, self.left : self.left + self.width]
 
+    def within(self, outer: Box) -> Box:
+        """The same pixels, counted from the image that `outer` is a window of."""
+        return Box(outer.top + self.top, outer.left + self.left, self.height, self.width)
+
 
 def keep_ratio_size(size: tuple[int, int], bound: tuple[int, int]) -> tuple[int, int]:
     """The size (height, width) that fits `bound` with the ratio kept, sides int(x * s + 0.5).
@@ -84,7 +88,9 @@ def random_box_by_label(
 
 
 def _largest_class_share(label: np.ndarray) -> float:
-    counts = np.bincount(label.ravel(), minlength=IGNORE_INDEX + 1)[:IGNORE_INDEX]
+    # OpenCV counts a window of bytes in place; NumPy would copy it to 64-bit numbers first.
+    counts = cv2.calcHist([label], [0], None, [IGNORE_INDEX + 1], [0, IGNORE_INDEX + 1])
+    counts = counts[:IGNORE_INDEX]
     total = counts.sum()
     return 1.0 if total == 0 else float(counts.max() / total)
 
@@ -110,3 +116,7 @@ class Resize:
     def size_for(self, size: tuple[int, int]) -> tuple[int, int]:
         """The size that an image of `size` gets."""
         return keep_ratio_size(size, self.bound) if self.bound else size
+
+
+AS_STORED = Resize(None)
+"""Leaves every image as it is."""

@@ -1,7 +1,10 @@
 """Strong augmentation of mixed images: colour jitter and Gaussian blur, docs/fidelity.md, A2.
 
-The semantics are those of the baseline's library (kornia 0.5), not of Pillow or torchvision:
-brightness is added, not multiplied, and a hue shift of 0.2 is a fifth of the colour circle.
+There are two kinds of colour jitter. `color_jitter` has the semantics of the baseline's library
+(kornia 0.5): brightness is added, contrast scales about black, saturation is that of HSV.
+`current_color_jitter` has those of torchvision, Pillow and newer kornia: brightness is multiplied,
+contrast blends with the mean grey, saturation blends with the grey of each pixel. In both, a hue
+shift of 0.2 is a fifth of the colour circle. One draw serves either kind.
 """
 
 from __future__ import annotations
@@ -18,6 +21,8 @@ JITTER_PROBABILITY = 0.8
 JITTER_STRENGTH = 0.2
 BLUR_PROBABILITY = 0.5
 BLUR_SIGMA = (0.15, 1.15)
+LUMA_WEIGHTS = (0.299, 0.587, 0.114)
+"""Grey of red, green and blue, ITU-R BT.601, as in Pillow, torchvision and kornia."""
 BLUR_TAPS = 11
 """At sigma <= 1.15, as good as the baseline's kernel of a tenth of the image (51 taps at 512)."""
 
@@ -27,11 +32,11 @@ class ColorJitter:
     """One draw; the four changes are applied in `order`, each clamped to [0, 255]."""
 
     brightness: float = 0.0
-    """Added, in units of 255."""
+    """Added, in units of 255; in the current kind, the factor on the colours less 1."""
     contrast: float = 1.0
-    """Factor on the colours (about black, not about the mean)."""
+    """Factor on the distance from black; in the current kind, from the mean grey of the image."""
     saturation: float = 1.0
-    """Factor on the saturation of HSV."""
+    """Factor on the saturation of HSV; in the current kind, on the distance from grey."""
     hue: float = 0.0
     """Added to the hue of HSV, in turns of the colour circle."""
     order: tuple[str, ...] = ("brightness", "contrast", "saturation", "hue")
@@ -92,6 +97,30 @@ def color_jitter(image: Tensor, jitter: ColorJitter) -> Tensor:
         "brightness": lambda x: (x + 255 * jitter.brightness).clamp(0, 255),
         "contrast": lambda x: (x * jitter.contrast).clamp(0, 255),
         "saturation": lambda x: scale_saturation(x, jitter.saturation),
+        "hue": lambda x: rotate_hue(x, jitter.hue),
+    }
+    for name in jitter.order:
+        image = changes[name](image)
+    return image
+
+
+def current_color_jitter(image: Tensor, jitter: ColorJitter) -> Tensor:
+    """The four changes of `jitter` in its order, as torchvision, Pillow and newer kornia mean them.
+
+    Brightness, contrast and saturation are blends: factor * image + (1 - factor) * other, with
+    black, the mean grey of the image and the grey of each pixel as the other; factors below 0 count
+    as 0. Nothing is rounded.
+
+    Args:
+        image: one (3, H, W) float RGB image in [0, 255].
+        jitter: the brightness factor is 1 + `jitter.brightness`.
+    Returns:
+        (3, H, W), within [0, 255].
+    """
+    changes: dict[str, Callable[[Tensor], Tensor]] = {
+        "brightness": lambda x: _blend(x, torch.zeros_like(x), 1 + jitter.brightness),
+        "contrast": lambda x: _blend(x, _grey(x).mean(), jitter.contrast),
+        "saturation": lambda x: _blend(x, _grey(x), jitter.saturation),
         "hue": lambda x: rotate_hue(x, jitter.hue),
     }
     for name in jitter.order:
@@ -174,6 +203,17 @@ def _draw_amounts(generator: torch.Generator) -> tuple[ColorJitter, float]:
     jitter = ColorJitter(brightness, 1 + contrast, 1 + saturation, hue, tuple(order))
     low, high = BLUR_SIGMA
     return jitter, low + (high - low) * amounts[4]
+
+
+def _blend(image: Tensor, other: Tensor, factor: float) -> Tensor:
+    """Blend of `image` with `other`: factor * image + (1 - factor) * other, within [0, 255]."""
+    return torch.lerp(other.expand_as(image), image, max(factor, 0.0)).clamp(0, 255)
+
+
+def _grey(image: Tensor) -> Tensor:
+    """Luma of one (3, H, W) image, (H, W)."""
+    red, green, blue = LUMA_WEIGHTS
+    return red * image[0] + green * image[1] + blue * image[2]
 
 
 def _value_and_chroma(image: Tensor) -> tuple[Tensor, Tensor]:

@@ -89,7 +89,7 @@ def test_damaged_synthia_labels_are_refused(folder: Path, break_it: str) -> None
     path.write_bytes(
         {"cut short": whole[:-20], "one bit turned": turned, "text": b"text"}[break_it]
     )
-    with pytest.raises(UnreadableFileError, match=r"0000000\.png: not a whole PNG"):
+    with pytest.raises(UnreadableFileError, match=r"0000000\.png: "):
         open_dataset("synthia_train").load(0)
 
 

@@ -1,10 +1,12 @@
-"""Colour jitter and blur against the standard library's colorsys and plain loops."""
+"""Colour jitter and blur against the standard library's colorsys, Pillow and plain loops."""
 
 import colorsys
 import math
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image, ImageEnhance
 from torch import Tensor
 
 from t2sda.losses.augmentation import (
@@ -12,6 +14,7 @@ from t2sda.losses.augmentation import (
     ColorJitter,
     augment,
     color_jitter,
+    current_color_jitter,
     draw_augmentations,
     gaussian_blur,
     rotate_hue,
@@ -71,6 +74,77 @@ def test_the_order_of_the_changes_matters() -> None:
 
 def test_the_neutral_jitter_changes_nothing() -> None:
     torch.testing.assert_close(color_jitter(_image(), ColorJitter()), _image(), atol=1e-3, rtol=0)
+
+
+def _current_by_loops(image: Tensor, jitter: ColorJitter) -> Tensor:
+    """Pixel by pixel in plain floats, from the definitions of Pillow's ImageEnhance and HSV."""
+    pixels = [tuple(color) for color in image.double().flatten(1).T.tolist()]
+
+    def grey(color: tuple[float, ...]) -> float:
+        return (299 * color[0] + 587 * color[1] + 114 * color[2]) / 1000
+
+    def mixed(color: tuple[float, ...], other: float, factor: float) -> tuple[float, ...]:
+        return tuple(min(max(other + factor * (c - other), 0.0), 255.0) for c in color)
+
+    for change in jitter.order:
+        if change == "brightness":
+            pixels = [mixed(color, 0.0, 1 + jitter.brightness) for color in pixels]
+        elif change == "contrast":
+            mean = sum(map(grey, pixels)) / len(pixels)
+            pixels = [mixed(color, mean, jitter.contrast) for color in pixels]
+        elif change == "saturation":
+            pixels = [mixed(color, grey(color), jitter.saturation) for color in pixels]
+        else:
+            hsv = [colorsys.rgb_to_hsv(*(c / 255 for c in color)) for color in pixels]
+            turned = [colorsys.hsv_to_rgb((h + jitter.hue) % 1, s, v) for h, s, v in hsv]
+            pixels = [tuple(255 * c for c in color) for color in turned]
+    return torch.tensor(pixels).T.reshape(image.shape)
+
+
+@pytest.mark.parametrize(
+    "jitter",
+    [
+        ColorJitter(0.2, 1.2, 0.8, 0.2),
+        ColorJitter(-0.15, 0.8, 1.2, -0.1, ("hue", "saturation", "contrast", "brightness")),
+        ColorJitter(0.1, 0.9, 0.0, 0.05, ("contrast", "hue", "brightness", "saturation")),
+        ColorJitter(-1.5, -0.5, -1.0, 0.0),
+    ],
+)
+def test_the_current_kind_is_that_of_its_definition(jitter: ColorJitter) -> None:
+    clipped = ColorJitter(
+        max(jitter.brightness, -1.0),
+        max(jitter.contrast, 0.0),
+        max(jitter.saturation, 0.0),
+        jitter.hue,
+        jitter.order,
+    )
+    changed = current_color_jitter(_image(), jitter)
+    # float32 against float64, through four changes
+    torch.testing.assert_close(
+        changed.double(), _current_by_loops(_image(), clipped).double(), atol=2e-3, rtol=0
+    )
+
+
+@pytest.mark.parametrize("factor", [0.0, 0.8, 1.0, 1.2, 2.0])
+def test_the_current_kind_is_that_of_pillow(factor: float) -> None:
+    image = _image().round()
+    picture = Image.fromarray(image.byte().permute(1, 2, 0).numpy())
+    for name, jitter, enhancer in (
+        ("brightness", ColorJitter(brightness=factor - 1), ImageEnhance.Brightness),
+        ("contrast", ColorJitter(contrast=factor), ImageEnhance.Contrast),
+        ("saturation", ColorJitter(saturation=factor), ImageEnhance.Color),
+    ):
+        expected = torch.from_numpy(np.array(enhancer(picture).enhance(factor))).permute(2, 0, 1)
+        only = ColorJitter(jitter.brightness, jitter.contrast, jitter.saturation, order=(name,))
+        # Pillow rounds the grey and cuts off the fraction of the blend
+        torch.testing.assert_close(
+            current_color_jitter(image, only), expected.float(), atol=2.0, rtol=0
+        )
+
+
+def test_the_neutral_jitter_changes_nothing_in_the_current_kind() -> None:
+    changed = current_color_jitter(_image(), ColorJitter())
+    torch.testing.assert_close(changed, _image(), atol=1e-3, rtol=0)
 
 
 @pytest.mark.parametrize("sigma", [0.15, 0.6, 1.15])

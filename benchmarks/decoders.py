@@ -1,0 +1,170 @@
+"""Milliseconds that decoders of images and labels take, and what they say about damaged files.
+
+Those that are not installed are left out:
+`pip install pyspng` adds one, and a packed image's codecs come with imagecodecs. One thread, rounds
+interleaved, files in memory.
+
+    python benchmarks/decoders.py
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import io
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import cv2
+import imagecodecs
+import numpy as np
+import simplejpeg
+from PIL import Image
+from street_files import cityscapes_png, gta5_jpeg, gta5_png
+
+STRIP_ROWS, CROP_ROWS = 64, 512
+
+Decode = Callable[[bytes], Any]
+
+
+def main() -> int:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=15)
+    args = parser.parse_args()
+    cv2.setNumThreads(0)
+    with tempfile.TemporaryDirectory() as folder:
+        for name, content, decoders in _cases(Path(folder)):
+            print(f"\n{name}, {len(content) / 1e6:.2f} MB")
+            taken = _measured(decoders, content, args.rounds)
+            for decoder, milliseconds in taken.items():
+                damage = ", ".join(_said_of_damage(decoders[decoder], content))
+                print(f"  {decoder:<24}{milliseconds:8.2f} ms   {damage}")
+        _packed_codecs(Path(folder) / "gta5/images/00000.png", args.rounds)
+    return 0
+
+
+def _cases(folder: Path) -> list[tuple[str, bytes, dict[str, Decode]]]:
+    gta5_png(folder / "gta5", 1)
+    gta5_jpeg(folder / "jpeg", 1)
+    cityscapes_png(folder / "city", 1)
+    png = _installed(_png_decoders(cv2.IMREAD_COLOR_RGB))
+    ids = _installed(_png_decoders(cv2.IMREAD_UNCHANGED))
+    return [
+        ("GTA5 PNG 1914x1052", (folder / "gta5/images/00000.png").read_bytes(), png),
+        ("Cityscapes PNG 2048x1024", (folder / "city/images/00000.png").read_bytes(), png),
+        ("JPEG 1914x1052", (folder / "jpeg/images/00000.jpg").read_bytes(), _jpeg_decoders()),
+        ("palette label 1914x1052", (folder / "gta5/labels/00000.png").read_bytes(), ids),
+        ("grey label 2048x1024", (folder / "city/labels/00000.png").read_bytes(), ids),
+    ]
+
+
+def _png_decoders(flags: int) -> dict[str, Decode | None]:
+    return {
+        "OpenCV": lambda content: _found(cv2.imdecode(np.frombuffer(content, np.uint8), flags)),
+        "Pillow": lambda content: np.asarray(Image.open(io.BytesIO(content))),
+        "imagecodecs, libpng": imagecodecs.png_decode,
+        "imagecodecs, libspng": imagecodecs.spng_decode,
+        "pyspng": _optional("pyspng", "load"),
+    }
+
+
+def _jpeg_decoders() -> dict[str, Decode]:
+    def opencv(flags: int) -> Decode:
+        return lambda content: _found(cv2.imdecode(np.frombuffer(content, np.uint8), flags))
+
+    def reduced(divisor: int) -> Decode:
+        return lambda content: simplejpeg.decode_jpeg(
+            content, "RGB", min_height=1052 // divisor, min_width=1914 // divisor
+        )
+
+    return {
+        "OpenCV": opencv(cv2.IMREAD_COLOR_RGB),
+        "OpenCV at 1/2": opencv(cv2.IMREAD_REDUCED_COLOR_2),
+        "Pillow": lambda content: np.asarray(Image.open(io.BytesIO(content))),
+        "imagecodecs": imagecodecs.jpeg8_decode,
+        "simplejpeg": reduced(1),
+        "simplejpeg at 1/2": reduced(2),
+    }
+
+
+def _packed_codecs(path: Path, rounds: int) -> None:
+    """What reading a 512-row crop of a 1280x704 image costs, by how it is stored."""
+    with Image.open(path) as picture:
+        image = cv2.resize(np.asarray(picture), (1280, 704))
+    codecs: dict[str, tuple[Callable[[np.ndarray], Any], Decode]] = {
+        "LZ4": (lambda strip: imagecodecs.lz4_encode(strip.tobytes()), imagecodecs.lz4_decode),
+        "Zstandard": (
+            lambda strip: imagecodecs.zstd_encode(strip.tobytes(), level=1),
+            imagecodecs.zstd_decode,
+        ),
+        "QOI": (imagecodecs.qoi_encode, imagecodecs.qoi_decode),
+        "PNG": (lambda strip: imagecodecs.png_encode(strip, level=1), imagecodecs.png_decode),
+    }
+    print(f"\ncrop of {CROP_ROWS} rows of a packed image of 1280x704, strips of {STRIP_ROWS} rows")
+    taken = _measured({"plain rows": lambda _: image[96:608, 300:812].copy()}, b"", rounds)
+    print(f"  {'plain rows':<24}{taken['plain rows']:8.2f} ms   1.00 of the size")
+    for name, (encode, decode) in codecs.items():
+        strips = [
+            encode(np.ascontiguousarray(image[row : row + STRIP_ROWS]))
+            for row in range(0, len(image), STRIP_ROWS)
+        ]
+        touched = strips[: CROP_ROWS // STRIP_ROWS + 1]
+
+        def decode_all(_: bytes, touched: list[bytes] = touched, decode: Decode = decode) -> None:
+            for strip in touched:
+                decode(strip)
+
+        share = sum(map(len, strips)) / image.nbytes
+        milliseconds = _measured({name: decode_all}, b"", rounds)[name]
+        print(f"  {name:<24}{milliseconds:8.2f} ms   {share:.2f} of the size")
+
+
+def _measured(decoders: dict[str, Decode], content: bytes, rounds: int) -> dict[str, float]:
+    taken: dict[str, list[float]] = {name: [] for name in decoders}
+    for round_ in range(rounds + 1):
+        for name, decode in decoders.items():
+            begin = time.perf_counter()
+            decode(content)
+            if round_:
+                taken[name].append(1000 * (time.perf_counter() - begin))
+    return {name: statistics.median(values) for name, values in taken.items()}
+
+
+def _said_of_damage(decode: Decode, content: bytes) -> list[str]:
+    """What is reported of a file cut short by 200 bytes, and of one with 40 zeros inside."""
+    damaged = bytearray(content)
+    damaged[len(content) // 2 : len(content) // 2 + 40] = bytes(40)
+    said = []
+    for what, broken in (("cut", content[:-200]), ("damaged", bytes(damaged))):
+        try:
+            decode(broken)
+            said.append(f"{what}: not reported")
+        except Exception:  # every decoder has errors of its own
+            said.append(f"{what}: reported")
+    return said
+
+
+def _found(image: np.ndarray | None) -> np.ndarray:
+    if image is None:
+        raise ValueError("no picture")
+    return image
+
+
+def _optional(module: str, function: str) -> Decode | None:
+    try:
+        return getattr(importlib.import_module(module), function)
+    except ImportError:
+        return None
+
+
+def _installed(decoders: dict[str, Decode | None]) -> dict[str, Decode]:
+    return {name: decode for name, decode in decoders.items() if decode is not None}
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,195 @@
+"""`t2sda data check`: find out what is wrong with a dataset before training on it."""
+
+from __future__ import annotations
+
+import argparse
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from t2sda.cli.common import add_dataset_arguments, load_datasets
+from t2sda.cli.progress import ConsoleProgress
+from t2sda.data.catalog import DATASETS, OpensDataset, open_dataset
+from t2sda.data.check import DatasetReport, Finding, check_dataset, duplicates_across
+from t2sda.data.class_statistics import class_frequencies
+from t2sda.data.dataset_files import read_dataset_file
+from t2sda.data.datasets import Sample, SegmentationDataset
+from t2sda.engine.metrics import standard_console
+from t2sda.errors import UserError
+from t2sda.files import make_writable_dir, written_whole
+from t2sda.inference.dataset_pictures import contact_sheet, write_frequencies
+from t2sda.inference.results import write_png
+
+TRAINING_WOULD_FAIL = 1
+"""Exit code."""
+SHOWN_OF_A_KIND = 5
+SHEET_IMAGES = 20
+SPLITS = ("train", "val", "test")
+BASELINE_MIN_PIXELS = 3000
+"""Default of RARE_CLASSES.MIN_PIXELS; made for images of 2 megapixels."""
+
+
+def command(argv: Sequence[str]) -> int:
+    """Check every dataset; returns 0, or TRAINING_WOULD_FAIL."""
+    args = _parser().parse_args(argv)
+    load_datasets(args)
+    console = standard_console()
+    named = [pair for name in args.datasets for pair in _datasets_of(name)]
+    output_dir = Path(args.output)
+    make_writable_dir(output_dir, "--output")
+    progress = ConsoleProgress(console)
+    reports = [check_dataset(dataset, spec, progress) for dataset, spec in named]
+    across = duplicates_across(reports, _siblings({r.dataset.name for r in reports}), progress)
+    for report in reports:
+        _show(console, report)
+        _write_pictures(report, output_dir)
+    findings = [*(found for report in reports for found in report.findings), *across]
+    findings_path = output_dir / "findings.txt"
+    with written_whole(findings_path) as partial:
+        partial.write_text("".join(f"{_line(found)}\n" for found in findings), encoding="utf-8")
+    _show_findings(console, findings, findings_path)
+    console.print(f"plots, contact sheets and all findings are in {output_dir}", soft_wrap=True)
+    return TRAINING_WOULD_FAIL if any(found.fatal for found in findings) else 0
+
+
+def _datasets_of(name: str) -> list[tuple[SegmentationDataset, OpensDataset | None]]:
+    """A registered dataset, those of a YAML file, or a packed one, which has no spec."""
+    if Path(name).suffix in (".yaml", ".yml"):
+        return [(spec.open(), spec) for spec in read_dataset_file(Path(name))]
+    return [(open_dataset(name), DATASETS.get(name) if name in DATASETS else None)]
+
+
+def _siblings(asked: set[str]) -> list[SegmentationDataset]:
+    """The other splits of the datasets, as far as they are found."""
+    names = {
+        f"{stem}_{split}"
+        for stem, _, last in (name.rpartition("_") for name in asked)
+        for split in SPLITS
+        if last in SPLITS
+    }
+    found = []
+    for name in sorted(names - asked):
+        if name in DATASETS:
+            try:
+                found.append(DATASETS.get(name).open())
+            except UserError:
+                continue  # that split is not here, so it shares nothing
+    return found
+
+
+def _show(console: Console, report: DatasetReport) -> None:
+    dataset = report.dataset
+    sizes = ", ".join(f"{h}x{w} ({count})" for (h, w), count in report.sizes.most_common(5))
+    more = f", and {len(report.sizes) - 5} more" if len(report.sizes) > 5 else ""
+    console.rule(dataset.name)
+    console.print(f"{len(dataset)} images; height x width: {sizes}{more}", highlight=False)
+    pixels = report.pixels
+    if not dataset.labelled:
+        console.print("no labels: enough for a target", highlight=False)
+    if not pixels.size:
+        return
+    ignored = pixels[:, -1].sum() / max(pixels.sum(), 1)
+    console.print(f"{100 * ignored:.1f} % of all pixels are ignored", highlight=False)
+    console.print(_table(pixels, dataset))
+    _advise_on_rare_classes(console, pixels, dataset)
+
+
+def _table(pixels: np.ndarray, dataset: SegmentationDataset) -> Table:
+    table = Table()
+    for title in ("class", "% of labelled pixels", "images with it"):
+        table.add_column(title, justify="left" if title == "class" else "right")
+    images = (pixels[:, :-1] > 0).sum(axis=0)
+    shares = class_frequencies(pixels)
+    for name, share, count in zip(dataset.taxonomy.class_names, shares, images, strict=True):
+        shown = f"{100 * share:.3f}" if share else "never"
+        table.add_row(name, shown, str(count))
+    return table
+
+
+def _advise_on_rare_classes(
+    console: Console, pixels: np.ndarray, dataset: SegmentationDataset
+) -> None:
+    """Say where the usual threshold of rare-class sampling does not fit these images."""
+    occurs = pixels[:, :-1].any(axis=0)
+    never_enough = occurs & ~(pixels[:, :-1] > BASELINE_MIN_PIXELS).any(axis=0)
+    if never_enough.any():
+        names = [dataset.taxonomy.class_names[c] for c in np.flatnonzero(never_enough)]
+        console.print(
+            f"rare-class sampling: no image has more than {BASELINE_MIN_PIXELS} pixels of "
+            f"{', '.join(names)}; set RARE_CLASSES.MIN_SHARE, such as 0.0015, or MIN_PIXELS",
+            highlight=False,
+            soft_wrap=True,
+        )
+
+
+def _write_pictures(report: DatasetReport, output_dir: Path) -> None:
+    dataset = report.dataset
+    if report.pixels.size:
+        write_frequencies(
+            output_dir / f"{dataset.name}_classes.png",
+            f"{dataset.name}: {len(dataset)} images",
+            report.pixels,
+            dataset.taxonomy,
+        )
+    samples = _usable_samples(report)
+    if samples:
+        sheet = contact_sheet(samples, dataset.taxonomy)
+        write_png(output_dir / f"{dataset.name}_sheet.png", sheet)
+
+
+def _usable_samples(report: DatasetReport) -> list[Sample]:
+    """Up to SHEET_IMAGES of the images without a finding that prevents it, evenly spread."""
+    usable = [
+        index
+        for index, item in enumerate(report.examinations)
+        if not any(found.fatal for found in item.findings)
+    ]
+    places = np.linspace(0, len(usable) - 1, min(SHEET_IMAGES, len(usable))).round().astype(int)
+    return [report.dataset.load(usable[place]) for place in places]
+
+
+def _show_findings(console: Console, findings: Iterable[Finding], path: Path) -> None:
+    by_kind: dict[tuple[bool, str], list[Finding]] = defaultdict(list)
+    for found in findings:
+        by_kind[not found.fatal, found.kind].append(found)
+    console.rule("findings")
+    if not by_kind:
+        console.print("nothing is wrong")
+    for (harmless, kind), members in sorted(by_kind.items()):
+        title = "note" if harmless else "ERROR"
+        console.print(f"{title}: {kind} ({len(members)})", highlight=False)
+        for found in members[:SHOWN_OF_A_KIND]:
+            console.print(f"  {found.text}", highlight=False, soft_wrap=True)
+        if len(members) > SHOWN_OF_A_KIND:
+            console.print(f"  … all {len(members)} in {path}", highlight=False, soft_wrap=True)
+
+
+def _line(found: Finding) -> str:
+    return f"{'ERROR' if found.fatal else 'note'}: {found.kind}: {found.text}"
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="t2sda data check",
+        description="Look at every image and label: counts, sizes, files that do not belong "
+        "together or cannot be read, unknown ids, class frequencies, duplicates between splits. "
+        "Exit code 1 if training would go wrong.",
+    )
+    parser.add_argument(
+        "datasets",
+        nargs="+",
+        metavar="NAME|FILE",
+        help="registered datasets, packed ones, or YAML files as for DATASETS.FILES",
+    )
+    parser.add_argument(
+        "--output",
+        default="output/data_check",
+        metavar="DIR",
+        help="folder for plots, contact sheets and the list of findings (default: %(default)s)",
+    )
+    add_dataset_arguments(parser)
+    return parser

@@ -1,0 +1,290 @@
+"""What is wrong with a dataset: every file looked at once, every finding with its remedy."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from t2sda.data.catalog import DatasetSpec, OpensDataset
+from t2sda.data.datasets import FileDataset, SegmentationDataset
+from t2sda.data.decode import read_image
+from t2sda.data.parallel import Progress, mapped, unseen
+from t2sda.data.taxonomies import ClassGroup
+from t2sda.errors import MissingFileError, UserError
+from t2sda.structures import IGNORE_INDEX
+
+MANY_IGNORED = 0.5
+"""Share of ignored pixels that is worth a word."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Something that was found.
+
+    Attributes:
+        kind: in few words; findings of one kind are shown together.
+        text: which file, what is wrong, what to do.
+        fatal: whether training would stop at it or learn something wrong.
+    """
+
+    kind: str
+    text: str
+    fatal: bool = True
+
+
+@dataclass(frozen=True)
+class Examination:
+    """What one image and its label turned out to be."""
+
+    name: str
+    image_size: tuple[int, int] | None
+    """(height, width); None if it cannot be read."""
+    pixels: np.ndarray | None
+    """(C + 1,) pixels of every class, then ignored ones; None without a usable label."""
+    digest: str
+    """Of the image file's content, or of the pixels of what is no file."""
+    findings: tuple[Finding, ...]
+
+
+@dataclass
+class DatasetReport:
+    """Everything that was found out about a dataset.
+
+    Attributes:
+        dataset: what was looked at.
+        examinations: one an image, in its order.
+        findings: of the images, then of the whole set.
+    """
+
+    dataset: SegmentationDataset
+    examinations: list[Examination]
+    findings: list[Finding] = field(default_factory=list)
+
+    @property
+    def sizes(self) -> Counter[tuple[int, int]]:
+        """How many images have which (height, width)."""
+        return Counter(item.image_size for item in self.examinations if item.image_size)
+
+    @property
+    def pixels(self) -> np.ndarray:
+        """(N, C + 1) counts of the images with a usable label."""
+        counts = [item.pixels for item in self.examinations if item.pixels is not None]
+        return np.array(counts, dtype=np.int64).reshape(-1, self.dataset.taxonomy.num_classes + 1)
+
+    @property
+    def fatal(self) -> bool:
+        """Whether training would go wrong."""
+        return any(finding.fatal for finding in self.findings)
+
+
+def check_dataset(
+    dataset: SegmentationDataset, spec: OpensDataset | None = None, progress: Progress = unseen
+) -> DatasetReport:
+    """Look at every image and label of a dataset, on all cores.
+
+    Args:
+        dataset: opened.
+        spec: what it was opened from, to find labels that belong to no image.
+        progress: shows how far it is.
+    """
+    examine = partial(examine_sample, dataset)
+    what = f"checking {dataset.name}"
+    report = DatasetReport(dataset, list(mapped(examine, len(dataset), what, progress)))
+    report.findings += [found for item in report.examinations for found in item.findings]
+    report.findings += _duplicates(report.examinations)
+    if dataset.labelled:
+        report.findings += [*_labels_without_image(spec, dataset), *_of_all_labels(report)]
+    return report
+
+
+def examine_sample(dataset: SegmentationDataset, index: int) -> Examination:
+    """Look at one image and its label."""
+    if isinstance(dataset, FileDataset):
+        return _examine_files(dataset, *dataset.pairs[index])
+    try:
+        sample = dataset.load(index)
+        pixels = dataset.class_pixels(index) if dataset.labelled else None
+    except UserError as error:
+        return Examination(f"{index}", None, None, "", (Finding("unreadable samples", str(error)),))
+    digest = hashlib.blake2b(np.ascontiguousarray(sample.image).tobytes()).hexdigest()
+    return Examination(sample.name, _size(sample.image), pixels, digest, ())
+
+
+def digest_of_image(dataset: SegmentationDataset, index: int) -> str:
+    """Hash of an image file's content, or of the pixels of what is no file; "" if it is missing."""
+    if not isinstance(dataset, FileDataset):
+        return examine_sample(dataset, index).digest
+    return _digest_of_file(dataset.pairs[index][0])
+
+
+def duplicates_across(
+    reports: Iterable[DatasetReport], others: Iterable[SegmentationDataset], progress: Progress
+) -> list[Finding]:
+    """Images that are in several of the datasets, such as in training and evaluation.
+
+    Args:
+        reports: of the datasets that were checked.
+        others: further datasets, of which only the images are looked at.
+        progress: shows how far it is with `others`.
+    """
+    seen = {report.dataset.name: _digests(report.examinations) for report in reports}
+    for other in others:
+        what = f"comparing with {other.name}"
+        digests = mapped(partial(digest_of_image, other), len(other), what, progress)
+        seen[other.name] = {d: other.name_of(i) for i, d in enumerate(digests) if d}
+    names = list(seen)
+    return [
+        Finding(
+            "images in two splits",
+            f"{seen[first][digest]} ({first}) and {seen[second][digest]} ({second}) are the same "
+            f"image; remove it from one of them, or scores will be too good",
+            fatal=False,
+        )
+        for place, first in enumerate(names)
+        for second in names[place + 1 :]
+        for digest in seen[first].keys() & seen[second].keys()
+    ]
+
+
+def _examine_files(dataset: FileDataset, image_path: Path, label_path: Path | None) -> Examination:
+    findings: list[Finding] = []
+    image = pixels = None
+    try:
+        image = read_image(image_path)
+        if (image == image[0, 0]).all():
+            findings.append(
+                Finding(
+                    "images of one colour",
+                    f"{image_path}: every pixel is {image[0, 0].tolist()}; look at it, and leave "
+                    f"it out if it is a failed recording",
+                    fatal=False,
+                )
+            )
+    except MissingFileError as error:
+        findings.append(Finding("missing images", f"{error}; check list and folder"))
+    except UserError as error:
+        findings.append(Finding("unreadable images", str(error)))
+    if label_path is not None:
+        label_findings, pixels = _examine_label(dataset, image_path, label_path, image)
+        findings += label_findings
+    return Examination(
+        str(image_path),
+        None if image is None else _size(image),
+        pixels,
+        _digest_of_file(image_path),
+        tuple(findings),
+    )
+
+
+def _examine_label(
+    dataset: FileDataset, image_path: Path, label_path: Path, image: np.ndarray | None
+) -> tuple[list[Finding], np.ndarray | None]:
+    if not label_path.is_file():
+        text = f"{image_path} has no label; expected {label_path}: add it, or remove the image"
+        return [Finding("images without label", text)], None
+    try:
+        raw = dataset.label_reader(label_path)
+    except UserError as error:
+        return [Finding("unreadable labels", str(error))], None
+    findings = []
+    if image is not None and raw.shape[:2] != image.shape[:2]:
+        findings.append(
+            Finding(
+                "labels of another size",
+                f"{label_path} is {_shown(raw)}, its image {image_path} {_shown(image)}; a label "
+                f"must have its image's size",
+            )
+        )
+    try:
+        label = dataset.taxonomy.to_train_ids(raw)
+    except UserError as error:
+        return [*findings, Finding("unknown ids", f"{label_path}: {error}")], None
+    counts = np.bincount(label.ravel(), minlength=IGNORE_INDEX + 1)
+    pixels = np.append(counts[: dataset.taxonomy.num_classes], counts[IGNORE_INDEX])
+    if not pixels[:-1].any():
+        text = f"{label_path}: all pixels are ignored; the image teaches nothing: leave it out"
+        findings.append(Finding("labels without a class", text, fatal=False))
+    return findings, pixels
+
+
+def _of_all_labels(report: DatasetReport) -> list[Finding]:
+    """What only the sum over all labels shows."""
+    pixels, taxonomy, name = report.pixels, report.dataset.taxonomy, report.dataset.name
+    totals = pixels.sum(axis=0)
+    if not totals[:-1].any():
+        text = f"{name}: no label has a pixel of any class; check `ids`, or the label folder"
+        return [Finding("no classes at all", text)]
+    findings = []
+    groups = report.dataset.class_groups or [
+        ClassGroup(class_name, (c,)) for c, class_name in enumerate(taxonomy.class_names)
+    ]
+    never = [group.name for group in groups if not totals[list(group.train_ids)].any()]
+    if never:
+        text = (
+            f"{name}: {', '.join(never)}; nothing can be learnt about them: fine if the set is "
+            f"known to lack them, else check the id table of '{taxonomy.name}'"
+        )
+        findings.append(Finding("classes that never occur", text, fatal=False))
+    ignored = totals[-1] / totals.sum()
+    if ignored > MANY_IGNORED:
+        text = f"{name}: {100 * ignored:.0f} % of all pixels; check which ids are ignored"
+        findings.append(Finding("many ignored pixels", text, fatal=False))
+    return findings
+
+
+def _labels_without_image(spec: OpensDataset | None, dataset: SegmentationDataset) -> list[Finding]:
+    """Label files that belong to no image; a list of stems leaves out files on purpose."""
+    if not isinstance(spec, DatasetSpec) or not isinstance(dataset, FileDataset):
+        return []
+    if spec.stems is not None or spec.labels is None:
+        return []
+    expected = {label for _, label in dataset.pairs}
+    pattern = re.sub(r"\{\w+\}", "*", spec.labels)
+    return [
+        Finding(
+            "labels without image",
+            f"{path}: no image that matches {spec.images} belongs to it; add it, or remove the "
+            f"label",
+            fatal=False,
+        )
+        for path in sorted(spec.find_root().glob(pattern))
+        if path not in expected
+    ]
+
+
+def _duplicates(examinations: Iterable[Examination]) -> list[Finding]:
+    """Images that are there twice within a dataset."""
+    findings = []
+    first: dict[str, str] = {}
+    for item in examinations:
+        if item.digest and item.digest in first:
+            text = f"{item.name} is the same image as {first[item.digest]}; remove one"
+            findings.append(Finding("images that are there twice", text, fatal=False))
+        first.setdefault(item.digest, item.name)
+    return findings
+
+
+def _digests(examinations: Iterable[Examination]) -> dict[str, str]:
+    return {item.digest: item.name for item in examinations if item.digest}
+
+
+def _digest_of_file(path: Path) -> str:
+    try:
+        return hashlib.blake2b(path.read_bytes()).hexdigest()
+    except OSError:
+        return ""
+
+
+def _size(image: np.ndarray) -> tuple[int, int]:
+    return image.shape[0], image.shape[1]
+
+
+def _shown(array: np.ndarray) -> str:
+    return f"{array.shape[0]}x{array.shape[1]} (height x width)"

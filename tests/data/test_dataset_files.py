@@ -1,0 +1,235 @@
+"""Datasets as YAML files: what they may hold, and what is said when they cannot be used."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from t2sda.data.catalog import DATASETS, DATASETS_VARIABLE, open_dataset
+from t2sda.data.dataset_files import distinct_colours, read_dataset_file, register_dataset_files
+from t2sda.data.label_tables import GTA5_LABEL_IDS
+from t2sda.data.taxonomies import ClassGroup
+from t2sda.errors import MissingFileError, UserError
+from tests.data.layouts import halves, write_colours, write_ids, write_image, write_palette
+
+WHOLE = """
+name: harbour
+root: harbour
+images: images/*.png
+labels: labels/{stem}.png
+classes: [road, car, quay]
+"""
+
+
+@pytest.fixture(autouse=True)
+def _registry_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(DATASETS, "_components", dict(DATASETS._components))
+    monkeypatch.delenv(DATASETS_VARIABLE, raising=False)
+
+
+def dataset_file(folder: Path, text: str) -> Path:
+    path = folder / "harbour.yaml"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def first_label(folder: Path, text: str) -> list[int]:
+    """Train ids of the first label's upper and lower half."""
+    (spec,) = read_dataset_file(dataset_file(folder, text))
+    label = spec.open().load(0).label
+    assert label is not None
+    return [int(label[0, 0]), int(label[-1, 0])]
+
+
+def test_the_shortest_file_is_whole(tmp_path: Path) -> None:
+    write_image(tmp_path / "harbour/images/a.png")
+    write_ids(tmp_path / "harbour/labels/a.png", halves(2, 255))
+    assert first_label(tmp_path, WHOLE) == [2, 255]
+    register_dataset_files([str(tmp_path / "harbour.yaml")])
+    dataset = open_dataset("harbour")
+    assert dataset.taxonomy.class_names == ("road", "car", "quay")
+    assert len(set(dataset.taxonomy.palette)) == 3
+
+
+def test_the_root_is_found_beside_the_file_and_below_the_variable(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "files").mkdir()
+    path = dataset_file(tmp_path / "files", WHOLE)
+    (spec,) = read_dataset_file(path)
+    with pytest.raises(MissingFileError, match="no folder .*/files/harbour or .*T2SDA_DATASETS"):
+        spec.open()
+    write_image(tmp_path / "data/harbour/images/a.png")
+    monkeypatch.setenv(DATASETS_VARIABLE, str(tmp_path / "data"))
+    assert spec.location == str(tmp_path / "data/harbour")
+    write_image(tmp_path / "files/harbour/images/a.png")
+    assert spec.location == str(tmp_path / "files/harbour")
+
+
+def test_ids_of_classes_and_ignored_ids(tmp_path: Path) -> None:
+    write_image(tmp_path / "harbour/images/a.png")
+    write_ids(tmp_path / "harbour/labels/a.png", halves(9, 3))
+    text = WHOLE + "ids: {road: 7, car: [8, 9], quay: 300}\nignored: [3]\n"
+    assert first_label(tmp_path, text) == [1, 255]
+
+
+def test_ignored_ids_beside_ids_in_order(tmp_path: Path) -> None:
+    write_image(tmp_path / "harbour/images/a.png")
+    write_ids(tmp_path / "harbour/labels/a.png", halves(2, 77))
+    assert first_label(tmp_path, WHOLE + "ignored: [77]\n") == [2, 255]
+
+
+def test_a_palette_png_gives_its_indices(tmp_path: Path) -> None:
+    write_image(tmp_path / "harbour/images/a.png")
+    write_palette(tmp_path / "harbour/labels/a.png", halves(1, 2))
+    assert first_label(tmp_path, WHOLE) == [1, 2]
+
+
+def test_labels_as_colours(tmp_path: Path) -> None:
+    write_image(tmp_path / "harbour/images/a.png")
+    colours = np.zeros((8, 12, 3), dtype=np.uint8)
+    colours[:4] = (250, 120, 0)
+    write_colours(tmp_path / "harbour/labels/a.png", colours)
+    text = WHOLE + (
+        "label_format: colours\n"
+        "palette: {road: [90, 90, 90], car: [0, 0, 200], quay: [250, 120, 0]}\n"
+        "ignored: [[0, 0, 0]]\n"
+    )
+    assert first_label(tmp_path, text) == [2, 255]
+
+
+def test_a_shipped_taxonomy_by_name(tmp_path: Path) -> None:
+    text = WHOLE.replace("classes: [road, car, quay]", "taxonomy: gta5_label_ids")
+    (spec,) = read_dataset_file(dataset_file(tmp_path, text))
+    assert spec.taxonomy is GTA5_LABEL_IDS
+
+
+def test_splits_are_datasets_of_their_own(tmp_path: Path) -> None:
+    text = WHOLE.replace("images/*", "images/{split}/*").replace("labels/", "labels/{split}/")
+    for split in ("train", "val"):
+        write_image(tmp_path / f"harbour/images/{split}/a.png")
+        write_ids(tmp_path / f"harbour/labels/{split}/a.png", halves(0, 1))
+    register_dataset_files([str(dataset_file(tmp_path, text + "splits: [train, val, test]\n"))])
+    assert len(open_dataset("harbour_train")) == len(open_dataset("harbour_val")) == 1
+    with pytest.raises(MissingFileError, match=r"'harbour_test': no file matches .*images/test"):
+        open_dataset("harbour_test")
+
+
+def test_a_list_file_of_a_split(tmp_path: Path) -> None:
+    write_image(tmp_path / "harbour/images/my picture.png")
+    (tmp_path / "harbour/train.txt").write_text("my picture\n\n", encoding="utf-8")
+    text = WHOLE.replace("*", "{stem}") + 'stems: "{split}.txt"\nsplits: [train]\n'
+    (spec,) = read_dataset_file(dataset_file(tmp_path, text))
+    assert [Path(spec.open().load(0, with_label=False).name).stem] == ["my picture"]
+
+
+def test_spaces_and_letters_of_any_alphabet(tmp_path: Path) -> None:
+    root = tmp_path / "Häfen & Kais 港"
+    write_image(root / "Bilder ß/grün 1.png")
+    write_ids(root / "Masken/grün 1_ids.png", halves(1, 0))
+    text = WHOLE.replace("root: harbour", "root: Häfen & Kais 港")
+    text = text.replace("images/*", "Bilder ß/*").replace("labels/{stem}", "Masken/{stem}_ids")
+    assert first_label(tmp_path, text) == [1, 0]
+
+
+def test_groups(tmp_path: Path) -> None:
+    text = WHOLE + "groups: {land: [road, quay], car: [car]}\n"
+    (spec,) = read_dataset_file(dataset_file(tmp_path, text))
+    assert spec.class_groups == (ClassGroup("land", (0, 2)), ClassGroup("car", (1,)))
+
+
+@pytest.mark.parametrize("count", [2, 19, 255])
+def test_colours_that_nobody_gave_are_all_different(count: int) -> None:
+    assert len(set(distinct_colours(count))) == count
+
+
+def test_registered_again_as_it_is_but_not_as_another(tmp_path: Path) -> None:
+    path = dataset_file(tmp_path, WHOLE)
+    register_dataset_files([str(path), str(path)])
+    path.write_text(WHOLE.replace("quay", "ship"))
+    with pytest.raises(UserError, match="'harbour' is registered already, harbour/; give this"):
+        register_dataset_files([str(path)])
+
+
+def test_a_shipped_name_is_taken(tmp_path: Path) -> None:
+    path = dataset_file(tmp_path, WHOLE.replace("name: harbour", "name: gta5_train"))
+    with pytest.raises(UserError, match="'gta5_train' is registered already"):
+        register_dataset_files([str(path)])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("labls: x", r"harbour.yaml:7: labls: unknown key; nearest known: labels"),
+        ("name: again", "name: duplicate key"),
+        ("ids: {road: 7, car: 7, quay: 8}", "ids: 7 stands for both 'road' and 'car'"),
+        ("ids: {road: 7, car: 8}", "ids: nothing for class 'quay'"),
+        ("ids: {road: 7, car: 8, key: 9}", "ids: no class 'key'; nearest: quay"),
+        ("ids: {road: 7, car: many, quay: 8}", "ids: found 'many'; must be an id"),
+        ("ids: {road: 7, car: 70000, quay: 8}", "raw ids \\[70000\\] cannot be in a label"),
+        ("ignored: [1]", "ignored: 1 stands for 'car' and is ignored; choose one"),
+        ("label_format: colours", "there is no `palette`: give the colour of every class"),
+        (
+            "label_format: colours\npalette: [[0, 0, 0], [1, 1, 1], [0, 0, 0]]",
+            r"palette: \[0, 0, 0\] stands for two classes",
+        ),
+        ("palette: [[0, 0, 0]]", "1 colours for 3 classes"),
+        ("palette: [[0, 0, 0], [1, 1, 1], [0, 0, 256]]", "a colour is \\[R, G, B\\]"),
+        ("label_format: idss", "no label_format 'idss'; known, nearest first: ids"),
+        ("taxonomy: cityscapes_19", "classes: has no effect beside `taxonomy`"),
+        ("splits: [train]", "neither `images` nor `stems` has {split}"),
+        ("groups: {land: [road, quay]}", "groups: 'car' must be in exactly one group"),
+    ],
+)
+def test_files_that_cannot_be_used(tmp_path: Path, change: str, message: str) -> None:
+    path = dataset_file(tmp_path, WHOLE + change + "\n")
+    with pytest.raises(UserError, match=message):
+        read_dataset_file(path)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "message"),
+    [
+        ("name: harbour\n", "", "`name` is missing"),
+        ("[road, car, quay]", "[road, car, road]", "'road' is there twice"),
+        ("[road, car, quay]", "[road]", "1 classes; 2 to 255"),
+        ("[road, car, quay]", "[road, 7, car]", "found 7; must be text: write it in quotes"),
+        ("classes: [road, car, quay]", "", "`labels` without `classes`"),
+        ("images/*.png", "*/a.png", "needs quotes"),
+        ("root: harbour", "root: !!python/object:os.system x", "is refused"),
+        (WHOLE, "- a list", "it holds `key: value` lines"),
+        ("labels/{stem}.png", "labels/a.png", "share one label"),
+    ],
+)
+def test_contents_that_are_refused(tmp_path: Path, before: str, after: str, message: str) -> None:
+    path = dataset_file(tmp_path, WHOLE.replace(before, after))
+    with pytest.raises(UserError, match=message):
+        read_dataset_file(path)
+
+
+def test_a_file_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(MissingFileError, match=r"none\.yaml: no such dataset file"):
+        register_dataset_files([str(tmp_path / "none.yaml")])
+
+
+def test_255_classes_are_read_and_256_refused(tmp_path: Path) -> None:
+    names = [f"class{index}" for index in range(256)]
+    write_image(tmp_path / "harbour/images/a.png")
+    write_ids(tmp_path / "harbour/labels/a.png", halves(254, 255))
+    text = WHOLE.replace("[road, car, quay]", f"[{', '.join(names[:255])}]")
+    assert first_label(tmp_path, text) == [254, 255]
+    with pytest.raises(UserError, match="256 classes; 2 to 255"):
+        read_dataset_file(dataset_file(tmp_path, text.replace("class0,", "class0, class255,")))
+
+
+def test_rgb_where_ids_are_due_names_both_ways_out(tmp_path: Path) -> None:
+    write_image(tmp_path / "harbour/images/a.png")
+    Image.new("RGB", (12, 8)).save(tmp_path / "a.png")
+    (tmp_path / "harbour/labels").mkdir()
+    (tmp_path / "a.png").rename(tmp_path / "harbour/labels/a.png")
+    (spec,) = read_dataset_file(dataset_file(tmp_path, WHOLE))
+    with pytest.raises(UserError, match=r"labels/a\.png: a label has one channel of class ids"):
+        spec.open().load(0)
