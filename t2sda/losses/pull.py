@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from t2sda.losses import negatives as negative_sampling
 from t2sda.losses import sampling
-from t2sda.losses.numerics import at_least_float32, l2_normalize
+from t2sda.losses.info_nce import info_nce
+from t2sda.losses.numerics import at_least_float32, l2_normalize, reads_are_free
 from t2sda.losses.sampling import PositionsByClass, QueryGroups
 
 CHOICES = {
@@ -25,8 +25,8 @@ CHOICES = {
     "negative_draw": ("replacement", "exact"),
     "prototype_norm": ("after", "before", "both"),
 }
-CHUNK_ELEMENTS = 2**19
-"""Query-negative products computed at once: bounds the memory and stays in a CPU's cache."""
+CHUNK_GROUPS = 8
+"""Groups whose negatives are gathered at once where sizes may not follow the values."""
 
 
 class LabelledEmbeddings(NamedTuple):
@@ -121,21 +121,42 @@ class PullLoss:
             labels = sampling.positions_by_class(query_labels, num_classes)
             prototypes, usable = _prototypes(positives, num_classes, self.prototype_norm)
             groups, num_queries = self._draw_queries(labels, generator)
-            queries, is_ours = _queries_at(groups.positions, query_embeddings, first_image)
             weights = query_weights(class_weights, num_queries, self.reduction)
-            if self.objective == "mse":
-                losses = pull_mse(queries, prototypes[groups.classes, None])
+            negatives = None
+            if self.objective == "info_nce":
+                negatives = self._negatives(source_keys, target_keys, num_classes, generator)
+                usable = usable & negatives.exist
+            rows = groups.positions - first_image * query_labels[0].numel()
+            ours = (rows >= 0) & (rows < len(query_embeddings) * query_labels[0].numel())
+            share = (weights * usable)[groups.classes, None] * groups.multiplicity * ours
+            parts = list(_parts(groups._replace(positions=rows * ours, multiplicity=share)))
+            return self._weighted_sum(parts, query_embeddings, prototypes, negatives)
+
+    def _weighted_sum(
+        self,
+        parts: list[QueryGroups],
+        query_embeddings: Tensor,
+        prototypes: Tensor,
+        negatives: _Negatives | None,
+    ) -> Tensor:
+        """Σ multiplicity · loss over the queries of all parts."""
+        if not parts:
+            return at_least_float32(query_embeddings[:0]).sum()
+        sizes = [part.positions.numel() for part in parts]
+        rows = torch.cat([part.positions.flatten() for part in parts])
+        sums = []
+        for part, queries in zip(
+            parts, _UnitRows.apply(query_embeddings, rows).split(sizes), strict=True
+        ):
+            queries = queries.view(*part.positions.shape, -1)
+            positives = prototypes[part.classes].unsqueeze(-2)  # (..., 1, D)
+            if negatives is None:
+                losses = pull_mse(queries, positives)
             else:
-                keys = _Keys.of(source_keys, target_keys, num_classes)
-                has_negatives = negative_sampling.has_negatives(
-                    keys.source, keys.target, self.negative_strategy
-                )
-                usable = usable & has_negatives
-                losses = self._contrast(
-                    queries, groups.classes, prototypes, keys, has_negatives, generator
-                )
-            share = (weights * usable)[groups.classes, None] * groups.multiplicity * is_ours
-            return (losses * share).sum()
+                keys, log_weights = negatives.of(part.classes)
+                losses = info_nce(queries, positives, keys, self.temperature, log_weights)
+            sums.append((losses * part.multiplicity).sum())
+        return torch.stack(sums).sum()
 
     def _draw_queries(
         self, labels: PositionsByClass, generator: torch.Generator
@@ -153,96 +174,31 @@ class PullLoss:
         groups = sampling.sample_queries(labels, num_queries, max_queries, generator)
         return groups, num_queries
 
-    def _contrast(
+    def _negatives(
         self,
-        queries: Tensor,
-        classes: Tensor,
-        prototypes: Tensor,
-        keys: _Keys,
-        has_negatives: Tensor,
+        source: LabelledEmbeddings | None,
+        target: LabelledEmbeddings | None,
+        num_classes: int,
         generator: torch.Generator,
-    ) -> Tensor:
-        """(G, S) InfoNCE of every query; finite, but without meaning, where a class is skipped."""
-        positives = prototypes[classes, None]  # (G, 1, D)
+    ) -> _Negatives:
+        if source is None:
+            raise ValueError("InfoNCE needs negatives: give the pull loss its source_keys")
+        target_labels = source.labels[:0] if target is None else target.labels
+        sides = (
+            sampling.positions_by_class(source.labels, num_classes),
+            sampling.positions_by_class(target_labels, num_classes),
+        )
+        exist = negative_sampling.has_negatives(*sides, self.negative_strategy)
+        pool = _unit_pool([source] if target is None else [source, target])
         if self.negative_draw == "exact":
-            weights = negative_sampling.expected_negatives(
-                keys.source, keys.target, self.num_negatives, self.negative_strategy
+            times = negative_sampling.expected_negatives(
+                *sides, self.num_negatives, self.negative_strategy
             )
-            log_weights = torch.where(has_negatives[:, None], weights.log(), 0.0)
-            chunks = _chunks(queries, classes, positives, len(keys.vectors))
-            losses = [
-                info_nce(q, k, keys.vectors, self.temperature, log_weights[c, None])
-                for q, c, k in chunks
-            ]
-        else:
-            drawn = negative_sampling.sample_negatives(
-                keys.source, keys.target, self.num_negatives, self.negative_strategy, generator
-            )
-            chunks = _chunks(queries, classes, positives, self.num_negatives)
-            losses = [
-                info_nce(q, k, keys.vectors[drawn[c]], self.temperature) for q, c, k in chunks
-            ]
-        return torch.cat(losses)
-
-
-def info_nce(
-    queries: Tensor,
-    positives: Tensor,
-    negatives: Tensor,
-    temperature: float,
-    negative_log_weights: Tensor | None = None,
-) -> Tensor:
-    """InfoNCE of every query, Eq. (2), in float32 or better.
-
-    Keys are constants: only the queries get a gradient, worked out on the way forward, so that
-    nothing of the size of the scores is kept for the way back.
-
-    Args:
-        queries: (..., Q, D) unit vectors.
-        positives: (..., Q, D) or (..., 1, D) unit vectors.
-        negatives: (..., m, D) unit vectors, shared by the Q queries.
-        temperature: τ.
-        negative_log_weights: (..., 1, m) log of how often each negative counts, -inf for never but
-            not for all; None: once each.
-
-    Returns:
-        (..., Q).
-    """
-    queries = at_least_float32(queries)
-    positives, negatives = positives.to(queries.dtype), negatives.to(queries.dtype)
-    return _InfoNce.apply(queries, positives, negatives, temperature, negative_log_weights)
-
-
-class _InfoNce(torch.autograd.Function):
-    @staticmethod
-    def forward(
-        ctx: Any,
-        queries: Tensor,
-        positives: Tensor,
-        negatives: Tensor,
-        temperature: float,
-        negative_log_weights: Tensor | None,
-    ) -> Tensor:
-        scaled = queries / temperature
-        scores = scaled @ negatives.mT  # (..., Q, m)
-        if negative_log_weights is not None:
-            scores += negative_log_weights
-        highest = scores.amax(dim=-1, keepdim=True)
-        scores = scores.sub_(highest).exp_()
-        total = scores.sum(dim=-1, keepdim=True)
-        # The loss is -log(e^p / (e^p + Σ e^n)) = softplus(margin).
-        margin = highest + total.log() - (scaled * positives).sum(dim=-1, keepdim=True)
-        if ctx.needs_input_grad[0]:
-            mean_negative = (scores @ negatives) / total
-            gradient = (mean_negative - positives) * (margin.sigmoid() / temperature)
-            ctx.save_for_backward(gradient)
-        return F.softplus(margin).squeeze(-1)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
-        (gradient,) = ctx.saved_tensors
-        return gradient * grad_output[..., None], None, None, None, None
+            return _Negatives(pool, exist, None, torch.where(exist[:, None], times.log(), 0.0))
+        drawn = negative_sampling.sample_negatives(
+            *sides, self.num_negatives, self.negative_strategy, generator
+        )
+        return _Negatives(pool, exist, drawn, None)
 
 
 def pull_mse(queries: Tensor, positives: Tensor) -> Tensor:
@@ -317,61 +273,88 @@ def _prototypes(
     return (means if prototype_norm == "before" else l2_normalize(means)), counts > 0
 
 
-class _Keys(NamedTuple):
-    """The pool that negatives are taken from: all source positions, then all target positions."""
+class _Negatives(NamedTuple):
+    """The keys that the queries of every class are pushed away from."""
 
-    vectors: Tensor  # (N_s + N_t, D), unit length
-    source: PositionsByClass
-    target: PositionsByClass
+    pool: Tensor  # (N_s + N_t, D) unit vectors: all source positions, then all target positions
+    exist: Tensor  # (C,) bool
+    drawn: Tensor | None  # (C, m) rows of the pool; None: all of them, weighted
+    log_weights: Tensor | None  # (C, N_s + N_t)
 
-    @classmethod
-    @torch.no_grad()
-    def of(
-        cls,
-        source: LabelledEmbeddings | None,
-        target: LabelledEmbeddings | None,
-        num_classes: int,
-    ) -> _Keys:
-        if source is None:
-            raise ValueError("InfoNCE needs negatives: give the pull loss its source_keys")
-        sides = [source] if target is None else [source, target]
-        vectors = l2_normalize(torch.cat([_flatten(side.embeddings) for side in sides]))
-        target_labels = source.labels[:0] if target is None else target.labels
-        return cls(
-            vectors,
-            sampling.positions_by_class(source.labels, num_classes),
-            sampling.positions_by_class(target_labels, num_classes),
-        )
+    def of(self, classes: Tensor) -> tuple[Tensor, Tensor | None]:
+        """(..., m, D) keys of classes of any shape, and their log weights (..., 1, m)."""
+        if self.drawn is None:
+            assert self.log_weights is not None
+            return self.pool, self.log_weights[classes].unsqueeze(-2)
+        rows = self.drawn[classes]
+        return self.pool.index_select(0, rows.flatten()).view(*rows.shape, -1), None
 
 
-def _chunks(
-    queries: Tensor, classes: Tensor, positives: Tensor, num_negatives: int
-) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    """Groups of queries with their classes and positives, CHUNK_ELEMENTS products at a time."""
-    groups = max(1, CHUNK_ELEMENTS // (queries.shape[1] * num_negatives))
-    yield from zip(
-        queries.split(groups), classes.split(groups), positives.split(groups), strict=True
-    )
+def _parts(groups: QueryGroups) -> Iterator[QueryGroups]:
+    """The queries in parts that share their negatives: classes (...), the rest (..., S).
 
-
-def _queries_at(positions: Tensor, embeddings: Tensor, first_image: int) -> tuple[Tensor, Tensor]:
-    """(G, S, D) unit vectors at positions of the whole mini-batch; (G, S) which are ours.
-
-    Normalised before they are gathered: on small grids each is drawn several times.
+    Where sizes may follow values, a part is one class without padding: ((), (S,)). Elsewhere it is
+    a run of groups with their padding: ((G,), (G, S)).
     """
-    flat = l2_normalize(_flatten(embeddings))
-    local = positions - first_image * embeddings.shape[2] * embeddings.shape[3]
-    is_ours = (local >= 0) & (local < len(flat))
-    rows = local.clamp(0, len(flat) - 1)
-    # index_select, whose gradient is summed in order: indexing's is not, with several threads.
-    return flat.index_select(0, rows.flatten()).view(*rows.shape, -1), is_ours
+    if not reads_are_free(groups.classes):
+        runs = (values.split(CHUNK_GROUPS) for values in groups)
+        yield from (QueryGroups(*part) for part in zip(*runs, strict=True))
+        return
+    counted = groups.multiplicity != 0
+    classes = groups.classes[:, None].expand_as(counted)[counted]
+    present, sizes = classes.unique_consecutive(return_counts=True)
+    positions = groups.positions[counted].split(sizes.tolist())
+    multiplicity = groups.multiplicity[counted].split(sizes.tolist())
+    yield from (QueryGroups(*part) for part in zip(present, positions, multiplicity, strict=True))
 
 
-def _flatten(embeddings: Tensor) -> Tensor:
-    """(B, D, h, w) -> (B*h*w, D), in float32 or better."""
+class _UnitRows(torch.autograd.Function):
+    """(B, D, h, w), (n,) rows of (B, h, w) flattened → (n, D) unit vectors; zero stays zero.
+
+    In closed form, as only the rows that are asked for need a norm and a gradient.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, embeddings: Tensor, rows: Tensor) -> Tensor:
+        picked = _flatten(embeddings).index_select(0, rows)
+        norms = torch.linalg.vector_norm(picked, dim=-1, keepdim=True)
+        norms.masked_fill_(norms == 0, 1.0)
+        unit = picked.div_(norms)
+        ctx.save_for_backward(unit, norms, rows)
+        ctx.shape, ctx.dtype = embeddings.shape, embeddings.dtype
+        return unit
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
+        unit, norms, rows = ctx.saved_tensors
+        along = (grad_output * unit).sum(dim=-1, keepdim=True)
+        images, channels, height, width = ctx.shape
+        gradient = unit.new_zeros(images * height * width, channels)
+        # index_add_ sums in order on a CPU; indexing's own gradient does not, with several threads.
+        gradient.index_add_(0, rows, (grad_output - along * unit) / norms)
+        columns = gradient.new_empty(images, channels, height * width)
+        for image, part in zip(columns, gradient.split(height * width), strict=True):
+            image.copy_(part.t())  # what comes before the projector wants its own layout
+        return columns.view(ctx.shape).to(ctx.dtype), None
+
+
+@torch.no_grad()
+def _unit_pool(sides: list[LabelledEmbeddings]) -> Tensor:
+    """(N, D) unit vectors of all positions of all sides."""
+    pool = _flatten(*(side.embeddings for side in sides))
+    norms = torch.linalg.vector_norm(pool, dim=-1, keepdim=True)
+    return pool.div_(norms.masked_fill_(norms == 0, 1.0))
+
+
+def _flatten(*embeddings: Tensor) -> Tensor:
+    """(B, D, h, w) each -> (the sum of all B*h*w, D), a copy in float32 or better."""
+    images = [image for one in embeddings for image in at_least_float32(one).flatten(2)]
+    rows = images[0].new_empty(sum(image.shape[1] for image in images), images[0].shape[0])
     # Image by image: torch has a fast copy for the transpose of a matrix, but not of a stack.
-    columns = at_least_float32(embeddings).flatten(2)
-    return torch.cat([image.t().contiguous() for image in columns])
+    for part, image in zip(rows.split([image.shape[1] for image in images]), images, strict=True):
+        part.copy_(image.t())
+    return rows
 
 
 def _check_grid(name: str, embeddings: Tensor, labels: Tensor) -> None:

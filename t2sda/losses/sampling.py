@@ -11,7 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from t2sda.losses.numerics import draw_below
+from t2sda.losses.numerics import draw_below, reads_are_free
 
 QUERY_STRATEGIES = ("cbqs", "ceqs", "uniform")
 MAX_GROUP_SIZE = 64
@@ -97,23 +97,24 @@ def num_queries(
     Returns:
         (C,) int64; 0 for absent classes (docs/fidelity.md, B5), together at most C·n + C.
     """
+    if strategy != "uniform":
+        return expected_num_queries(class_counts, queries_per_class, strategy)
     total = class_counts.sum().clamp(min=1)
+    drawn = draw_below(total, (len(class_counts) * queries_per_class,), generator).sort().values
+    return torch.searchsorted(drawn, class_counts.cumsum(0)).diff(prepend=total.new_zeros(1))
+
+
+def expected_num_queries(class_counts: Tensor, queries_per_class: int, strategy: str) -> Tensor:
+    """(C,) the expectation of `num_queries`; "uniform" alone is drawn, and has C·n·p̂(c)."""
     budget = len(class_counts) * queries_per_class
     if strategy == "cbqs":
+        total = class_counts.sum().clamp(min=1)
         return (class_counts * budget + total - 1) // total
     if strategy == "ceqs":
         return torch.where(class_counts > 0, queries_per_class, 0)
     if strategy == "uniform":
-        drawn = draw_below(total, (budget,), generator).sort().values
-        return torch.searchsorted(drawn, class_counts.cumsum(0)).diff(prepend=total.new_zeros(1))
+        return class_distribution(class_counts) * budget
     raise ValueError(f"query strategy is '{strategy}'; known: {', '.join(QUERY_STRATEGIES)}")
-
-
-def expected_num_queries(class_counts: Tensor, queries_per_class: int, strategy: str) -> Tensor:
-    """(C,) the expectation of `num_queries`, which "uniform" alone draws: C·n·p̂(c)."""
-    if strategy == "uniform":
-        return class_distribution(class_counts) * (len(class_counts) * queries_per_class)
-    return num_queries(class_counts, queries_per_class, strategy, torch.Generator())
 
 
 def sample_queries(
@@ -125,8 +126,8 @@ def sample_queries(
     """Draw n_q(c) positions of every class, as in lines 45-46 of Algorithm 1: with replacement.
 
     With replacement also because n_q(c) may exceed the class's positions (docs/fidelity.md, B13).
-    On a grid smaller than `max_queries` what was drawn several times becomes one query that counts
-    so often, which is the same loss for less work.
+    On a CPU, and on a grid smaller than `max_queries`, what was drawn several times becomes one
+    query that counts so often, which is the same loss for less work.
 
     Args:
         num_queries: (C,) int64 n_q(c), 0 for absent classes.
@@ -136,7 +137,7 @@ def sample_queries(
     filled = (index < num_queries[classes, None]).float()
     drawn = draw_below(positions.counts[classes, None], tuple(index.shape), generator)
     groups = QueryGroups(classes, _positions(positions, classes, drawn), filled)
-    if len(positions.order) >= max_queries:
+    if len(positions.order) >= max_queries and not reads_are_free(classes):
         return groups
     times = filled.new_zeros(len(positions.order))
     times.index_add_(0, groups.positions.flatten(), filled.flatten())

@@ -28,6 +28,7 @@ class HubHandler(PathHandler):
 
 
 def _cached(repository: str) -> str | None:
+    # Imported on first use: only these sources need it.
     from huggingface_hub import try_to_load_from_cache
 
     found = [try_to_load_from_cache(repository, name) for name in FILE_NAMES]

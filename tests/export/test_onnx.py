@@ -21,7 +21,9 @@ from t2sda.export.onnx import export_onnx
 from t2sda.inference.checkpoints import model_of_checkpoint, open_checkpoint
 from t2sda.modeling.backbones.base import Backbone
 from t2sda.modeling.backbones.timm_import import import_timm
+from t2sda.modeling.backbones.timm_vit import TimmViT
 from t2sda.modeling.heads.light import LightHead
+from t2sda.modeling.heads.segformer import SegFormerHead
 from t2sda.modeling.segmentor import SegmentationModel
 from t2sda.structures import FeatureSpec
 from tests.deployed import (
@@ -230,3 +232,22 @@ def test_a_full_disk_leaves_nothing(
     with file_size_limit(100_000), pytest.raises(UserError, match="cannot be written"):
         export_onnx(model, CITYSCAPES_19, tmp_path / "m.onnx", image_size=(64, 64))
     assert not list(tmp_path.iterdir())
+
+
+def test_what_follows_from_weights_alone_is_in_the_file(tmp_path: Path) -> None:
+    """Merged weights of the head, position embeddings for the size of the image."""
+    backbone = TimmViT("test_vit", pyramid_channels=8)
+    model = SegmentationModel(backbone, SegFormerHead(backbone.feature_specs, 19, channels=8))
+    path = tmp_path / "model.onnx"
+    export_onnx(model, CITYSCAPES_19, path, image_size=(64, 96))
+    graph = onnx.load(path).graph
+    constants = {initializer.name for initializer in graph.initializer}
+    computed = [
+        node.op_type
+        for node in graph.node
+        if node.input and all(not name or name in constants for name in node.input)
+    ]
+    assert not computed
+    shapes = [tuple(initializer.dims) for initializer in graph.initializer]
+    assert (1, 1 + 4 * 6, 64) in shapes  # of the class token and of a grid of 4 x 6 patches
+    assert (1, 1 + 10 * 10, 64) not in shapes  # as they were trained

@@ -55,7 +55,7 @@ def test_a_confidence_at_the_threshold_is_reliable() -> None:
     assert found.tolist() == [255, 4]
 
 
-@pytest.mark.parametrize("strategy", ["domain_equalized", "union"])
+@pytest.mark.parametrize("strategy", ["domain_equalized", "union", "source"])
 @pytest.mark.parametrize("seed", range(5))
 def test_sampled_negatives_are_of_another_class_and_labelled(strategy: str, seed: int) -> None:
     source, target = _labels((2, 5, 4), seed), _labels((1, 3, 3), seed + 100)
@@ -106,6 +106,15 @@ def test_without_target_candidates_all_come_from_the_source(target: Tensor) -> N
     assert (drawn < 16).all()
 
 
+def test_source_negatives_leave_the_target_alone() -> None:
+    source, target = torch.full((1, 4, 4), 2), torch.full((1, 4, 4), 3)
+    positions = _positions(source, target)
+    drawn = sample_negatives(*positions, 20, "source", _generator())
+    assert (drawn[3] < 16).all()
+    assert has_negatives(*positions, "source").tolist() == [c != 2 for c in range(NUM_CLASSES)]
+    assert not expected_negatives(*positions, 20, "source")[:, 16:].any()
+
+
 def test_one_class_alone_has_no_negatives() -> None:
     positions = _positions(torch.full((1, 4, 4), 2), torch.full((1, 4, 4), 2))
     assert has_negatives(*positions, "union").tolist() == [True, True, False, True, True, True]
@@ -114,7 +123,7 @@ def test_one_class_alone_has_no_negatives() -> None:
     assert not expected_negatives(*nothing, 10, "union").any()
 
 
-@pytest.mark.parametrize("strategy", ["domain_equalized", "union"])
+@pytest.mark.parametrize("strategy", ["domain_equalized", "union", "source"])
 @pytest.mark.parametrize("no_target", [False, True])
 def test_draws_are_uniform_and_expected_negatives_their_mean(
     strategy: str, no_target: bool
@@ -148,7 +157,7 @@ def test_expected_negatives_by_hand() -> None:
 
 def test_an_unknown_strategy_is_refused() -> None:
     positions = _positions(_labels((1, 2, 2), 0), NOTHING)
-    with pytest.raises(ValueError, match="'denps'; known: domain_equalized, union"):
+    with pytest.raises(ValueError, match="'denps'; known: domain_equalized, union, source"):
         sample_negatives(*positions, 4, "denps", _generator())
-    with pytest.raises(ValueError, match="'denps'; known: domain_equalized, union"):
+    with pytest.raises(ValueError, match="'denps'; known: domain_equalized, union, source"):
         expected_negatives(*positions, 4, "denps")

@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from t2sda.losses.info_nce import info_nce
 from t2sda.losses.negatives import has_negatives, sample_negatives, unreliable_labels
 from t2sda.losses.numerics import l2_normalize
 from t2sda.losses.pull import (
@@ -17,13 +18,22 @@ from t2sda.losses.pull import (
     PullLoss,
     class_embedding_sums,
     class_prototypes,
-    info_nce,
     pull_mse,
     query_weights,
 )
 from t2sda.losses.reweighting import dynamic_class_weights
 from t2sda.losses.sampling import num_queries, positions_by_class, sample_queries
 from tests.references import pull as reference
+
+
+@pytest.fixture(params=["sizes follow values", "sizes are fixed"])
+def layout(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """How queries are laid out on a CPU, and on a device that must not wait."""
+    if request.param == "sizes are fixed":
+        for module in ("sampling", "pull"):
+            monkeypatch.setattr(f"t2sda.losses.{module}.reads_are_free", lambda _: False)
+    return request.param
+
 
 SMALL = PullLoss(temperature=0.5, queries_per_class=4, num_negatives=6)
 
@@ -137,6 +147,7 @@ def _reference_loss(scene: Scene, pull: PullLoss, seed: int = 0) -> float:
     return reference.pull_loss(losses, scene.class_weights.tolist(), pull.reduction)
 
 
+@pytest.mark.usefixtures("layout")
 @pytest.mark.parametrize("case", CASES)
 @pytest.mark.parametrize("reduction", ["class_mean", "query_sum"])
 def test_pull_loss_is_the_paper(case: str, reduction: str) -> None:
@@ -145,7 +156,7 @@ def test_pull_loss_is_the_paper(case: str, reduction: str) -> None:
 
 
 @pytest.mark.parametrize("query_strategy", ["cbqs", "ceqs", "uniform"])
-@pytest.mark.parametrize("negative_strategy", ["domain_equalized", "union"])
+@pytest.mark.parametrize("negative_strategy", ["domain_equalized", "union", "source"])
 @pytest.mark.parametrize("objective", ["info_nce", "mse"])
 def test_every_strategy_is_the_paper(
     query_strategy: str, negative_strategy: str, objective: str
@@ -161,6 +172,7 @@ def test_every_strategy_is_the_paper(
     assert scene.loss(pull).item() == pytest.approx(_reference_loss(scene, pull), abs=1e-6)
 
 
+@pytest.mark.usefixtures("layout")
 def test_many_queries_on_a_small_grid_and_few_on_a_large_one() -> None:
     for shape, base in (((1, 4, 2, 3), 100), ((2, 4, 20, 20), 30)):
         scene, pull = Scene("plain", shape), replace(SMALL, queries_per_class=base)
@@ -178,6 +190,7 @@ def test_float32_embeddings_agree_with_float64() -> None:
         assert scene.loss(SMALL).item() == pytest.approx(exact, abs=1e-5)
 
 
+@pytest.mark.usefixtures("layout")
 def test_the_gradient_is_that_of_finite_differences() -> None:
     scene = Scene("ignored", (1, 3, 3, 3))
 
@@ -264,6 +277,7 @@ def test_the_reweighting_exponent_has_an_effect() -> None:
     assert len({round(loss, 6) for loss in losses}) == 3
 
 
+@pytest.mark.usefixtures("layout")
 @pytest.mark.parametrize("case", ["plain", "absent", "ignored"])
 @pytest.mark.parametrize("query_draw", ["replacement", "exact"])
 def test_shares_of_two_ranks_add_up_to_the_whole(case: str, query_draw: str) -> None:

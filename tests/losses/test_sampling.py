@@ -11,6 +11,7 @@ from t2sda.losses.sampling import (
     QueryGroups,
     class_distribution,
     every_query,
+    expected_num_queries,
     labels_on_grid,
     num_queries,
     positions_by_class,
@@ -109,6 +110,16 @@ def test_uniform_queries_follow_the_positions() -> None:
 
 
 @pytest.mark.parametrize("strategy", ["cbqs", "ceqs", "uniform"])
+def test_expected_queries_are_the_mean_of_drawn_ones(strategy: str) -> None:
+    counts = torch.tensor([60, 0, 30, 10])
+    generator = _generator()
+    drawn = torch.stack([num_queries(counts, 20, strategy, generator) for _ in range(300)]).float()
+    expected = expected_num_queries(counts, 20, strategy).float()
+    standard_error = drawn.std(dim=0) / 300**0.5
+    assert ((drawn.mean(dim=0) - expected).abs() <= 4 * standard_error).all()
+
+
+@pytest.mark.parametrize("strategy", ["cbqs", "ceqs", "uniform"])
 def test_no_label_at_all_gives_no_query(strategy: str) -> None:
     assert num_queries(torch.zeros(4, dtype=torch.int64), 8, strategy, _generator()).sum() == 0
 
@@ -143,12 +154,15 @@ def test_an_absent_class_gets_no_query() -> None:
 
 
 @pytest.mark.parametrize("max_queries", [90_000, 40])
-def test_positions_are_drawn_uniformly_with_replacement(max_queries: int) -> None:
+def test_positions_are_drawn_uniformly_with_replacement(
+    max_queries: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     # 6 positions of class 0 and 30 of class 1; merged draws (36 < max_queries) and plain ones
     labels = torch.tensor([0] * 6 + [1] * 30).view(1, 6, 6)
     times = torch.zeros(36)
     positions = positions_by_class(labels, 2)
     if max_queries == 40:
+        monkeypatch.setattr("t2sda.losses.sampling.reads_are_free", lambda _: False)
         labels = labels.repeat(1, 2, 1)  # 72 positions > 40
         positions = positions_by_class(labels, 2)
         times = torch.zeros(72)

@@ -88,7 +88,6 @@ class MiT(Backbone):
         checkpoint_activations: bool = False,
     ) -> None:
         super().__init__()
-        self.variant = variant
         self.checkpoint_activations = checkpoint_activations
         dims, depths = VARIANTS[variant].dims, VARIANTS[variant].depths
         last = sum(depths) - 1

@@ -30,7 +30,7 @@ def import_timm() -> ModuleType:
         if error.name not in ("timm", "torchvision"):
             raise
         raise UserError(
-            f"MODEL.BACKBONE.NAME: TimmCNN needs {error.name}, which is not installed; "
+            f"MODEL.BACKBONE: networks of timm need {error.name}, which is not installed; "
             f"pip install timm"
         ) from None
 

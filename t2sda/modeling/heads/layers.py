@@ -94,9 +94,8 @@ def sum_on_finest_grid(levels: Iterable[Tensor]) -> Tensor:
     return total
 
 
-def init_classifier_(*layers: nn.Conv2d) -> None:
+def init_classifier_(layer: nn.Conv2d) -> None:
     """Nearly equal probabilities at the start, as the heads of the literature have it."""
-    for layer in layers:
-        nn.init.normal_(layer.weight, std=0.01)
-        assert layer.bias is not None
-        nn.init.zeros_(layer.bias)
+    assert layer.bias is not None, "a classifier without bias"
+    nn.init.normal_(layer.weight, std=0.01)
+    nn.init.zeros_(layer.bias)

@@ -57,5 +57,5 @@ def test_missing_package_says_what_to_install(
     for name in [name for name in sys.modules if name.partition(".")[0] == "timm"]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, package, None)
-    with pytest.raises(ValueError, match=rf"needs {package}.*pip install timm"):
+    with pytest.raises(ValueError, match=rf"need {package}.*pip install timm"):
         import_timm()
