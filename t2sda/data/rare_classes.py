@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -146,13 +147,20 @@ class RareClassSampler:
 
     @classmethod
     def from_config(
-        cls, cfg: CfgNode, dataset: SegmentationDataset, progress: Progress
+        cls,
+        cfg: CfgNode,
+        dataset: SegmentationDataset,
+        progress: Progress,
+        report: Callable[[str], None],
     ) -> RareClassSampler | None:
-        """The sampler of DATASETS.SOURCE, or None where all images are drawn alike."""
+        """The sampler of DATASETS.SOURCE, or None where all images are drawn alike.
+
+        `report` is called with what is wrong with labels that DATA.ON_ERROR lets it leave out.
+        """
         if not cfg.RARE_CLASSES.ENABLED:
             return None
         return cls(
-            class_pixels(dataset, progress),
+            class_pixels(dataset, progress, report if cfg.DATA.ON_ERROR == "skip" else None),
             dataset,
             temperature=cfg.RARE_CLASSES.TEMPERATURE,
             min_pixels=cfg.RARE_CLASSES.MIN_PIXELS,
@@ -186,7 +194,7 @@ class RareClassSampler:
         ]
         if not lacking:
             return
-        counts = pixels / sizes if self.min_share else pixels
+        counts = pixels / np.maximum(sizes, 1) if self.min_share else pixels
         most = {dataset.taxonomy.class_names[c]: counts[:, c].max() for c in lacking}
         shown = ", ".join(f"{name} (at most {value:.2g})" for name, value in most.items())
         setting = "MIN_SHARE" if self.min_share else "MIN_PIXELS"

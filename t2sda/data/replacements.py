@@ -24,6 +24,9 @@ SCHEMA.declare(
     },
 )
 
+UNUSABLE = (UnreadableFileError, MissingFileError, LabelIdError)
+"""Errors of one file, after which another may do."""
+
 REPLACEMENT_TRIES = 10
 """How many samples in a row may be unusable before the run stops under `skip` as well."""
 
@@ -62,7 +65,7 @@ class Replacements:
         while True:
             try:
                 return make(drawn_at), tuple(skipped)
-            except (UnreadableFileError, MissingFileError, LabelIdError) as error:
+            except UNUSABLE as error:
                 if self.on_error == "stop":
                     raise
                 skipped.append(str(error))
