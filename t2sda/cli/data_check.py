@@ -30,6 +30,7 @@ TRAINING_WOULD_FAIL = 1
 SHOWN_OF_A_KIND = 5
 SHEET_IMAGES = 20
 SPLITS = ("train", "val", "test")
+EVALUATION_SPLITS = ("_val", "_test")
 BASELINE_MIN_PIXELS = 3000
 """Default of RARE_CLASSES.MIN_PIXELS; made for images of 2 megapixels."""
 
@@ -86,7 +87,8 @@ def _show(console: Console, report: DatasetReport) -> None:
     sizes = ", ".join(f"{h}x{w} ({count})" for (h, w), count in report.sizes.most_common(5))
     more = f", and {len(report.sizes) - 5} more" if len(report.sizes) > 5 else ""
     console.rule(dataset.name)
-    console.print(f"{len(dataset)} images; height x width: {sizes}{more}", highlight=False)
+    count = f"{len(dataset)} image{'s' if len(dataset) != 1 else ''}"
+    console.print(f"{count}; height x width: {sizes}{more}", highlight=False)
     pixels = report.pixels
     if not dataset.labelled:
         console.print("no labels: enough for a target", highlight=False)
@@ -95,7 +97,8 @@ def _show(console: Console, report: DatasetReport) -> None:
     ignored = pixels[:, -1].sum() / max(pixels.sum(), 1)
     console.print(f"{100 * ignored:.1f} % of all pixels are ignored", highlight=False)
     console.print(_table(pixels, dataset))
-    _advise_on_rare_classes(console, pixels, dataset)
+    if not dataset.name.endswith(EVALUATION_SPLITS):
+        _advise_on_rare_classes(console, pixels, dataset)
 
 
 def _table(pixels: np.ndarray, dataset: SegmentationDataset) -> Table:
@@ -160,8 +163,8 @@ def _show_findings(console: Console, findings: Iterable[Finding], path: Path) ->
     if not by_kind:
         console.print("nothing is wrong")
     for (harmless, kind), members in sorted(by_kind.items()):
-        title = "note" if harmless else "ERROR"
-        console.print(f"{title}: {kind} ({len(members)})", highlight=False)
+        title, style = ("note", "yellow") if harmless else ("ERROR", "bold red")
+        console.print(f"{title}: {kind} ({len(members)})", style=style, highlight=False)
         for found in members[:SHOWN_OF_A_KIND]:
             console.print(f"  {found.text}", highlight=False, soft_wrap=True)
         if len(members) > SHOWN_OF_A_KIND:

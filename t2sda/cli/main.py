@@ -15,7 +15,7 @@ COMMANDS = {
     "train": ("t2sda.cli.train", "train, resume or score a network"),
     "export": ("t2sda.cli.export", "write a trained network as an ONNX file"),
     "infer": ("t2sda.cli.infer", "segment pictures"),
-    "data": ("t2sda.cli.data", "list and check datasets"),
+    "data": ("t2sda.cli.data", "list, check and pack datasets"),
     "show-config": ("t2sda.cli.show_config", "print a configuration, resolved and checked"),
     "gpu-check": ("t2sda.cli.gpu_check", "does all that needs a GPU work here? a report"),
     "env": ("t2sda.cli.env", "print what works on this machine"),

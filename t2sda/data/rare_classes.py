@@ -120,7 +120,7 @@ class RareClassSampler:
         crop_factor: how much of that a crop should hold; 0: any crop will do.
         seed: of the run.
     Raises:
-        UserError: if a class occurs, but no image has enough of it.
+        UserError: if a class occurs, but no image has enough of it; if none occurs.
     """
 
     def __init__(
@@ -138,7 +138,13 @@ class RareClassSampler:
         self.min_share = min_share
         self.crop_factor = crop_factor
         self.seed = seed
-        self.probabilities = class_probabilities(class_frequencies(pixels), temperature)
+        frequencies = class_frequencies(pixels)
+        if not frequencies.any():
+            raise UserError(
+                f"RARE_CLASSES: no label of dataset '{dataset.name}' has a pixel of any class; see "
+                f"`t2sda data check {dataset.name}`"
+            )
+        self.probabilities = class_probabilities(frequencies, temperature)
         sizes = pixels.sum(axis=1, keepdims=True)  # (N, 1)
         needed = min_share * sizes if min_share else np.full_like(sizes, min_pixels)
         enough = pixels[:, :-1] > needed

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
 SHEET_COLUMNS = 4
 THUMBNAIL_WIDTH = 400
-SMALLEST_SHARE = 1e-6
-"""Where the axis of shares begins, at the latest."""
+SMALLEST_SHARE, WIDEST_SHARE = 1e-6, 1e-2
+"""Between these the axis of shares begins."""
 PLAIN = {"facecolor": "white", "edgecolor": "none", "pad": 1.0}
 """Behind a bar's numbers, so that no grid line crosses them."""
 EDGE, GRID = "#44484f", "#d8dade"
@@ -62,7 +62,7 @@ def _draw_bars(
     """Bars on a logarithmic axis that begins below the rarest class, with numbers behind them."""
     from matplotlib.ticker import NullLocator
 
-    rarest = shares[shares > 0].min(initial=1.0)
+    rarest = shares[shares > 0].min(initial=WIDEST_SHARE)
     left = 10.0 ** np.floor(np.log10(max(rarest, SMALLEST_SHARE)) - 0.01)
     lengths = np.maximum(shares[order], left) - left
     axes.barh(range(len(order)), lengths, left=left, color=colours, edgecolor=EDGE, linewidth=0.6)
@@ -74,7 +74,7 @@ def _draw_bars(
         place = max(shares[index], left) * 1.12
         axes.text(place, row, text, va="center", fontsize=8, bbox=PLAIN)
     axes.set_xscale("log")
-    axes.set_xlim(left, 10)
+    axes.set_xlim(left, left**-0.25)  # a quarter more, for the numbers behind a full bar
     axes.set_xticks([tick for tick in 10.0 ** np.arange(-6, 1) if tick >= left])
     axes.xaxis.set_major_formatter(lambda value, _: _percent(value))
     axes.xaxis.set_minor_locator(NullLocator())

@@ -106,6 +106,19 @@ def test_a_class_without_images_is_refused(
         sampler(streets, **changes)
 
 
+def test_labels_without_any_class_are_refused(streets: SegmentationDataset) -> None:
+    with pytest.raises(UserError, match="no label of dataset 'streets_clear_val' has a pixel"):
+        RareClassSampler(
+            np.array([[0, 0, 7]]),
+            streets,
+            temperature=0.01,
+            min_pixels=0,
+            min_share=0.0,
+            crop_factor=0.0,
+            seed=0,
+        )
+
+
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
