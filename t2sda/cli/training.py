@@ -86,9 +86,7 @@ class TrainingRun:
         if cfg.SOLVER.DETERMINISTIC:
             use_deterministic_algorithms()
         torch.manual_seed(cfg.SEED)
-        self.pairs = DomainPairs.from_config(
-            cfg, ConsoleProgress(self.console), self._tell_never_drawn
-        )
+        self.pairs = DomainPairs.from_config(cfg, ConsoleProgress(self.console))
         self.taxonomy = self.pairs.source.taxonomy
         for name in cfg.EVALUATION.DATASETS:  # now, not after hours of training
             check_classes(open_dataset(name), self.taxonomy)
@@ -227,11 +225,6 @@ class TrainingRun:
         pin = self.device.type == "cuda"
         timeout = self.cfg.DATA.WORKER_TIMEOUT
         return DomainLoader(self.pairs, positions, self.cfg.DATA.NUM_WORKERS, pin, timeout)
-
-    def _tell_never_drawn(self, problem: str) -> None:
-        self.console.print(
-            f"rare-class sampling never draws this one: {problem}", highlight=False, soft_wrap=True
-        )
 
     def _describe(self) -> None:
         parameters = sum(p.numel() for p in self.meta_arch.student.parameters())

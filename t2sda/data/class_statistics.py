@@ -4,40 +4,27 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from t2sda.data.datasets import SegmentationDataset
 from t2sda.data.parallel import Progress, mapped, unseen
-from t2sda.data.replacements import UNUSABLE
 from t2sda.distributed import barrier, is_main
 from t2sda.errors import UserError
 from t2sda.files import make_writable_dir, written_whole
 
 CACHE_VARIABLE = "T2SDA_CACHE"
 _VERSION = 1
-_UNUSABLE_MARK = -1
 
 
-def class_pixels(
-    dataset: SegmentationDataset,
-    progress: Progress = unseen,
-    skip: Callable[[str], None] | None = None,
-) -> np.ndarray:
+def class_pixels(dataset: SegmentationDataset, progress: Progress = unseen) -> np.ndarray:
     """Pixels of every class in every image of a labelled dataset, at the labels' own size.
 
     They are read from the cache, where they lie under the names, sizes and times of the label files
     and the taxonomy; else counted, on all cores, and written there whole. Of several ranks the main
     one counts.
 
-    Args:
-        dataset: labelled.
-        progress: shows how far the counting is.
-        skip: called with what is wrong with a label that cannot be used, which then has no pixel of
-            any class; None: such a label is an error.
     Returns:
         (N, num_classes + 1) int64; the last column counts ignored pixels.
     Raises:
@@ -48,21 +35,10 @@ def class_pixels(
         raise UserError(f"dataset '{dataset.name}' has no labels, so there is nothing to count")
     path = cache_dir() / "class_pixels" / f"{_identity_of(dataset)}.npy"
     shape = (len(dataset), dataset.taxonomy.num_classes + 1)
-    count = partial(_counts_or_mark, dataset) if skip else dataset.class_pixels
-    what = f"counting classes of {dataset.name}"
     if is_main():
-        _found_or_counted(count, path, shape, what, progress)
+        _found_or_counted(dataset, path, shape, progress)
     barrier()
-    pixels = _found_or_counted(count, path, shape, what, progress)
-    for index in np.flatnonzero(pixels[:, 0] == _UNUSABLE_MARK):
-        try:
-            pixels[index] = dataset.class_pixels(int(index))
-        except UNUSABLE as error:
-            if skip is None:
-                raise
-            skip(str(error))
-            pixels[index] = 0
-    return pixels
+    return _found_or_counted(dataset, path, shape, progress)
 
 
 def cache_dir() -> Path:
@@ -86,20 +62,8 @@ def _identity_of(dataset: SegmentationDataset) -> str:
     return digest.hexdigest()[:32]
 
 
-def _counts_or_mark(dataset: SegmentationDataset, index: int) -> np.ndarray:
-    """The counts of a label, or _UNUSABLE_MARK in all places."""
-    try:
-        return dataset.class_pixels(index)
-    except UNUSABLE:
-        return np.full(dataset.taxonomy.num_classes + 1, _UNUSABLE_MARK, dtype=np.int64)
-
-
 def _found_or_counted(
-    count: Callable[[int], np.ndarray],
-    path: Path,
-    shape: tuple[int, int],
-    what: str,
-    progress: Progress,
+    dataset: SegmentationDataset, path: Path, shape: tuple[int, int], progress: Progress
 ) -> np.ndarray:
     try:
         found = np.load(path, allow_pickle=False)
@@ -108,9 +72,10 @@ def _found_or_counted(
     except (OSError, ValueError, EOFError):  # not there, or damaged by something else
         pass
     make_writable_dir(path.parent, CACHE_VARIABLE)
-    counted = np.stack(list(mapped(count, shape[0], what, progress)))
+    what = f"counting classes of {dataset.name}"
+    counted = np.stack(list(mapped(dataset.class_pixels, len(dataset), what, progress)))
     own = path.with_name(f"{path.stem}.{os.getpid()}.npy")  # another run may count at this moment
-    with written_whole(own) as partial_path, partial_path.open("wb") as file:
+    with written_whole(own) as partial, partial.open("wb") as file:
         np.save(file, counted, allow_pickle=False)
     own.replace(path)
     return counted

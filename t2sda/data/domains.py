@@ -178,19 +178,8 @@ class DomainPairs(Dataset):
         self.target_order = ShuffledSampler(len(target), seed, "target") if target else None
 
     @classmethod
-    def from_config(
-        cls,
-        cfg: CfgNode,
-        progress: Progress = unseen,
-        report: Callable[[str], None] = lambda message: None,
-    ) -> DomainPairs:
-        """Open the datasets that the configuration names.
-
-        Args:
-            cfg: of the run.
-            progress: shows what takes long.
-            report: called with what is wrong with a label that is left out of the statistics.
-        """
+    def from_config(cls, cfg: CfgNode, progress: Progress = unseen) -> DomainPairs:
+        """Open the datasets that the configuration names; `progress` shows what takes long."""
         source = open_dataset(cfg.DATASETS.SOURCE)
         if not source.labelled:
             raise UserError(
@@ -207,7 +196,7 @@ class DomainPairs(Dataset):
             max_class_share=cfg.DATA.MAX_CLASS_SHARE,
             target_margins=cfg.DATA.TARGET_MARGINS,
             seed=cfg.SEED,
-            rare_classes=RareClassSampler.from_config(cfg, source, progress, report),
+            rare_classes=RareClassSampler.from_config(cfg, source, progress),
             on_error=cfg.DATA.ON_ERROR,
         )
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -153,20 +152,13 @@ class RareClassSampler:
 
     @classmethod
     def from_config(
-        cls,
-        cfg: CfgNode,
-        dataset: SegmentationDataset,
-        progress: Progress,
-        report: Callable[[str], None],
+        cls, cfg: CfgNode, dataset: SegmentationDataset, progress: Progress
     ) -> RareClassSampler | None:
-        """The sampler of DATASETS.SOURCE, or None where all images are drawn alike.
-
-        `report` is called with what is wrong with labels that DATA.ON_ERROR lets it leave out.
-        """
+        """The sampler of DATASETS.SOURCE, or None where all images are drawn alike."""
         if not cfg.RARE_CLASSES.ENABLED:
             return None
         return cls(
-            class_pixels(dataset, progress, report if cfg.DATA.ON_ERROR == "skip" else None),
+            class_pixels(dataset, progress),
             dataset,
             temperature=cfg.RARE_CLASSES.TEMPERATURE,
             min_pixels=cfg.RARE_CLASSES.MIN_PIXELS,
@@ -200,7 +192,7 @@ class RareClassSampler:
         ]
         if not lacking:
             return
-        counts = pixels / np.maximum(sizes, 1) if self.min_share else pixels
+        counts = pixels / sizes if self.min_share else pixels
         most = {dataset.taxonomy.class_names[c]: counts[:, c].max() for c in lacking}
         shown = ", ".join(f"{name} (at most {value:.2g})" for name, value in most.items())
         setting = "MIN_SHARE" if self.min_share else "MIN_PIXELS"

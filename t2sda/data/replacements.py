@@ -24,9 +24,6 @@ SCHEMA.declare(
     },
 )
 
-UNUSABLE = (UnreadableFileError, MissingFileError, LabelIdError)
-"""Errors of one file, after which another may do."""
-
 REPLACEMENT_TRIES = 10
 """How many samples in a row may be unusable before the run stops under `skip` as well."""
 
@@ -65,7 +62,7 @@ class Replacements:
         while True:
             try:
                 return make(drawn_at), tuple(skipped)
-            except UNUSABLE as error:
+            except (UnreadableFileError, MissingFileError, LabelIdError) as error:
                 if self.on_error == "stop":
                     raise
                 skipped.append(str(error))

@@ -95,20 +95,6 @@ def test_nothing_is_left_when_a_label_cannot_be_used(harbour: DatasetSpec, cache
     assert not [path for path in cache.rglob("*") if path.is_file()]
 
 
-def test_labels_that_cannot_be_used_are_left_out_where_that_is_allowed(
-    harbour: DatasetSpec,
-) -> None:
-    label_of(harbour, 3).write_bytes(b"")
-    label_of(harbour, 4).unlink()
-    for _ in range(2):  # counted, then found
-        said: list[str] = []
-        pixels = class_pixels(harbour.open(), skip=said.append)
-        assert pixels.sum(axis=1).tolist() == [2400, 2400, 2400, 0, 0]
-        assert ["labels/3.png" in said[0], "labels/4.png" in said[1], len(said)] == [True, True, 2]
-    with pytest.raises(UserError, match=r"labels/3\.png"):
-        class_pixels(harbour.open())  # the cache does not hide them from a run that stops
-
-
 def test_a_cache_that_cannot_be_written_says_how_to_choose_another(
     harbour: DatasetSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
