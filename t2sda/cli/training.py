@@ -19,7 +19,8 @@ from t2sda.cli.progress import ConsoleProgress
 from t2sda.config import changed_keys, dump_config
 from t2sda.data.catalog import open_dataset
 from t2sda.data.domains import DomainPairs
-from t2sda.data.loader import DomainLoader, tell
+from t2sda.data.loader import DomainLoader
+from t2sda.data.replacements import tell
 from t2sda.data.samplers import MicroBatchPositions
 from t2sda.data.taxonomies import Taxonomy
 from t2sda.data.transforms import Resize

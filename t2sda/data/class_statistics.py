@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
 from t2sda.data.datasets import SegmentationDataset
 from t2sda.data.parallel import Progress, mapped, unseen
+from t2sda.data.replacements import UNUSABLE, tell
 from t2sda.distributed import barrier, is_main
 from t2sda.errors import UserError
 from t2sda.files import make_writable_dir, written_whole
@@ -18,13 +21,20 @@ CACHE_VARIABLE = "T2SDA_CACHE"
 _VERSION = 1
 
 
-def class_pixels(dataset: SegmentationDataset, progress: Progress = unseen) -> np.ndarray:
+def class_pixels(
+    dataset: SegmentationDataset, progress: Progress = unseen, on_error: str = "stop"
+) -> np.ndarray:
     """Pixels of every class in every image of a labelled dataset, at the labels' own size.
 
     They are read from the cache, where they lie under the names, sizes and times of the label files
     and the taxonomy; else counted, on all cores, and written there whole. Of several ranks the main
     one counts.
 
+    Args:
+        dataset: labelled.
+        progress: shows how far the counting is.
+        on_error: "stop", or "skip": an image whose label cannot be used has no pixels of any class,
+            so that it is never drawn for one; how many there are is told.
     Returns:
         (N, num_classes + 1) int64; the last column counts ignored pixels.
     Raises:
@@ -33,12 +43,17 @@ def class_pixels(dataset: SegmentationDataset, progress: Progress = unseen) -> n
     """
     if not dataset.labelled:
         raise UserError(f"dataset '{dataset.name}' has no labels, so there is nothing to count")
-    path = cache_dir() / "class_pixels" / f"{_identity_of(dataset)}.npy"
+    count = dataset.class_pixels
+    name = _identity_of(dataset)
+    if on_error == "skip":
+        count, name = functools.partial(_pixels_if_usable, dataset), f"{name}_usable"
+    path = cache_dir() / "class_pixels" / f"{name}.npy"
     shape = (len(dataset), dataset.taxonomy.num_classes + 1)
     if is_main():
-        _found_or_counted(dataset, path, shape, progress)
+        pixels = _found_or_counted(dataset, count, path, shape, progress)
+        _tell_unusable(dataset, pixels)
     barrier()
-    return _found_or_counted(dataset, path, shape, progress)
+    return _found_or_counted(dataset, count, path, shape, progress)
 
 
 def cache_dir() -> Path:
@@ -62,8 +77,29 @@ def _identity_of(dataset: SegmentationDataset) -> str:
     return digest.hexdigest()[:32]
 
 
+def _pixels_if_usable(dataset: SegmentationDataset, index: int) -> np.ndarray:
+    try:
+        return dataset.class_pixels(index)
+    except UNUSABLE:
+        return np.zeros(dataset.taxonomy.num_classes + 1, dtype=np.int64)
+
+
+def _tell_unusable(dataset: SegmentationDataset, pixels: np.ndarray) -> None:
+    unusable = np.flatnonzero(pixels.sum(axis=1) == 0)
+    if len(unusable):
+        tell(
+            f"DATA.ON_ERROR skip: {len(unusable)} of {len(dataset)} labels of '{dataset.name}' "
+            f"cannot be used, the first one that of {dataset.name_of(int(unusable[0]))}; their "
+            f"images are not drawn. `t2sda data check` says what is wrong"
+        )
+
+
 def _found_or_counted(
-    dataset: SegmentationDataset, path: Path, shape: tuple[int, int], progress: Progress
+    dataset: SegmentationDataset,
+    count: Callable[[int], np.ndarray],
+    path: Path,
+    shape: tuple[int, int],
+    progress: Progress,
 ) -> np.ndarray:
     try:
         found = np.load(path, allow_pickle=False)
@@ -73,7 +109,7 @@ def _found_or_counted(
         pass
     make_writable_dir(path.parent, CACHE_VARIABLE)
     what = f"counting classes of {dataset.name}"
-    counted = np.stack(list(mapped(dataset.class_pixels, len(dataset), what, progress)))
+    counted = np.stack(list(mapped(count, len(dataset), what, progress)))
     own = path.with_name(f"{path.stem}.{os.getpid()}.npy")  # another run may count at this moment
     with written_whole(own) as partial, partial.open("wb") as file:
         np.save(file, counted, allow_pickle=False)

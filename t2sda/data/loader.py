@@ -7,7 +7,6 @@ import functools
 import os
 import re
 import signal
-import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
@@ -18,6 +17,7 @@ from torch.utils.data import DataLoader, get_worker_info
 
 from t2sda.config import SCHEMA, Field
 from t2sda.data.domains import DomainPairs, DomainSample, FailedSample, collate
+from t2sda.data.replacements import tell
 from t2sda.data.samplers import MicroBatchPositions
 from t2sda.data.work_board import WorkBoard
 from t2sda.errors import UserError
@@ -55,11 +55,6 @@ class LoadedBatch(NamedTuple):
 
     batch: DomainBatch | FailedSample
     skipped: tuple[str, ...]
-
-
-def tell(message: str) -> None:
-    """Print a line to stderr."""
-    print(message, file=sys.stderr, flush=True)
 
 
 class DomainLoader:

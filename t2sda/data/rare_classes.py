@@ -158,7 +158,7 @@ class RareClassSampler:
         if not cfg.RARE_CLASSES.ENABLED:
             return None
         return cls(
-            class_pixels(dataset, progress),
+            class_pixels(dataset, progress, cfg.DATA.ON_ERROR),
             dataset,
             temperature=cfg.RARE_CLASSES.TEMPERATURE,
             min_pixels=cfg.RARE_CLASSES.MIN_PIXELS,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from typing import TypeVar
 
@@ -27,7 +28,15 @@ SCHEMA.declare(
 REPLACEMENT_TRIES = 10
 """How many samples in a row may be unusable before the run stops under `skip` as well."""
 
+UNUSABLE = (UnreadableFileError, MissingFileError, LabelIdError)
+"""What a file is to blame for, and not a setting."""
+
 Made = TypeVar("Made")
+
+
+def tell(message: str) -> None:
+    """Print a line to stderr."""
+    print(message, file=sys.stderr, flush=True)
 
 
 class Replacements:
@@ -62,7 +71,7 @@ class Replacements:
         while True:
             try:
                 return make(drawn_at), tuple(skipped)
-            except (UnreadableFileError, MissingFileError, LabelIdError) as error:
+            except UNUSABLE as error:
                 if self.on_error == "stop":
                     raise
                 skipped.append(str(error))

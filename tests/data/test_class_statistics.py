@@ -124,3 +124,17 @@ def test_processes_count_what_one_counts(monkeypatch: pytest.MonkeyPatch, cache:
 def _with_processes(count: int):  # type: ignore[no-untyped-def]
     original = class_statistics.mapped
     return lambda *arguments: original(*arguments, num_processes=count)
+
+
+def test_a_label_that_is_skipped_counts_nothing_and_is_told(
+    harbour: DatasetSpec, cache: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    whole = class_pixels(harbour.open())
+    label_of(harbour, 3).write_bytes(b"")
+    expected = whole.copy()
+    expected[3] = 0
+    for _ in range(2):  # counted, then found in the cache
+        np.testing.assert_array_equal(class_pixels(harbour.open(), on_error="skip"), expected)
+        assert "1 of 5 labels of 'harbour' cannot be used" in capsys.readouterr().err
+    with pytest.raises(UserError, match=r"labels/3\.png"):  # its cache is another one
+        class_pixels(harbour.open())
