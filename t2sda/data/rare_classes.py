@@ -192,7 +192,7 @@ class RareClassSampler:
         ]
         if not lacking:
             return
-        counts = pixels / sizes if self.min_share else pixels
+        counts = pixels / np.maximum(sizes, 1) if self.min_share else pixels  # 0: left out
         most = {dataset.taxonomy.class_names[c]: counts[:, c].max() for c in lacking}
         shown = ", ".join(f"{name} (at most {value:.2g})" for name, value in most.items())
         setting = "MIN_SHARE" if self.min_share else "MIN_PIXELS"
