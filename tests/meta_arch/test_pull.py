@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from types import SimpleNamespace
 
 import pytest
 import torch
 from torch import Tensor
 
 from t2sda.config import ConfigError, load_config
+from t2sda.engine.reweighting import DynamicReweighting
 from t2sda.losses.negatives import unreliable_labels
 from t2sda.losses.pseudo_labels import confidence_threshold
 from t2sda.losses.pull import LabelledEmbeddings, PullLoss
 from t2sda.losses.sampling import labels_on_grid
 from t2sda.meta_arch.base import MetaArch, build_meta_arch
-from t2sda.structures import DomainBatch, Step
+from t2sda.meta_arch.pull import Pull
+from t2sda.structures import DomainBatch, Step, TeacherOutput
 from tests.meta_arch.conftest import config_of, step_of
+from tests.references import pull as reference
+from tests.references import reweighting
 
 MakeBatch = Callable[..., DomainBatch]
 
@@ -181,6 +186,74 @@ def test_gradients_reach_the_student_alone(pairing: str, make_batch: MakeBatch) 
     sum(meta_arch(pull_pass, step).values()).backward()  # type: ignore[union-attr]
     assert all(parameter.grad is None for parameter in meta_arch.teacher.parameters())
     assert any(parameter.grad is not None for parameter in meta_arch.student.parameters())
+
+
+class Projected(torch.nn.Module):
+    """A student whose features are its embeddings."""
+
+    def __init__(self, num_classes: int) -> None:
+        super().__init__()
+        self.model = SimpleNamespace(num_classes=num_classes)
+
+    def embed(self, features: tuple[Tensor, ...]) -> Tensor:
+        return features[-1]
+
+
+@pytest.mark.parametrize("reduction", ["class_mean", "query_sum"])
+@pytest.mark.parametrize(
+    ("case", "shape"),
+    [
+        ("plain", (2, 6, 3, 4)),
+        ("absent", (1, 3, 5, 4)),
+        ("ignored", (2, 4, 4, 3)),
+        ("one class", (2, 4, 3, 3)),
+        ("never predicted", (1, 8, 4, 4)),
+        ("all ignored", (1, 3, 3, 3)),
+    ],
+)
+def test_the_loss_is_the_paper_from_labels_and_predictions_on(
+    case: str, shape: tuple[int, int, int, int], reduction: str
+) -> None:
+    num_classes, (images, _, height, width) = 4, shape
+    generator = torch.Generator().manual_seed(height * width)
+    queries, source, target = (
+        torch.randn(shape, generator=generator, dtype=torch.float64) for _ in range(3)
+    )
+    pixels = (images, 4 * height, 3 * width)
+    labels = torch.randint(num_classes, pixels, generator=generator)
+    logits = 2 * torch.randn(images, num_classes, *pixels[1:], generator=generator)
+    if case == "absent":
+        labels[labels == 1] = 0
+    elif case == "ignored":
+        labels[torch.rand(pixels, generator=generator) < 0.5] = 255
+    elif case == "one class":
+        labels.fill_(2)
+    elif case == "never predicted":
+        logits[:, 3] = -30
+    elif case == "all ignored":
+        labels.fill_(255)
+    batch = DomainBatch(torch.zeros(images, 3, 1, 1), labels)
+    step = step_of(batch)
+    probs = logits.double().softmax(dim=1)
+    step.teacher = TeacherOutput(source, target, None, probs)
+    DynamicReweighting(0.5).after_teacher(step)
+    n, m, tau, alpha = 5, 6, 0.4, 0.5
+    pull_loss = PullLoss(tau, n, m, reduction=reduction, query_draw="exact", negative_draw="exact")
+    pull = Pull(pull_loss, 1.0, "source", alpha)
+    found = pull.losses(Projected(num_classes), (queries,), step)["loss_pull"]  # type: ignore[arg-type]
+    conf = reweighting.class_confidence(
+        probs.amax(dim=1).numpy(), probs.argmax(dim=1).numpy(), num_classes
+    )
+    expected = reference.exact_pull_loss(
+        *(embeddings.numpy() for embeddings in (queries, source, target)),
+        labels.numpy(),
+        probs.numpy(),
+        reweighting.dynamic_class_weights(conf, 0.5),
+        settings=(tau, n, m, alpha),
+        reduction=reduction,
+    )
+    assert found.item() == pytest.approx(expected, abs=1e-6)
+    assert (expected == 0) == (case == "all ignored")
 
 
 @pytest.mark.parametrize(
