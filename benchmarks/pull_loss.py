@@ -2,10 +2,10 @@
 
 The peer of the pull loss is a transcription of the paper's Algorithm 1: a loop over classes,
 NumPy's percentile and `np.random.choice`, autograd for the rest; its slips are mended as
-docs/fidelity.md says (B1 to B5). Both get the same embeddings on DeepLabV2's grid, 2 x 64 x 64 positions of 256
-channels, and labels in Cityscapes' proportions. Rounds are interleaved; medians are printed. The
-training step is that of DeepLabV2 with ResNet-101 on random weights; at a smaller crop than 512 its
-time is scaled by the number of pixels, as that of convolutions is.
+docs/fidelity.md says (B1 to B5). Both get the same embeddings on DeepLabV2's grid, 2 x 64 x 64
+positions of 256 channels, and labels in Cityscapes' proportions. Rounds are interleaved; medians
+are printed. The training step is that of DeepLabV2 with ResNet-101 on random weights; at a smaller
+crop than 512 its time is scaled by the number of pixels, as that of convolutions is.
 
     python benchmarks/pull_loss.py --step-crop 256
 """

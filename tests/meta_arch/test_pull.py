@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -25,6 +26,7 @@ from tests.references import reweighting
 
 MakeBatch = Callable[..., DomainBatch]
 
+ABLATIONS = Path(__file__).parents[2] / "configs/ablations"
 PAIRINGS = {
     # pass, settings, queries, positives, whether negatives come from the target too
     "vanilla contrast": ("source_pull", {"NEGATIVE_STRATEGY": "source"}, "source", "source", False),
@@ -303,9 +305,17 @@ def test_every_setting_reaches_the_loss() -> None:
     assert {key: getattr(pull_loss, key.lower()) for key in settings} == settings
 
 
+@pytest.mark.parametrize("path", sorted(ABLATIONS.rglob("*.yaml")), ids=lambda path: path.stem)
+def test_every_ablation_differs_from_its_base(path: Path) -> None:
+    cfg = load_config(str(path), [])
+    if path.parent != ABLATIONS:
+        bases = [load_config(str(base), []) for base in ABLATIONS.glob("base_*.yaml")]
+        assert cfg not in bases
+
+
 def test_the_ablations_change_what_their_name_says() -> None:
-    whole = load_config("configs/ablations/base_deeplabv2.yaml", []).T2SDA
-    row = load_config("configs/ablations/table_s4/pull.yaml", [])
+    whole = load_config(str(ABLATIONS / "base_deeplabv2.yaml"), []).T2SDA
+    row = load_config(str(ABLATIONS / "table_s4/pull.yaml"), [])
     assert (row.T2SDA.QUERY_STRATEGY, row.T2SDA.NEGATIVE_STRATEGY) == ("uniform", "union")
     assert row.HOOKS.NAMES == ("EmaTeacher",)
     differing = {key for key in whole if whole[key] != row.T2SDA[key]}
