@@ -283,11 +283,13 @@ def plain_blur(image: Tensor, sigma: float) -> Tensor:
 def training_step(crop: int) -> float:
     """Seconds of `Trainer.run_step`, the shorter of two after one to warm up."""
     cfg = load_config(
-        "configs/ablations/base_deeplabv2.yaml",
+        "configs/models/deeplabv2_r101.yaml",
         [
             *("MODEL.BACKBONE.WEIGHTS", "", "DATA.CROP_SIZE", f"[{crop}, {crop}]"),
             *("SOLVER.BATCH_SIZE", "2", "DATA.NUM_WORKERS", "0"),
             *("DATASETS.SOURCE", "streets_clear_train", "DATASETS.TARGET", "streets_hazy_train"),
+            *("META_ARCH.NAME", "T2SDA", "TRANSLATION.NAME", "FDA"),
+            *("HOOKS.NAMES", "[EmaTeacher, DynamicReweighting]"),
         ],
     )
     trainer, batch = build(cfg)
