@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -19,7 +20,7 @@ from t2sda.losses.pull import LabelledEmbeddings, PullLoss
 from t2sda.losses.sampling import labels_on_grid
 from t2sda.meta_arch.base import MetaArch, build_meta_arch
 from t2sda.meta_arch.pull import Pull
-from t2sda.structures import DomainBatch, Step, TeacherOutput
+from t2sda.structures import DomainBatch, RandomStreams, Step, TeacherOutput
 from tests.meta_arch.conftest import config_of, step_of
 from tests.references import pull as reference
 from tests.references import reweighting
@@ -256,6 +257,27 @@ def test_the_loss_is_the_paper_from_labels_and_predictions_on(
     )
     assert found.item() == pytest.approx(expected, abs=1e-6)
     assert (expected == 0) == (case == "all ignored")
+
+
+@pytest.mark.parametrize("apply_to", ["pull", "target"])
+def test_weights_threshold_and_loss_wait_for_no_device(
+    apply_to: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # On the meta device there are no values: whatever would read one on the host raises.
+    monkeypatch.setattr(torch, "autocast", lambda **_: nullcontext())  # unknown to that device
+    monkeypatch.setattr(
+        RandomStreams, "generator", lambda self, name, device="cpu": torch.Generator()
+    )
+    with torch.device("meta"):
+        queries = torch.empty(2, 6, 4, 4, requires_grad=True)
+        keys = torch.empty(2, 6, 4, 4)
+        batch = DomainBatch(torch.empty(2, 3, 8, 8), torch.empty(2, 8, 8, dtype=torch.int64))
+        step = step_of(batch)
+        step.teacher = TeacherOutput(keys, keys, None, torch.empty(2, 5, 8, 8))
+        DynamicReweighting(0.5, apply_to, "none").after_teacher(step)
+        pull = Pull(PullLoss(num_negatives=8), 1.0, "source", 0.5)
+        pull.losses(Projected(5), (queries,), step)["loss_pull"].backward()  # type: ignore[arg-type]
+    assert queries.grad is not None
 
 
 @pytest.mark.parametrize(
