@@ -67,6 +67,7 @@ def main() -> int:
     np.random.seed(0)  # noqa: NPY002  (Algorithm 1 draws from NumPy's global generator)
     scene = drawn_scene()
     print(f"{torch.get_num_threads()} thread(s), median of {args.rounds} interleaved rounds")
+    print_means(scene)
     ours, _ = compare(
         "pull loss, forward and backward",
         lambda: backward(ours_of, scene),
@@ -105,13 +106,24 @@ def backward(loss: Callable[[Scene], Tensor], scene: Scene) -> None:
     loss(scene._replace(query_embeddings=queries)).backward()
 
 
-def ours_of(scene: Scene) -> Tensor:
+def print_means(scene: Scene, draws: int = 20) -> None:
+    """Both losses, with Algorithm 1's prototypes in ours, and the standard error of the means."""
+    values = {
+        "ours": [ours_of(scene, "before", seed).item() for seed in range(draws)],
+        "Algorithm 1": [algorithm_1(scene).item() for _ in range(draws)],
+    }
+    for name, losses in values.items():
+        error = statistics.stdev(losses) / draws**0.5
+        print(f"mean loss of {draws} draws, {name}: {statistics.mean(losses):.4f} ± {error:.4f}")
+
+
+def ours_of(scene: Scene, prototype_norm: str = "after", seed: int = 0) -> Tensor:
     """Ours, with re-weighting and threshold, as a step runs it."""
     confidence, pseudo_labels = scene.target_logits.softmax(dim=1).max(dim=1)
     conf = class_confidence(confidence, pseudo_labels, NUM_CLASSES)
     threshold = confidence_threshold(confidence, UNRELIABLE_FRACTION)
     source = LabelledEmbeddings(scene.source_embeddings, scene.labels)
-    return PullLoss(TEMPERATURE, N, M)(
+    return PullLoss(TEMPERATURE, N, M, prototype_norm=prototype_norm)(
         scene.query_embeddings,
         scene.labels,
         positives=source,
@@ -120,7 +132,7 @@ def ours_of(scene: Scene) -> Tensor:
             scene.target_embeddings, unreliable_labels(pseudo_labels, confidence, threshold)
         ),
         class_weights=dynamic_class_weights(conf, EXPONENT),
-        generator=torch.Generator().manual_seed(0),
+        generator=torch.Generator().manual_seed(seed),
     )
 
 
