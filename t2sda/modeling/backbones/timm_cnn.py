@@ -20,6 +20,7 @@ from t2sda.modeling.backbones.timm_networks import (
     padding_multiple,
 )
 from t2sda.registry import BACKBONES
+from t2sda.weights import licences
 from t2sda.weights.sources import load_weights
 from t2sda.weights.strict import LoadReport, load_strict
 
@@ -113,7 +114,9 @@ class TimmCNN(Backbone):
         state = {_feature_name(name, own): tensor for name, tensor in state.items()}
         classifier = create_on_meta(self.timm_name)
         droppable = {_feature_name(name, own) for name in classifier.state_dict()}
-        return load_strict(self.net, state, source, droppable)
+        report = load_strict(self.net, state, source, droppable)
+        licences.note_of_timm(self.timm_name)
+        return report
 
 
 def _feature_name(name: str, own: Any) -> str:
