@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 
 from t2sda import load_model
-from t2sda.cli.export import default_image_size
+from t2sda.cli.exporting import default_image_size
 from t2sda.cli.main import main
 from t2sda.config import dump_config, load_config
-from t2sda.export.runtime import OnnxModel
+from t2sda.export.loaded import FileModel
 from t2sda.inference.checkpoints import open_checkpoint
 from tests.deployed import shared_checkpoint, write_checkpoint
 
@@ -35,7 +35,7 @@ def test_run_folder_to_static_file(
     assert [path.name for path in output.parent.iterdir()] == ["student.onnx"]
 
     model = load_model(output)
-    assert isinstance(model, OnnxModel)
+    assert isinstance(model, FileModel)
     assert model.metadata.image_size == (64, 96)
     assert model.metadata.output_kind == "labels"
     config_text = dump_config(open_checkpoint(run_dir).cfg)
@@ -56,7 +56,7 @@ def test_tool_takes_the_size_of_the_run(tmp_path: Path, monkeypatch: pytest.Monk
         runpy.run_path(str(ROOT / "tools/export_onnx.py"), run_name="__main__")
     assert exit_.value.code == 0
     model = load_model(output)
-    assert isinstance(model, OnnxModel)
+    assert isinstance(model, FileModel)
     assert model.metadata.image_size == (64, 128)
     assert model.metadata.output_kind == "logits"
 

@@ -20,7 +20,7 @@ from t2sda import load_model
 from t2sda.data.taxonomies import CITYSCAPES_19
 from t2sda.data.transforms import resize_image
 from t2sda.errors import MissingFileError, UserError
-from t2sda.export.runtime import CheckpointModel, LoadedModel, OnnxModel
+from t2sda.export.loaded import CheckpointModel, FileModel, LoadedModel
 from t2sda.inference.pictures import read_picture
 from tests.deployed import (
     DYNAMIC,
@@ -205,7 +205,7 @@ def foreign_onnx(path: Path) -> Path:
 
 
 def test_files_that_are_something_else(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"foreign\.onnx: an ONNX file that `t2sda export onnx`"):
+    with pytest.raises(UserError, match=r"foreign\.onnx: takes float32 of shape \(1,\)"):
         load_model(foreign_onnx(tmp_path / "foreign.onnx"))
     for name, message in (
         ("text.onnx", "ONNX Runtime cannot load this file"),
@@ -240,14 +240,14 @@ def test_further_metadata_of_other_tools_does_no_harm(
     model_proto = onnx.load(source)
     model_proto.metadata_props.add(key="onnx.infer", value="onnxruntime.quant")
     onnx.save(model_proto, tmp_path / "more.onnx")
-    assert isinstance(load_model(tmp_path / "more.onnx"), OnnxModel)
+    assert isinstance(load_model(tmp_path / "more.onnx"), FileModel)
 
 
 def test_runtime_and_device_must_fit(
     tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     onnx_path = shared_export(tmp_path_factory, STATIC)
-    with pytest.raises(UserError, match="is a file for onnxruntime; torch cannot run it"):
+    with pytest.raises(UserError, match="is a file for onnxruntime or openvino; torch cannot"):
         load_model(onnx_path, runtime="torch")
     with pytest.raises(UserError, match="is a file for torch; onnxruntime cannot run it"):
         load_model(shared_checkpoint(tmp_path_factory), runtime="onnxruntime")
@@ -264,7 +264,7 @@ def test_a_provider_that_is_not_built_in(
     path = shared_export(tmp_path_factory, STATIC)
     with pytest.raises(UserError, match=r"device cuda: .*without CUDAExecutionProvider"):
         load_model(path, device="cuda")
-    assert isinstance(load_model(path, device="auto"), OnnxModel)
+    assert isinstance(load_model(path, device="auto"), FileModel)
 
 
 @pytest.mark.filterwarnings("ignore:Specified provider")
