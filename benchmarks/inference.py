@@ -31,9 +31,11 @@ from t2sda.cli.benchmark import load_contender, table_of
 from t2sda.cli.common import load_components, run_command
 from t2sda.cli.export import command as export
 from t2sda.config import load_config
+from t2sda.data.catalog import open_dataset
 from t2sda.data.taxonomies import CITYSCAPES_19
 from t2sda.data.transforms import resize_image
 from t2sda.engine.metrics import standard_console
+from t2sda.evaluation.evaluator import evaluate
 from t2sda.export.contest import Contender, Segment, Task, hold_contest
 from t2sda.export.onnx import export_onnx
 from t2sda.export.openvino import export_openvino
@@ -77,6 +79,8 @@ def main(argv: list[str] | None = None) -> int:
     for result in contest.results:
         share = operations / (result.percentile(50) / 1000) / peak
         print(f"{result.contender.name}, {result.contender.runtime}: {share:.2f} of it")
+    if args.evaluate:
+        print_scores(args, files)
     if args.others:
         print_others(args, output, task, peak)
     return 0
@@ -146,6 +150,24 @@ def print_changed(args: argparse.Namespace, files: list[tuple[Path, str]]) -> No
             for picture, labels in zip(pictures, expected, strict=True)
         ]
         print(f"{path.name}: {100 * statistics.mean(shares):.3f} % other labels than PyTorch's")
+
+
+def print_scores(args: argparse.Namespace, files: list[tuple[Path, str]]) -> None:
+    """MIoU on a labelled set, and size on the disk, of everything that is timed."""
+    dataset = open_dataset(args.evaluate)
+    for path, runtime in files:
+        model = load_model(path, runtime, threads=args.threads)
+        score = evaluate(model, dataset, model.taxonomy).mean_iou
+        print(f"{path.name}, {runtime}: mIoU {100 * score:.2f}, {size_of(path) / 1e6:.1f} MB")
+
+
+def size_of(path: Path) -> int:
+    """Bytes; of an IR with its weights, of a run the student's float32 weights."""
+    if path.is_dir():
+        model = model_of_checkpoint(open_checkpoint(path))
+        return sum(4 * tensor.numel() for tensor in model.state_dict().values())
+    weights = path.with_suffix(".bin")
+    return path.stat().st_size + (weights.stat().st_size if path.suffix == ".xml" else 0)
 
 
 def operations_of(model: SegmentationModel, size: tuple[int, int]) -> float:
@@ -290,6 +312,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--run", required=True, help="of configs/streets_to_camvid/segformer_b0")
     parser.add_argument("--output", default="output/inference", help="folder for the exports")
     parser.add_argument("--calibration", help="dataset or folder; without it no int8 is timed")
+    parser.add_argument("--evaluate", metavar="DATASET", help="labelled set to score all on")
     parser.add_argument("--pictures", default="docs/demo", help="to compare labels on")
     parser.add_argument("--size", nargs=2, type=int, default=[512, 1024])
     parser.add_argument("--threads", type=int, default=2)

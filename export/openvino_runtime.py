@@ -73,6 +73,11 @@ class OpenVinoRunner:
                 f"device {device}: OpenVINO {openvino.__version__} runs on "
                 f"{', '.join(core.available_devices)} here; use --device cpu"
             )
+        if precision == "bf16" and "BF16" not in cpu_capabilities(core):
+            raise UserError(
+                f"{name}: is in bf16, which this CPU has no instructions for; use a file in fp32 "
+                f"(`t2sda export openvino --precision fp32`)"
+            )
         settings: dict[str, Any] = {
             "PERFORMANCE_HINT": "LATENCY",
             "INFERENCE_PRECISION_HINT": "bf16" if precision == "bf16" else "f32",
@@ -108,6 +113,11 @@ class OpenVinoRunner:
             ) from None
         count = len(self._compiled.outputs)
         return [request.get_output_tensor(index).data.copy() for index in range(count)]
+
+
+def cpu_capabilities(core: Any) -> list[str]:
+    """What the CPU computes in, in OpenVINO's words ("FP32", "BF16", "INT8", …)."""
+    return list(core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"))
 
 
 def _cause(error: Exception) -> str:

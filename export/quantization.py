@@ -186,6 +186,7 @@ class _Quantizer:
             extra_options=QDQ_OPTIONS,
         )
         quantizer.quantize_model()
+        quantizer.model.topological_sort()  # it appends; ONNX wants what is used later below
         return quantizer.model.model
 
     def costs(self, batches: Sequence[np.ndarray]) -> list[LayerCost]:

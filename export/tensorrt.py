@@ -115,6 +115,11 @@ def build_engine(onnx_path: Path, settings: EngineSettings) -> BuiltEngine:
     if not parser.parse_from_file(str(onnx_path)):
         problems = "; ".join(str(parser.get_error(i)) for i in range(parser.num_errors))
         raise UserError(f"{onnx_path}: {settings.target} cannot parse it: {problems}")
+    if network.num_inputs != 1 or network.num_outputs != 1:  # of bytes that are no graph: none
+        raise UserError(
+            f"{onnx_path}: {settings.target} finds {network.num_inputs} inputs and "
+            f"{network.num_outputs} outputs in it; a graph that segments pictures has one of each"
+        )
     layers = network_layers(network)
     precision = precision_of(layers)
     _check_precision(precision, settings, onnx_path)
@@ -234,14 +239,13 @@ def _set_profile(
         (batch, 3, height, width) if channels_first else (batch, height, width, 3)
         for batch, height, width in profile
     ]
-    described = builder.create_optimization_profile()
-    try:
-        described.set_shape(images.name, *shapes)
-    except ValueError:
+    if not all(a <= b <= c for a, b, c in zip(*shapes, strict=True)):
         raise UserError(
             f"--profile {' '.join('x'.join(map(str, shape)) for shape in profile)}: every side of "
             f"the smallest must be at most that of the usual, and that at most the largest's"
-        ) from None
+        )
+    described = builder.create_optimization_profile()
+    described.set_shape(images.name, *shapes)
     config.add_optimization_profile(described)
 
 
