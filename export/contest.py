@@ -211,18 +211,18 @@ class _ForeignLoad:
     def __init__(self, pids: Sequence[int]) -> None:
         self._pids = [os.getpid(), *pids]
         self._began = time.perf_counter()
-        self._busy, self._own = _busy_seconds(), self._own_seconds()
+        self._busy, self._own = busy_seconds(), self._own_seconds()
 
     def cores(self) -> float:
         """Since it was made."""
-        foreign = (_busy_seconds() - self._busy) - (self._own_seconds() - self._own)
+        foreign = (busy_seconds() - self._busy) - (self._own_seconds() - self._own)
         return max(foreign, 0.0) / (time.perf_counter() - self._began)
 
     def _own_seconds(self) -> float:
         return sum(_process_seconds(pid) for pid in self._pids)
 
 
-def _busy_seconds() -> float:
+def busy_seconds() -> float:
     """Of all cores since the start of the machine."""
     with _readable(Path("/proc/stat")) as text:
         fields = [int(word) for word in text.split("\n")[0].split()[1:]] if text else []

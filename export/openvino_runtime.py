@@ -57,7 +57,8 @@ class OpenVinoRunner:
         device: "cpu" or "auto".
         precision: "fp32", "fp16", "bf16" or "int8"; what is not bf16 computes its floating-point
             part in float32, so that a CPU with bf16 instructions changes nothing by itself.
-        threads: 0: one a core.
+        threads: of each call; 0: one a core.
+        streams: calls that run at the same time, each with its own threads; others wait.
         name: what messages call the model.
 
     Raises:
@@ -65,7 +66,15 @@ class OpenVinoRunner:
         UserError: if the graph cannot be compiled.
     """
 
-    def __init__(self, model: Any, device: str, precision: str, threads: int, name: object) -> None:
+    def __init__(
+        self,
+        model: Any,
+        device: str,
+        precision: str,
+        threads: int,
+        name: object,
+        streams: int = 1,
+    ) -> None:
         openvino = require("openvino", "openvino")
         core = openvino.Core()
         if device not in DEVICES or DEVICES[device] not in core.available_devices:
@@ -79,11 +88,11 @@ class OpenVinoRunner:
                 f"(`t2sda export openvino --precision fp32`)"
             )
         settings: dict[str, Any] = {
-            "PERFORMANCE_HINT": "LATENCY",
+            "NUM_STREAMS": streams,
             "INFERENCE_PRECISION_HINT": "bf16" if precision == "bf16" else "f32",
         }
         if threads:
-            settings["INFERENCE_NUM_THREADS"] = threads
+            settings["INFERENCE_NUM_THREADS"] = threads * streams
         try:
             self._compiled = core.compile_model(model, DEVICES[device], settings)
         except RuntimeError as error:

@@ -40,6 +40,7 @@ def load_model(
     device: str = "cpu",
     *,
     threads: int = 0,
+    streams: int = 1,
     description: Description | None = None,
     branch: str = "student",
 ) -> LoadedModel:
@@ -53,6 +54,8 @@ def load_model(
         device: "cpu", "cuda", or "auto" for the GPU where there is one that works; what is asked
             for by name is used, or an error.
         threads: of a CPU within one picture; 0: one a core. For torch it is the whole process's.
+        streams: calls from several threads that OpenVINO runs at the same time; the other
+            runtimes run as many as come.
         description: of a file that `t2sda export` did not write.
         branch: "student" or "teacher", of a checkpoint.
 
@@ -73,8 +76,10 @@ def load_model(
         return load_engine(path, chosen if runtime else None, device)
     if path.suffix.lower() == ".onnx":
         check_external_data(path)
-    load = _load_in_onnxruntime if chosen == "onnxruntime" else _load_in_openvino
-    return load(path, device, threads, description or Description())
+    description = description or Description()
+    if chosen == "onnxruntime":
+        return _load_in_onnxruntime(path, device, threads, description)
+    return _load_in_openvino(path, device, (threads, streams), description)
 
 
 def runtime_for(path: Path, runtime: str | None, device: str) -> str:
@@ -135,8 +140,9 @@ def _load_in_onnxruntime(
 
 
 def _load_in_openvino(
-    path: Path, device: str, threads: int, description: Description
+    path: Path, device: str, threads_and_streams: tuple[int, int], description: Description
 ) -> LoadedModel:
+    threads, streams = threads_and_streams
     graph = read_model(path)
     _check_one_of_each(path, len(graph.inputs), len(graph.outputs))
     taken, given = graph.inputs[0], graph.outputs[0]
@@ -147,7 +153,7 @@ def _load_in_openvino(
     metadata = _metadata(path, properties_of(graph), signature, description)
     return FileModel(
         path,
-        OpenVinoRunner(graph, device, metadata.precision, threads, path),
+        OpenVinoRunner(graph, device, metadata.precision, threads, path, streams),
         metadata,
         runtime="openvino",
         max_batch_size=signature.input_shape[0],

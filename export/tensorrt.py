@@ -281,7 +281,7 @@ def layers_of_inspector(text: str) -> tuple[Layer, ...]:
 def _logger(trt: Any) -> Any:
     """Collects errors for our messages instead of printing them."""
 
-    class Collector(trt.ILogger):  # type: ignore[name-defined, misc]
+    class Collector(trt.ILogger):
         def __init__(self) -> None:
             trt.ILogger.__init__(self)
             self.last_error = ""

@@ -51,12 +51,12 @@ def command(argv: Sequence[str]) -> int:
 
 def table_of(contest: Contest) -> Table:
     """A row for each contender and task; ratios are to the first contender on the same task."""
-    table = Table(title="latency in ms", title_justify="left")
+    table = Table(title="latency in ms", title_justify="left", box=None, pad_edge=False)
     table.add_column("model", overflow="fold")
     for name in ("runtime", "size", "batch", "threads", "p50", "p90", "p99"):
-        table.add_column(name, justify="right")
+        table.add_column(name, justify="right", no_wrap=True)
     for name in ("images/s", "ratio", "load s", "MiB"):
-        table.add_column(name, justify="right")
+        table.add_column(name, justify="right", no_wrap=True)
     for result in contest.results:
         table.add_row(
             result.contender.name,

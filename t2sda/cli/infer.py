@@ -25,7 +25,9 @@ from t2sda.inference.sources import find_pictures
 from t2sda.inference.windows import check_stride
 
 GPU_WORKERS = 4
-"""Threads that decode, wait for the GPU and encode; a CPU gets one a core."""
+"""Threads that decode, wait for the GPU and encode."""
+WAITING = 2
+"""Workers more than cores on a CPU: some wait until the disk has their files."""
 
 
 def command(argv: Sequence[str]) -> int:
@@ -34,9 +36,14 @@ def command(argv: Sequence[str]) -> int:
     output_dir = Path(args.output)
     sources = find_pictures(args.input, output_dir)
     load_components(args.plugin)
-    workers, threads = _shared_cores(args, len(sources))
+    workers, streams, threads = _shared_cores(args, len(sources))
     model = load_model(
-        args.model, args.runtime, args.device, threads=threads, description=description_of(args)
+        args.model,
+        args.runtime,
+        args.device,
+        threads=threads,
+        streams=streams,
+        description=description_of(args),
     )
     segmenter = _segmenter(args, model)
     if "labelid" in args.kind:
@@ -55,16 +62,16 @@ def command(argv: Sequence[str]) -> int:
     return inference.run(sources)
 
 
-def _shared_cores(args: argparse.Namespace, num_sources: int) -> tuple[int, int]:
-    """(workers, threads of each within the network): together as many as there are cores."""
-    cores = (
-        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    )
-    on_gpu = args.device != "cpu" and torch.cuda.is_available()
-    workers = args.workers or (GPU_WORKERS if on_gpu else cores)
-    if num_sources == 1 and not args.workers:
-        workers = 2  # one picture has all cores; of a video the next frame is decoded meanwhile
-    return workers, args.threads or max(cores // workers, 1)
+def _shared_cores(args: argparse.Namespace, num_sources: int) -> tuple[int, int, int]:
+    """(workers, networks at once, threads of each): networks have as many threads as cores."""
+    has_affinity = hasattr(os, "sched_getaffinity")  # not on every system
+    cores = len(os.sched_getaffinity(0)) if has_affinity else os.cpu_count() or 1
+    if args.device != "cpu" and torch.cuda.is_available():
+        return args.workers or GPU_WORKERS, 1, args.threads
+    alone = num_sources == 1 and not args.workers
+    # One picture has all cores; of a video the next frame is decoded meanwhile.
+    streams = 1 if alone else min(args.workers or cores, cores)
+    return args.workers or streams + WAITING, streams, args.threads or max(cores // streams, 1)
 
 
 def _segmenter(args: argparse.Namespace, model: LoadedModel) -> Segmenter:
@@ -141,7 +148,7 @@ def _parser() -> argparse.ArgumentParser:
         "--workers",
         type=side,
         metavar="N",
-        help="pictures in work at once; default: one a core, 4 on a GPU",
+        help="pictures in work at once; default: two more than cores, 4 on a GPU",
     )
     add_model_arguments(parser)
     return parser

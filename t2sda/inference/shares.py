@@ -59,7 +59,7 @@ class Record:
     def counts(self, names: Sequence[str], num_classes: int) -> np.ndarray:
         """Pixels of every class, (C,), over the pictures called `names`."""
         rows = [self.finished[name] for name in names if name in self.finished]
-        return np.sum(rows, axis=0, dtype=np.int64) if rows else np.zeros(num_classes, np.int64)
+        return np.array(rows, dtype=np.int64).reshape(-1, num_classes).sum(axis=0)
 
     def write_shares(self, path: Path, names: Sequence[str], taxonomy: Taxonomy) -> None:
         """The legend as JSON: name, colour and share of every class, over all and by picture."""
