@@ -133,7 +133,7 @@ def quantize_onnx(
 class _Quantizer:
     """One calibration of a graph, and quantised graphs with any layers of it.
 
-    Layers are called by their weights, as in the checkpoint, or by their node.
+    Layers are called as in the checkpoint, or by their node; see `_layers`.
     """
 
     def __init__(
@@ -151,12 +151,7 @@ class _Quantizer:
             if metadata.output_kind == "labels"
             else model_proto
         )
-        weights = {tensor.name for tensor in model_proto.graph.initializer}
-        self._nodes = {
-            next((name for name in node.input if name in weights), node.name): node.name
-            for node in model_proto.graph.node
-            if node.op_type in QUANTIZED_OPERATORS
-        }
+        self._nodes = _layers(model_proto.graph)
         self._ranges = _calibrated(
             model_proto, [as_layout(batch, self._layout) for batch in batches], folder
         )
@@ -211,6 +206,27 @@ class _Quantizer:
         content = (model_proto or self._judged).SerializeToString()
         run = SessionRunner(open_session(content, "cpu", name="the quantised network"), False)
         return [run(as_layout(batch, self._layout)) for batch in batches]
+
+
+def _layers(graph: Any) -> dict[str, str]:
+    """Node by layer: called as in the checkpoint, by the weight or by the bias that is added.
+
+    The exporter turns the weights of linear layers round and calls the result by a number.
+    """
+    own = {tensor.name for tensor in graph.initializer if tensor.name.startswith("model.")}
+    users: dict[str, list[Any]] = {}
+    for node in graph.node:
+        for name in node.input:
+            users.setdefault(name, []).append(node)
+    layers: dict[str, str] = {}
+    for node in graph.node:
+        if node.op_type not in QUANTIZED_OPERATORS:
+            continue
+        added = [user for user in users.get(node.output[0], ()) if user.op_type == "Add"]
+        names = [name for item in (node, *added) for name in item.input if name in own]
+        layer = names[0].removesuffix(".weight").removesuffix(".bias") if names else node.name
+        layers[node.name if layer in layers else layer] = node.name
+    return layers
 
 
 def _left_float(

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from t2sda import load_model
 from t2sda.cli.exporting import default_image_size
@@ -15,9 +16,11 @@ from t2sda.cli.main import main
 from t2sda.config import dump_config, load_config
 from t2sda.export.loaded import FileModel
 from t2sda.inference.checkpoints import open_checkpoint
-from tests.deployed import shared_checkpoint, write_checkpoint
+from tests.deployed import shared_checkpoint, street, write_checkpoint
 
 ROOT = Path(__file__).parents[2]
+SIZE = ("--size", "64", "96")
+ADAPTING = ("DATASETS.TARGET", "streets_hazy_train", "HOOKS.NAMES", "[EmaTeacher]")
 
 
 @pytest.fixture
@@ -118,3 +121,60 @@ def test_format_must_be_named(capsys: pytest.CaptureFixture[str]) -> None:
     assert "usage: t2sda export onnx" in capsys.readouterr().err
     assert main(["export", "--help"]) == 0
     assert "usage: t2sda export onnx" in capsys.readouterr().out
+
+
+def test_int8_of_the_teacher_and_openvino_of_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = write_checkpoint(tmp_path / "run", "META_ARCH.NAME", "SelfTraining", *ADAPTING)
+    int8, size = tmp_path / "int8.onnx", ("--size", "64", "96")
+    calibration = ("--calibration", "streets_hazy_val", "--num-calibration", "3")
+    options = (*size, "--precision", "int8", "--branch", "teacher", "--max-changed", "0.2")
+    words = ["export", "onnx", str(run), "--output", str(int8), *options, *calibration]
+    assert main([*words, "--evaluate", "streets_hazy_val", "--num-evaluated", "2"]) == 0
+    text = capsys.readouterr().out
+    assert "layers in int8; left float" in text
+    assert "mIoU on 2 pictures of streets_hazy_val" in text
+    model = load_model(int8)
+    assert isinstance(model, FileModel)
+    assert (model.metadata.precision, model.metadata.origin["branch"]) == ("int8", "teacher")
+
+    words = ["export", "openvino", str(int8), "--output", str(tmp_path / "int8.xml")]
+    assert main([*words, "--precision", "int8"]) == 0
+    assert load_model(tmp_path / "int8.xml").predict(street((64, 96))).shape == (64, 96)
+
+
+def test_openvino_of_a_run_and_tensorrt_of_its_file(
+    run_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    xml, onnx_path = tmp_path / "m.xml", tmp_path / "m.onnx"
+    assert main(["export", "openvino", str(run_dir), "--output", str(xml), *SIZE]) == 0
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["m.bin", "m.xml"]
+    assert main(["export", "onnx", str(run_dir), "--output", str(onnx_path), *SIZE]) == 0
+    pytest.importorskip("tensorrt_rtx", reason="needs TensorRT-RTX")
+    words = ["export", "tensorrt", str(onnx_path), "--output", str(tmp_path / "m.engine")]
+    capsys.readouterr()
+    assert main([*words, "--target", "tensorrt-rtx", "--inspect"]) == 0
+    text = capsys.readouterr().out
+    assert "CONVOLUTION" in text
+    if not torch.cuda.is_available():
+        assert "m.engine.unverified" in text
+        assert "--verify-only" in text
+
+
+def test_options_that_do_not_fit_together(
+    run_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = ["--output", str(tmp_path / "m.onnx")]
+    for words, message in (
+        (["onnx", str(run_dir), *output, "--precision", "int8"], "needs --calibration DIR|DATASET"),
+        (["onnx", str(run_dir), *output, "--calibration", "x"], "nothing to calibrate"),
+        (["openvino", str(run_dir), *output, *SIZE], "an OpenVINO file ends in .xml"),
+        (["onnx", str(run_dir), *output, "--branch", "teacher"], "holds no teacher"),
+    ):
+        assert main(["export", *words]) == 2
+        assert message in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main(["export", "tensorrt", "m.onnx", *output, "--profile", "1x2", "1x2x3", "1x2x3"])
+    assert "'1x2' is no batch like 1x512x1024" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())

@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -295,3 +296,39 @@ def test_importing_the_package_imports_nothing_heavy() -> None:
 def test_the_package_offers_nothing_else() -> None:
     with pytest.raises(AttributeError, match="module 't2sda' has no attribute 'load_modle'"):
         _ = t2sda.load_modle
+
+
+@pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
+def test_several_threads_get_their_own_results(
+    runtime: str, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    path = shared_export(tmp_path_factory, DYNAMIC)
+    model = load_model(path, runtime, threads=1, streams=2)
+    pictures = [street((64 + 8 * index, 96), index) for index in range(4)]
+    alone = [model.predict(picture) for picture in pictures]
+    with ThreadPoolExecutor(4) as pool:
+        together = list(pool.map(model.predict, pictures * 5))
+    for index, labels in enumerate(together):
+        assert np.array_equal(labels, alone[index % 4])
+
+
+def test_batches_are_neighbours_of_one_size(
+    checkpoint: LoadedModel, dynamic: LoadedModel, static: LoadedModel
+) -> None:
+    pictures = [street(size, index) for index, size in enumerate([(64, 96)] * 3 + [(65, 97)])]
+    for model in (checkpoint, dynamic):
+        pairs = zip(model.predict(pictures, batch_size=2), pictures, strict=True)
+        for labels, picture in pairs:
+            assert unlike_beyond_ties(labels, checkpoint, picture) == 0
+    with pytest.raises(UserError, match="takes at most 1 at once; export with --dynamic"):
+        static.predict(pictures, batch_size=2)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 50), (31, 7)])
+def test_pictures_smaller_than_the_network_sees(
+    size: tuple[int, int], checkpoint: LoadedModel, dynamic: LoadedModel, static: LoadedModel
+) -> None:
+    picture = street((64, 96))[: size[0], : size[1]]
+    for model in (checkpoint, dynamic, static):
+        assert model.predict(picture).shape == size
+    assert unlike_beyond_ties(dynamic.predict(picture), checkpoint, picture) == 0
