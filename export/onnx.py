@@ -64,11 +64,8 @@ def export_onnx(
         image_size: (height, width) of the graph; where it is dynamic, of the example it is made
             from and of the pictures it is verified with.
         dynamic: any batch, height and width instead of one picture of `image_size`.
-        output_kind: "labels", "logits" or "probabilities".
-        layout: of the input, "nhwc" or "nchw".
+        output_kind, layout, image_bound, origin: see Metadata.
         precision: "fp32", or "fp16" for a backbone and head in float16.
-        image_bound: see Metadata.
-        origin: see Metadata.
         tolerance: how far it may disagree with PyTorch; by default that of its precision.
 
     Raises:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -93,6 +94,15 @@ class FirstSamples(SegmentationDataset):
     def load(self, index: int, with_label: bool = True) -> Sample:
         """The sample that stands for `index`."""
         return self.dataset.load(self._indices[index], with_label)
+
+    def load_label(self, index: int) -> np.ndarray:
+        """The label that stands for `index`."""
+        return self.dataset.load_label(self._indices[index])
+
+    def label_identity(self) -> Iterator[str]:
+        """The dataset's, and which of its pictures are taken."""
+        yield from self.dataset.label_identity()
+        yield f"{self._indices}"
 
 
 def print_scores(

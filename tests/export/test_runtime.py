@@ -332,3 +332,13 @@ def test_pictures_smaller_than_the_network_sees(
     for model in (checkpoint, dynamic, static):
         assert model.predict(picture).shape == size
     assert unlike_beyond_ties(dynamic.predict(picture), checkpoint, picture) == 0
+
+
+@pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
+def test_a_wrong_size_for_a_static_graph(
+    runtime: str, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    model = load_model(shared_export(tmp_path_factory, STATIC), runtime)
+    assert isinstance(model, FileModel)
+    with pytest.raises(UserError, match=r"cannot run pictures of shape \(1, 64, 64, 3\)"):
+        model.run(np.zeros((1, 64, 64, 3), np.uint8))  # `predict` would resize
