@@ -63,9 +63,8 @@ def export_openvino(
     graph = read_model(source)
     metadata = Metadata.from_properties(properties_of(graph), source)
     _check_precision(metadata, precision, source)
-    if metadata.image_size is None and not dynamic:
-        if image_size is None:
-            raise UserError(f"{source}: takes any size; say --size HEIGHT WIDTH, or --dynamic")
+    _check_size(metadata, image_size, dynamic, source)
+    if metadata.image_size is None and image_size is not None:
         _fix_size(graph, metadata, image_size)
         metadata = replace(metadata, image_size=image_size, image_bound=None)
     openvino = require("openvino", "openvino")
@@ -118,6 +117,19 @@ def _check_precision(metadata: Metadata, precision: str, source: Path) -> None:
         raise UserError(
             f"{source}: is in {metadata.precision}, of which an IR in {' or '.join(fitting)} can "
             f"be made, not in {precision}{advice}"
+        )
+
+
+def _check_size(
+    metadata: Metadata, image_size: tuple[int, int] | None, dynamic: bool, source: Path
+) -> None:
+    fixed = metadata.image_size
+    if fixed is None and image_size is None and not dynamic:
+        raise UserError(f"{source}: takes any size; say --size HEIGHT WIDTH, or --dynamic")
+    if fixed is not None and (dynamic or image_size not in (None, fixed)):
+        raise UserError(
+            f"{source}: takes pictures of {fixed[0]}x{fixed[1]} only; leave out --size and "
+            f"--dynamic, or export another ONNX file"
         )
 
 

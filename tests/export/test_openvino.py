@@ -110,6 +110,8 @@ def test_bad_input(tmp_path: Path, static: Path) -> None:
     ):
         with pytest.raises(UserError, match=message):
             export_openvino(source, tmp_path / output, precision=precision)
+    with pytest.raises(UserError, match="takes pictures of 96x160 only; leave out --size"):
+        export_openvino(static, tmp_path / "m.xml", precision="fp32", image_size=(64, 64))
     with pytest.raises(UserError, match=r"lonely\.bin, its weights, is not beside it"):
         load_model(tmp_path / "lonely.xml")
     assert names(tmp_path) == ["lonely.xml", "text.onnx"]
