@@ -48,7 +48,8 @@ def main() -> int:
         foreign = max(busy_seconds() - busy - cpu, 0.0) / wall
     print(f"start-up and one picture: {start_wall:.1f} s wall, {start_cpu:.1f} s CPU")
     print(f"{args.pictures} pictures: {wall:.1f} s wall, {cpu:.1f} s CPU on {cores} cores")
-    print(f"other processes kept {foreign:.2f} cores busy meanwhile")
+    idle = max(1 - (cpu / wall + foreign) / cores, 0.0)
+    print(f"other processes kept {foreign:.2f} cores busy meanwhile, {100 * idle:.1f} % were idle")
     wall, cpu = wall - start_wall, cpu - start_cpu
     print(
         f"without start-up: {args.pictures / wall:.1f} pictures a second; cores busy "
