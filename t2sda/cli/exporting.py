@@ -13,6 +13,7 @@ from fvcore.common.config import CfgNode
 
 from t2sda.config import dump_config
 from t2sda.data.catalog import DATASETS, open_dataset
+from t2sda.data.dataset_files import register_dataset_files
 from t2sda.data.datasets import Sample, SegmentationDataset
 from t2sda.data.transforms import Resize
 from t2sda.engine.checkpoint import Checkpoint
@@ -33,6 +34,7 @@ def default_image_size(cfg: CfgNode) -> tuple[int, int]:
         height, width = cfg.EVALUATION.IMAGE_SIZE
         return height, width
     try:
+        register_dataset_files(cfg.DATASETS.FILES)
         image = open_dataset(cfg.DATASETS.SOURCE).load(0, with_label=False).image
     except MissingFileError as error:
         raise UserError(
