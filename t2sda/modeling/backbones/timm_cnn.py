@@ -99,7 +99,10 @@ class TimmCNN(Backbone):
         if self.pads_to == 1:
             return tuple(self.net(image))
         height, width = image.shape[-2:]
-        padded = F.pad(image, (0, -width % self.pads_to, 0, -height % self.pads_to))
+        # Not `-height % n`: TensorRT cannot bound the remainder of a negative number in a graph.
+        below = ceil_div(height, self.pads_to) * self.pads_to - height
+        right = ceil_div(width, self.pads_to) * self.pads_to - width
+        padded = F.pad(image, (0, right, 0, below))
         return tuple(
             features[..., : ceil_div(height, spec.stride), : ceil_div(width, spec.stride)]
             for features, spec in zip(self.net(padded), self.feature_specs, strict=True)
