@@ -3,8 +3,8 @@
 A training crop needs a few hundred rows of a picture of two megapixels, and decoding all of it
 takes nearly all of the loader's time. A packed dataset keeps what decoding and resizing gave:
 
-- images as plain uint8 rows: a crop is a copy out of the memory map, 0.03 ms where a fast lossless
-  codec takes 1 to 4 ms for the same rows and saves a third of the disk (`benchmarks/decoders.py`);
+- images as plain uint8 rows: a crop is a copy out of the memory map, 0.02 ms where lossless codecs
+  that save a fifth to a half of the disk take 2 to 13 ms for it (`benchmarks/decoders.py`);
 - labels as train ids, compressed with Zstandard to a fiftieth (0.05 ms);
 - the class counts of the original labels, so that rare-class sampling draws what it would have.
 

@@ -27,6 +27,8 @@ from t2sda.data.work_board import WorkBoard
 from t2sda.errors import UserError
 from t2sda.structures import DomainBatch
 
+pytestmark = pytest.mark.filterwarnings("ignore:This DataLoader will create")  # more than cores
+
 
 class Awkward(FileDataset):
     """At one file it does what `happens` says."""
