@@ -56,7 +56,7 @@ class Taxonomy:
     train_ids: Mapping[int, int] = field(default_factory=dict)
     label_colours: Mapping[Colour, int] = field(default_factory=dict)
     subsets: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
-    things: tuple[str, ...] = ()
+    things: tuple[str, ...] = field(default=(), compare=False)  # for training alone
 
     def __post_init__(self) -> None:
         if not 2 <= self.num_classes <= MAX_CLASSES:

@@ -57,12 +57,14 @@ class StudentPass(nn.Module, ABC):
         needs_translation: whether it reads the translated image.
         records_statistics: whether the BatchNorm of the student's model records this pass's images
             in its running statistics; META_ARCH.BN_TRACK overrides it.
+        forward_of: what goes through which networks, in words, for the plan of a run.
     """
 
     teacher_needs: frozenset[str] = frozenset()
     needs_target: ClassVar[bool] = False
     needs_translation: ClassVar[bool] = False
     records_statistics: bool = True
+    forward_of: ClassVar[str] = "one student forward"
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> StudentPass:

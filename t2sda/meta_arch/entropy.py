@@ -31,6 +31,7 @@ class EntropyPass(StudentPass):
     """
 
     needs_target = True
+    forward_of = "target image: backbone, head"
 
     def __init__(self, weight: float) -> None:
         super().__init__()

@@ -63,6 +63,7 @@ class MaskedPass(StudentPass):
     teacher_needs = frozenset({"target_probs"})
     needs_target = True
     records_statistics = False
+    forward_of = "augmented target image with hidden blocks: backbone, head"
 
     def __init__(
         self,

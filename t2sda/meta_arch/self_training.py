@@ -132,6 +132,7 @@ class MixedPass(StudentPass):
 
     teacher_needs = frozenset({"target_probs"})
     needs_target = True
+    forward_of = "augmented target image with pasted source classes: backbone, head"
 
     def __init__(
         self,

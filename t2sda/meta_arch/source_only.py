@@ -55,6 +55,7 @@ class SourcePass(LabelledPass):
     """Cross entropy on source images, Eq. (1)."""
 
     domain = "source"
+    forward_of = "source image: backbone, head"
 
     def image(self, batch: DomainBatch) -> Tensor:
         """The source image."""
@@ -70,6 +71,7 @@ class TranslatedPass(LabelledPass):
     """
 
     domain = "translated"
+    forward_of = "translated image: backbone, head"
     needs_translation = True
 
     def image(self, batch: DomainBatch) -> Tensor:

@@ -31,6 +31,7 @@ class PullPass(ImagePass):
     """
 
     records_statistics = False
+    forward_of = "translated image: backbone, projector"
 
     def __init__(self, pull: Pull) -> None:
         super().__init__()
@@ -111,6 +112,7 @@ class SourcePullPass(LabelledPullPass):
     """The source pass, and source queries: vanilla contrast, source → target and the like."""
 
     labelled_pass = SourcePass
+    forward_of = "source image: backbone, head, projector"
 
 
 @PASSES.register("translated_pull")
@@ -118,6 +120,7 @@ class TranslatedPullPass(LabelledPullPass):
     """Cross entropy on translated images, and pseudo-target queries."""
 
     labelled_pass = TranslatedPass
+    forward_of = "translated image: backbone, head, projector"
 
 
 @META_ARCHS.register()
