@@ -11,7 +11,7 @@ from t2sda.engine.reweighting import reweighting_hooks
 from t2sda.meta_arch.base import pass_names, recording_passes
 from t2sda.meta_arch.pull import contrasts, pulls
 from t2sda.meta_arch.target_labels import reads_pseudo_labels
-from t2sda.registry import META_ARCHS
+from t2sda.registry import META_ARCHS, TRANSLATORS
 
 
 @dataclass(frozen=True)
@@ -55,6 +55,11 @@ def _cross_entropy_of_translated(cfg: CfgNode) -> str:
         return "no cross entropy on translated images"
     beside = {"source", "source_pull"} & set(pass_names(cfg))
     return f"cross entropy on translated images {'beside' if beside else 'in place of'} the source"
+
+
+def _translates_to_the_target(cfg: CfgNode) -> bool:
+    name = cfg.TRANSLATION.NAME
+    return bool(name) and TRANSLATORS.get(name).needs_target
 
 
 def _always(text: str) -> Callable[[CfgNode], str]:
@@ -105,12 +110,24 @@ DECISIONS = (
         ),
     ),
     Decision(
+        "B16",
+        pulls,
+        lambda cfg: f"projector: kernel {cfg.MODEL.PROJECTOR.KERNEL_SIZE}, on the last level",
+    ),
+    Decision(
         "B17",
         reads_pseudo_labels,
         lambda cfg: f"q of (S2): SELF_TRAINING.QUALITY {cfg.SELF_TRAINING.QUALITY}, and >=",
     ),
     Decision(
         "B19", lambda cfg: pulls(cfg) or _labels_translated(cfg), _cross_entropy_of_translated
+    ),
+    Decision(
+        "B25",
+        lambda cfg: (
+            bool(cfg.TRANSLATION.NAME) and TRANSLATORS.get(cfg.TRANSLATION.NAME).needs_target
+        ),
+        _always("the source is cropped to the target's size, translated, cropped again"),
     ),
     Decision(
         "B26",

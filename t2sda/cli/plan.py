@@ -92,8 +92,9 @@ def _class_weights(cfg: CfgNode) -> str:
 
 
 def _source(cfg: CfgNode) -> str:
+    sampler = "rare classes first" if cfg.RARE_CLASSES.ENABLED else "shuffled"
     return (
-        f"{cfg.DATASETS.SOURCE}{_resized(cfg.DATA.SOURCE_SIZE)}, shuffled; crops of "
+        f"{cfg.DATASETS.SOURCE}{_resized(cfg.DATA.SOURCE_SIZE)}, {sampler}; crops of "
         f"{_size(cfg.DATA.CROP_SIZE)}, one class at most {100 * cfg.DATA.MAX_CLASS_SHARE:g} %"
     )
 
