@@ -85,6 +85,9 @@ class TrainingRun:
         self.last_scores: list[Scores] = []
         self.progress = ProgressHook(cfg.LOGGING.PERIOD, cfg.SOLVER.MAX_ITER, self.console)
         checkpoint = self._checkpoint_to_resume(resume)
+        self.console.print(
+            plan_text(cfg, world_size()), highlight=False, markup=False, soft_wrap=True
+        )
         if cfg.SOLVER.DETERMINISTIC:
             use_deterministic_algorithms()
         torch.manual_seed(cfg.SEED)
@@ -234,9 +237,6 @@ class TrainingRun:
         domains = f"source {self.pairs.source.name} ({len(self.pairs.source)} images)"
         if target is not None:
             domains += f", target {target.name} ({len(target)} images)"
-        self.console.print(
-            plan_text(self.cfg, world_size()), highlight=False, markup=False, soft_wrap=True
-        )
         self.console.print(
             f"{parameters / 1e6:.1f} M student parameters; {domains}; {self.cfg.SOLVER.PRECISION} "
             f"on {self.device}, {world_size()} process(es); "
