@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import t2sda.data.loader
 import t2sda.data.translation.fda
+import t2sda.data.translation.photometric
 import t2sda.engine.checkpoint
 import t2sda.engine.device
 import t2sda.engine.ema
@@ -14,6 +15,8 @@ import t2sda.engine.precision
 import t2sda.engine.reweighting
 import t2sda.engine.trainer
 import t2sda.evaluation.evaluator
+import t2sda.meta_arch.entropy
+import t2sda.meta_arch.masked
 import t2sda.meta_arch.self_training
 import t2sda.meta_arch.source_only
 import t2sda.meta_arch.t2sda

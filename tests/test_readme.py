@@ -31,7 +31,7 @@ from t2sda.data.catalog import DATASETS, DATASETS_VARIABLE
 from t2sda.registry import BACKBONES, HEADS, HOOKS, META_ARCHS, PASSES, TRANSLATORS
 
 ROOT = Path(__file__).parents[1]
-DOCUMENTS = ("README.md", "docs/extending.md", "docs/data.md")
+DOCUMENTS = ("README.md", "docs/extending.md", "docs/data.md", "docs/reproducing.md")
 """Documents whose blocks are run."""
 ALL_DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
 MAX_README_LINES = 200

@@ -6,11 +6,12 @@ import argparse
 from collections.abc import Sequence
 
 from t2sda.cli.common import add_config_arguments, load_components
+from t2sda.cli.plan import plan_text
 from t2sda.config import dump_config, load_config, reference_markdown
 
 
 def command(argv: Sequence[str]) -> int:
-    """Print the resolved configuration, or the reference of all settings."""
+    """Print the resolved configuration, the plan of its run, or the reference of all settings."""
     parser = argparse.ArgumentParser(
         prog="t2sda show-config", description="Print a configuration, resolved and checked."
     )
@@ -18,10 +19,15 @@ def command(argv: Sequence[str]) -> int:
     parser.add_argument(
         "--reference", action="store_true", help="print the reference of all settings instead"
     )
+    parser.add_argument(
+        "--plan", action="store_true", help="print what `train` would run instead; needs no data"
+    )
     args = parser.parse_intermixed_args(argv)
     load_components(args.plugin)
     if args.reference:
         print(reference_markdown(), end="")
+    elif args.plan:
+        print(plan_text(load_config(args.config_file, args.overrides)))
     else:
         print(dump_config(load_config(args.config_file, args.overrides)), end="")
     return 0

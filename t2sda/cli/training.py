@@ -15,6 +15,7 @@ from fvcore.common.config import CfgNode
 from rich.console import Console
 from rich.table import Table
 
+from t2sda.cli.plan import plan_text
 from t2sda.cli.progress import ConsoleProgress
 from t2sda.config import changed_keys, dump_config
 from t2sda.data.catalog import open_dataset
@@ -84,6 +85,9 @@ class TrainingRun:
         self.last_scores: list[Scores] = []
         self.progress = ProgressHook(cfg.LOGGING.PERIOD, cfg.SOLVER.MAX_ITER, self.console)
         checkpoint = self._checkpoint_to_resume(resume)
+        self.console.print(
+            plan_text(cfg, world_size()), highlight=False, markup=False, soft_wrap=True
+        )
         if cfg.SOLVER.DETERMINISTIC:
             use_deterministic_algorithms()
         torch.manual_seed(cfg.SEED)
@@ -234,7 +238,6 @@ class TrainingRun:
         if target is not None:
             domains += f", target {target.name} ({len(target)} images)"
         self.console.print(
-            f"{self.cfg.META_ARCH.NAME}: passes {', '.join(self.meta_arch.pass_names)}; "
             f"{parameters / 1e6:.1f} M student parameters; {domains}; {self.cfg.SOLVER.PRECISION} "
             f"on {self.device}, {world_size()} process(es); "
             f"iterations {self.first_iteration} to {self.cfg.SOLVER.MAX_ITER}",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, TypeAlias
@@ -10,6 +10,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from t2sda.errors import UserError
+from t2sda.registry import nearest_first
 from t2sda.structures import IGNORE_INDEX
 
 MAX_CLASSES = IGNORE_INDEX
@@ -44,6 +45,7 @@ class Taxonomy:
         label_colours: (R, G, B) in the label file -> train id or IGNORE_INDEX, for sets that give
             their labels as colours. Another colour is an error.
         subsets: further scores by name, each over some train ids (SYNTHIA's 16 and 13 classes).
+        things: names of the classes that are countable objects, not stuff like road and sky.
     Raises:
         ValueError: if the tables contradict each other.
     """
@@ -54,6 +56,7 @@ class Taxonomy:
     train_ids: Mapping[int, int] = field(default_factory=dict)
     label_colours: Mapping[Colour, int] = field(default_factory=dict)
     subsets: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    things: tuple[str, ...] = field(default=(), compare=False)  # for training alone
 
     def __post_init__(self) -> None:
         if not 2 <= self.num_classes <= MAX_CLASSES:
@@ -88,6 +91,19 @@ class Taxonomy:
                 f"taxonomy '{self.name}': {what} map to train ids that do not exist: {wrong}; "
                 f"use 0 to {self.num_classes - 1}, or {IGNORE_INDEX} for ignored"
             )
+
+        self.ids_of(self.things)
+
+    def ids_of(self, class_names: Sequence[str]) -> tuple[int, ...]:
+        """Train ids of classes by name; raises UserError for a name that is none."""
+        unknown = [name for name in class_names if name not in self.class_names]
+        if unknown:
+            known = ", ".join(nearest_first(unknown[0], list(self.class_names)))
+            raise UserError(
+                f"taxonomy '{self.name}' has no class {', '.join(map(repr, unknown))}; known, "
+                f"nearest first: {known}"
+            )
+        return tuple(self.class_names.index(name) for name in class_names)
 
     @property
     def num_classes(self) -> int:
@@ -190,6 +206,10 @@ CITYSCAPES_19 = Taxonomy(
         "mIoU16": (0, 1, 2, 3, 4, 5, 6, 7, 8, 10, 11, 12, 13, 15, 17, 18),
         "mIoU13": (0, 1, 2, 6, 7, 8, 10, 11, 12, 13, 15, 17, 18),
     },
+    things=(
+        *("traffic light", "traffic sign", "person", "rider", "car"),
+        *("truck", "bus", "train", "motorcycle", "bicycle"),
+    ),
 )
 """The 19 evaluated classes of Cityscapes, labels stored as train ids."""
 

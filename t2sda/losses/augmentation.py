@@ -17,9 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-JITTER_PROBABILITY = 0.8
-JITTER_STRENGTH = 0.2
-BLUR_PROBABILITY = 0.5
+JITTER_KINDS = ("legacy", "current")
 BLUR_SIGMA = (0.15, 1.15)
 LUMA_WEIGHTS = (0.299, 0.587, 0.114)
 """Grey of red, green and blue, ITU-R BT.601, as in Pillow, torchvision and kornia."""
@@ -48,21 +46,49 @@ class Augmentation:
 
     color_jitter: ColorJitter | None
     blur_sigma: float | None
+    jitter_kind: str = "legacy"
 
 
-def strong_augmentation(image: Tensor, generator: torch.Generator) -> Tensor:
+@dataclass(frozen=True)
+class AugmentationSettings:
+    """How often and how strongly; the defaults are the baseline's."""
+
+    jitter_kind: str = "legacy"
+    """One of JITTER_KINDS."""
+    jitter_probability: float = 0.8
+    jitter_strength: float = 0.2
+    """Amounts are drawn from [-strength, strength]."""
+    blur_probability: float = 0.5
+
+    def __post_init__(self) -> None:
+        if self.jitter_kind not in JITTER_KINDS:
+            raise ValueError(
+                f"the jitter's kind is '{self.jitter_kind}'; known: {', '.join(JITTER_KINDS)}"
+            )
+
+
+def strong_augmentation(
+    image: Tensor,
+    generator: torch.Generator,
+    settings: AugmentationSettings = AugmentationSettings(),
+) -> Tensor:
     """Jitter the colours (80 %) and blur (50 %): decided once a batch, amounts drawn per image.
 
     Args:
         image: (B, 3, H, W) float RGB in [0, 255].
         generator: on the CPU: its few numbers steer the program, so no device has to be waited for.
+        settings: kind, probabilities and strength.
     Returns:
         (B, 3, H, W).
     """
-    return augment(image, draw_augmentations(len(image), generator))
+    return augment(image, draw_augmentations(len(image), generator, settings))
 
 
-def draw_augmentations(num_images: int, generator: torch.Generator) -> list[Augmentation]:
+def draw_augmentations(
+    num_images: int,
+    generator: torch.Generator,
+    settings: AugmentationSettings = AugmentationSettings(),
+) -> list[Augmentation]:
     """One draw for every image; ranks draw for all of the mini-batch and take their own.
 
     Always consumes the same amount of random numbers.
@@ -75,10 +101,13 @@ def draw_augmentations(num_images: int, generator: torch.Generator) -> list[Augm
     jitter, blur = torch.rand(2, generator=generator).tolist()
     return [
         Augmentation(
-            color_jitter=drawn_jitter if jitter < JITTER_PROBABILITY else None,
-            blur_sigma=drawn_sigma if blur < BLUR_PROBABILITY else None,
+            color_jitter=drawn_jitter if jitter < settings.jitter_probability else None,
+            blur_sigma=drawn_sigma if blur < settings.blur_probability else None,
+            jitter_kind=settings.jitter_kind,
         )
-        for drawn_jitter, drawn_sigma in [_draw_amounts(generator) for _ in range(num_images)]
+        for drawn_jitter, drawn_sigma in [
+            _draw_amounts(generator, settings.jitter_strength) for _ in range(num_images)
+        ]
     ]
 
 
@@ -188,17 +217,16 @@ def _blur_along(dim: int, padded: Tensor, taps: list[float]) -> Tensor:
 
 def _augment_one(image: Tensor, augmentation: Augmentation) -> Tensor:
     if augmentation.color_jitter is not None:
-        image = color_jitter(image, augmentation.color_jitter)
+        jitter = color_jitter if augmentation.jitter_kind == "legacy" else current_color_jitter
+        image = jitter(image, augmentation.color_jitter)
     if augmentation.blur_sigma is not None:
         image = gaussian_blur(image, augmentation.blur_sigma)
     return image
 
 
-def _draw_amounts(generator: torch.Generator) -> tuple[ColorJitter, float]:
+def _draw_amounts(generator: torch.Generator, strength: float) -> tuple[ColorJitter, float]:
     amounts = torch.rand(5, generator=generator).tolist()
-    brightness, contrast, saturation, hue = (
-        JITTER_STRENGTH * (2 * amount - 1) for amount in amounts[:4]
-    )
+    brightness, contrast, saturation, hue = (strength * (2 * amount - 1) for amount in amounts[:4])
     order = [ColorJitter.order[i] for i in torch.randperm(4, generator=generator).tolist()]
     jitter = ColorJitter(brightness, 1 + contrast, 1 + saturation, hue, tuple(order))
     low, high = BLUR_SIGMA

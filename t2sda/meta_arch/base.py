@@ -14,7 +14,7 @@ from fvcore.common.config import CfgNode
 from torch import Tensor, nn
 
 from t2sda.config import SCHEMA, Field
-from t2sda.modeling.branch import Branch
+from t2sda.modeling.branch import Branch, batch_statistics_untracked
 from t2sda.registry import META_ARCHS, PASSES, TRANSLATORS
 from t2sda.structures import DomainBatch, Step, TeacherOutput
 
@@ -25,6 +25,12 @@ SCHEMA.declare(
         "PASSES": Field(
             (),
             "student passes in order; empty: those of the meta-architecture itself",
+            element=str,
+        ),
+        "BN_TRACK": Field(
+            (),
+            "passes whose images the student's BatchNorm records in its running statistics, which "
+            "are what ships; empty: all passes but pull and masked",
             element=str,
         ),
     },
@@ -49,11 +55,16 @@ class StudentPass(nn.Module, ABC):
         teacher_needs: fields of `TeacherOutput` that the pass reads.
         needs_target: whether it reads the target half of the batch.
         needs_translation: whether it reads the translated image.
+        records_statistics: whether the BatchNorm of the student's model records this pass's images
+            in its running statistics; META_ARCH.BN_TRACK overrides it.
+        forward_of: what goes through which networks, in words, for the plan of a run.
     """
 
     teacher_needs: frozenset[str] = frozenset()
     needs_target: ClassVar[bool] = False
     needs_translation: ClassVar[bool] = False
+    records_statistics: bool = True
+    forward_of: ClassVar[str] = "one student forward"
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> StudentPass:
@@ -124,7 +135,11 @@ class MetaArch(nn.Module):
 
     def forward(self, pass_name: str, step: Step) -> dict[str, Tensor]:
         """Run one pass: one student forward, its losses by name."""
-        return self.passes[pass_name](self.student, step)
+        student_pass = cast(StudentPass, self.passes[pass_name])
+        if student_pass.records_statistics:
+            return student_pass(self.student, step)
+        with batch_statistics_untracked(self.student.model):
+            return student_pass(self.student, step)
 
     def _passes(self) -> list[StudentPass]:
         return [cast(StudentPass, student_pass) for student_pass in self.passes.values()]
@@ -155,9 +170,39 @@ def names_are_listed_once(cfg: CfgNode) -> list[str]:
     ]
 
 
+@SCHEMA.check
+def passes_have_a_teacher(cfg: CfgNode) -> str | None:
+    """A pass that learns from a teacher needs a method that has one."""
+    taught = [name for name in pass_names(cfg) if PASSES.get(name).reads(cfg).teacher]
+    if not taught or META_ARCHS.get(cfg.META_ARCH.NAME).has_teacher:
+        return None
+    return (
+        f"META_ARCH.PASSES: {', '.join(taught)} learn from a teacher, which {cfg.META_ARCH.NAME} "
+        f"lacks; use a META_ARCH.NAME that has one, such as SelfTraining"
+    )
+
+
+@SCHEMA.check
+def statistics_are_recorded(cfg: CfgNode) -> list[str]:
+    """BN_TRACK names passes of the step, and some pass fills the running statistics."""
+    unknown = [name for name in cfg.META_ARCH.BN_TRACK if name not in pass_names(cfg)]
+    problems = [
+        f"META_ARCH.BN_TRACK: {', '.join(unknown)} are no passes of this run, which has "
+        f"{', '.join(pass_names(cfg))}"
+    ]
+    return problems if unknown else []
+
+
 def pass_names(cfg: CfgNode) -> tuple[str, ...]:
     """The passes of a step in this configuration, in order."""
     return cfg.META_ARCH.PASSES or META_ARCHS.get(cfg.META_ARCH.NAME).default_passes
+
+
+def recording_passes(cfg: CfgNode) -> tuple[str, ...]:
+    """The passes whose images the student's running statistics record (docs/fidelity.md, B15)."""
+    if cfg.META_ARCH.BN_TRACK:
+        return cfg.META_ARCH.BN_TRACK
+    return tuple(name for name in pass_names(cfg) if PASSES.get(name).records_statistics)
 
 
 def _needed_or_without_effect(key: str, value: str, readers: list[str]) -> list[str]:
@@ -170,7 +215,10 @@ def _needed_or_without_effect(key: str, value: str, readers: list[str]) -> list[
 
 def build_passes(cfg: CfgNode) -> dict[str, StudentPass]:
     """The configured passes by name, or the meta-architecture's own."""
-    return {name: PASSES.get(name).from_config(cfg) for name in pass_names(cfg)}
+    passes = {name: PASSES.get(name).from_config(cfg) for name in pass_names(cfg)}
+    for name, student_pass in passes.items():
+        student_pass.records_statistics = name in recording_passes(cfg)
+    return passes
 
 
 def build_meta_arch(cfg: CfgNode, num_classes: int) -> MetaArch:

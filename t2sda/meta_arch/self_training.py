@@ -9,38 +9,52 @@ from fvcore.common.config import CfgNode
 from torch import Tensor, nn
 
 from t2sda.config import SCHEMA, Field
-from t2sda.distributed import any_over_ranks, mean_over_ranks, own_share, world_size
-from t2sda.losses.augmentation import augment, draw_augmentations
+from t2sda.distributed import any_over_ranks, gather_over_ranks, own_share, world_size
 from t2sda.losses.mixing import (
+    CLASS_POOLS,
     class_mix,
     draw_pasted_classes,
     mixed_pixel_weight,
     pasted_pixels,
     present_classes,
 )
-from t2sda.losses.pseudo_labels import pseudo_label_quality
 from t2sda.losses.reweighting import pixel_class_weight
 from t2sda.losses.segmentation import cross_entropy
 from t2sda.meta_arch.base import MetaArch, StudentPass, build_passes, pass_names
 from t2sda.meta_arch.source_only import whole_batch_pixels
+from t2sda.meta_arch.target_labels import PseudoLabelWeight, StrongAugmentation
 from t2sda.modeling.branch import Branch, batch_statistics_untracked
 from t2sda.modeling.normalization import WholeBatchNorm2d
 from t2sda.modeling.segmentor import build_segmentation_model
 from t2sda.registry import META_ARCHS, PASSES
 from t2sda.structures import Step, TeacherOutput
 
+TEACHER_NORMS = ("batch", "running")
+
 SCHEMA.declare(
     "SELF_TRAINING",
     {
-        "PSEUDO_LABEL_THRESHOLD": Field(
-            0.968,
-            "δ_p: the share of target pixels at least this confident weighs the pseudo-labels",
-            low=0.0,
-            high=1.0,
+        "CLASS_POOL": Field(
+            "batch",
+            "ClassMix pastes half of the classes of the whole batch (DAFormer), or of each image "
+            "(DACS)",
+            choices=CLASS_POOLS,
         )
     },
     when=lambda cfg: "mixed" in pass_names(cfg),
     when_text="META_ARCH.PASSES holds mixed",
+)
+SCHEMA.declare(
+    "META_ARCH",
+    {
+        "TEACHER_NORM": Field(
+            "batch",
+            "BatchNorm of the teacher: statistics of each batch, or the student's running ones",
+            choices=TEACHER_NORMS,
+        )
+    },
+    when=lambda cfg: META_ARCHS.get(cfg.META_ARCH.NAME).has_teacher,
+    when_text="META_ARCH.NAME has a teacher",
 )
 
 
@@ -48,26 +62,31 @@ class MeanTeacher(MetaArch):
     """A student, and a teacher that is its moving average.
 
     The teacher normalises by batch statistics and records none; its dropout and DropPath are off.
-    Keeping it up to date is a hook's work (`EmaTeacher`).
+    Line 10 of Algorithm 1 has it in evaluation mode: `teacher_norm` "running" (docs/fidelity.md,
+    B15). Keeping it up to date is a hook's work (`EmaTeacher`).
 
     Args:
         student: what learns.
         passes: by name, in order.
+        teacher_norm: one of TEACHER_NORMS.
     """
 
     has_teacher: ClassVar[bool] = True
 
-    def __init__(self, student: Branch, passes: dict[str, StudentPass]) -> None:
+    def __init__(
+        self, student: Branch, passes: dict[str, StudentPass], teacher_norm: str = "batch"
+    ) -> None:
         super().__init__(student, passes)
+        self.teacher_norm = teacher_norm
         self.teacher = copy.deepcopy(student).requires_grad_(False)
 
     def train(self, mode: bool = True) -> MeanTeacher:
-        """Student and passes as usual; of the teacher only BatchNorm is in training mode."""
+        """Student and passes as usual; of the teacher at most BatchNorm is in training mode."""
         super().train(mode)
         self.teacher.eval()
         for module in self.teacher.modules():
             if isinstance(module, (nn.BatchNorm2d, WholeBatchNorm2d)):
-                module.training = mode
+                module.training = mode and self.teacher_norm == "batch"
         return self
 
     def teach(self, step: Step) -> TeacherOutput:
@@ -84,7 +103,7 @@ class MeanTeacher(MetaArch):
                 logits = self.teacher.model.logits_from_features(
                     features, batch.target_image.shape[-2:]
                 )
-                output["target_probs"] = logits.float().softmax(dim=1)
+                output["target_probs"] = logits.softmax(dim=1)
             if "target_embeddings" in needs:
                 output["target_embeddings"] = self.teacher.embed(features)
             if "translated_embeddings" in needs:
@@ -106,20 +125,34 @@ class MixedPass(StudentPass):
     saw the clean target.
 
     Args:
-        pseudo_label_threshold: δ_p.
+        class_pool: whose classes are pasted, "batch" or "image".
+        pseudo_label_weight: q.
+        augmentation: of the mixed image.
     """
 
     teacher_needs = frozenset({"target_probs"})
     needs_target = True
+    forward_of = "augmented target image with pasted source classes: backbone, head"
 
-    def __init__(self, pseudo_label_threshold: float) -> None:
+    def __init__(
+        self,
+        class_pool: str,
+        pseudo_label_weight: PseudoLabelWeight,
+        augmentation: StrongAugmentation,
+    ) -> None:
         super().__init__()
-        self.pseudo_label_threshold = pseudo_label_threshold
+        self.class_pool = class_pool
+        self.pseudo_label_weight = pseudo_label_weight
+        self.augmentation = augmentation
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> MixedPass:
-        """Read SELF_TRAINING."""
-        return cls(cfg.SELF_TRAINING.PSEUDO_LABEL_THRESHOLD)
+        """Read SELF_TRAINING and STRONG_AUGMENTATION."""
+        return cls(
+            cfg.SELF_TRAINING.CLASS_POOL,
+            PseudoLabelWeight.from_config(cfg),
+            StrongAugmentation.from_config(cfg, "strong augmentation"),
+        )
 
     def forward(self, student: Branch, step: Step) -> dict[str, Tensor]:
         """Returns `loss_mixed`."""
@@ -128,30 +161,27 @@ class MixedPass(StudentPass):
         assert batch.target_image is not None
         assert batch.target_valid is not None
         mask = self._pasted(step)
-        quality = mean_over_ranks(
-            pseudo_label_quality(teacher.confidence, self.pseudo_label_threshold)
-        )
+        quality = self.pseudo_label_weight(teacher.confidence)
         image = class_mix(batch.source_image, batch.target_image, mask)
         labels = class_mix(batch.source_label, teacher.pseudo_labels, mask)
         weight = mixed_pixel_weight(mask, quality, batch.target_valid)
         if step.target_class_weights is not None:
             weight = weight * pixel_class_weight(labels, step.target_class_weights)
-        logits = student.model(self._augmented(image.float(), step))
+        logits = student.model(self.augmentation(image, step))
         loss = cross_entropy(logits, labels, weight, whole_batch_pixels(labels))
         return {"loss_mixed": loss}
 
     def _pasted(self, step: Step) -> Tensor:
-        """(b, H, W) bool: half of the whole batch's classes, drawn for each image of all ranks."""
+        """(b, H, W) bool: half of the pool's classes, drawn for each image of all ranks."""
         labels = step.batch.source_label
-        present = any_over_ranks(present_classes(labels)[0])
+        present = present_classes(labels, self.class_pool)
+        if self.class_pool == "batch":
+            present = any_over_ranks(present[0]).expand(len(labels) * world_size(), -1)
+        else:
+            present = gather_over_ranks(present)
         generator = step.streams.generator("class mix", labels.device)
-        pasted = draw_pasted_classes(present.expand(len(labels) * world_size(), -1), generator)
+        pasted = draw_pasted_classes(present, generator)
         return pasted_pixels(labels, pasted[own_share(len(labels))])
-
-    def _augmented(self, image: Tensor, step: Step) -> Tensor:
-        generator = step.streams.generator("strong augmentation")
-        drawn = draw_augmentations(len(image) * world_size(), generator)
-        return augment(image, drawn[own_share(len(image))])
 
 
 @META_ARCHS.register("SelfTraining")
@@ -164,4 +194,4 @@ class SelfTraining(MeanTeacher):
     def from_config(cls, cfg: CfgNode, num_classes: int) -> SelfTraining:
         """Build student, teacher and passes."""
         student = Branch(build_segmentation_model(cfg, num_classes))
-        return cls(student, build_passes(cfg))
+        return cls(student, build_passes(cfg), cfg.META_ARCH.TEACHER_NORM)

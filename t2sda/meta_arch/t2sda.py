@@ -11,7 +11,7 @@ from t2sda.meta_arch.base import ImagePass, Reads, build_passes
 from t2sda.meta_arch.pull import Pull
 from t2sda.meta_arch.self_training import MeanTeacher
 from t2sda.meta_arch.source_only import SourcePass, TranslatedPass
-from t2sda.modeling.branch import Branch, batch_statistics_untracked
+from t2sda.modeling.branch import Branch
 from t2sda.modeling.projector import Projector
 from t2sda.modeling.segmentor import build_segmentation_model
 from t2sda.registry import META_ARCHS, PASSES
@@ -24,11 +24,14 @@ class PullPass(ImagePass):
 
     The student's BatchNorm in the model does not record the statistics of translated images: the
     model is what ships, and it will never see one. No decoder runs in this pass, and there is no
-    cross entropy on the pseudo-target (docs/fidelity.md, B19).
+    cross entropy on the pseudo-target (docs/fidelity.md, B15, B19).
 
     Args:
         pull: the loss.
     """
+
+    records_statistics = False
+    forward_of = "translated image: backbone, projector"
 
     def __init__(self, pull: Pull) -> None:
         super().__init__()
@@ -55,12 +58,6 @@ class PullPass(ImagePass):
     ) -> dict[str, Tensor]:
         """Returns `loss_pull`."""
         return self.pull.losses(student, features, step)
-
-    def forward(self, student: Branch, step: Step) -> dict[str, Tensor]:
-        """Run the student's encoder and projector once; returns `loss_pull`."""
-        with batch_statistics_untracked(student.model):
-            features = student.model.features(self.image(step.batch))
-        return self.losses(student, features, step)
 
 
 class LabelledPullPass(ImagePass):
@@ -115,6 +112,7 @@ class SourcePullPass(LabelledPullPass):
     """The source pass, and source queries: vanilla contrast, source → target and the like."""
 
     labelled_pass = SourcePass
+    forward_of = "source image: backbone, head, projector"
 
 
 @PASSES.register("translated_pull")
@@ -122,6 +120,7 @@ class TranslatedPullPass(LabelledPullPass):
     """Cross entropy on translated images, and pseudo-target queries."""
 
     labelled_pass = TranslatedPass
+    forward_of = "translated image: backbone, head, projector"
 
 
 @META_ARCHS.register()
@@ -135,4 +134,4 @@ class T2SDA(MeanTeacher):
         """Build student and teacher with their projectors, and the passes."""
         model = build_segmentation_model(cfg, num_classes)
         projector = Projector.from_config(cfg, model.backbone.feature_specs[-1].channels)
-        return cls(Branch(model, projector), build_passes(cfg))
+        return cls(Branch(model, projector), build_passes(cfg), cfg.META_ARCH.TEACHER_NORM)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from t2sda.config import SCHEMA, Field
 from t2sda.errors import UserError
+from t2sda.losses.numerics import at_least_float32
 from t2sda.modeling.backbones.base import Backbone
 from t2sda.modeling.heads.base import Head
 from t2sda.modeling.normalization import set_norm
@@ -74,7 +75,8 @@ class SegmentationModel(nn.Module):
         if not torch.compiler.is_compiling():  # a compiled graph has its range of sizes already
             self._refuse_smaller_than_a_cell(image.shape[-2:])
         # float32 also under autocast: [0, 255] has no room in eight bits of mantissa.
-        return self.backbone((image.float() - self.pixel_mean) / self.pixel_std)
+        image = image.to(self.pixel_mean.dtype)
+        return self.backbone((image - self.pixel_mean) / self.pixel_std)
 
     def _refuse_smaller_than_a_cell(self, size: Sequence[int]) -> None:
         side = self.backbone.feature_specs[-1].stride
@@ -87,7 +89,7 @@ class SegmentationModel(nn.Module):
 
     def logits_from_features(self, features: Sequence[Tensor], size: Sequence[int]) -> Tensor:
         """f: features to (B, C, H, W) float32 logits, upsampled bilinearly to size (H, W)."""
-        logits = self.head(features).float()
+        logits = at_least_float32(self.head(features))
         return F.interpolate(logits, size=tuple(size), mode="bilinear", align_corners=False)
 
 

@@ -12,7 +12,7 @@ from t2sda.modeling.backbones.mit import MiT
 from t2sda.modeling.branch import Branch
 from t2sda.modeling.heads.daformer import DAFormerHead
 from t2sda.modeling.projector import Projector
-from t2sda.modeling.segmentor import SegmentationModel
+from t2sda.modeling.segmentor import SegmentationModel, build_segmentation_model
 
 
 def schedule() -> LrSchedule:
@@ -72,6 +72,14 @@ def test_groups_of_mit_follow_the_names_the_family_goes_by() -> None:
             in_head = name.startswith(("model.head.", "projector."))
             assert group["lr"] == pytest.approx(6e-4 if in_head else 6e-5), name
             assert group["weight_decay"] == (0.0 if not in_head and "norm" in name else 0.01), name
+
+
+def test_every_norm_of_a_residual_network_is_decayed() -> None:
+    cfg = load_config(None, ["MODEL.BACKBONE.NAME", "ResNetV1c", "MODEL.BACKBONE.DEPTH", "18"])
+    optimizer = build_optimizer(cfg, Branch(build_segmentation_model(cfg, 19)))
+    assert {group["weight_decay"] for group in optimizer.param_groups} == {0.01}
+    rates = sorted({group["base_lr"] for group in optimizer.param_groups})
+    assert rates == pytest.approx([6e-5, 6e-4])
 
 
 def test_frozen_parameters_are_left_out() -> None:

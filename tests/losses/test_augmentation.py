@@ -11,6 +11,7 @@ from torch import Tensor
 
 from t2sda.losses.augmentation import (
     Augmentation,
+    AugmentationSettings,
     ColorJitter,
     augment,
     color_jitter,
@@ -217,3 +218,31 @@ def test_the_same_generator_state_gives_the_same_images_within_range() -> None:
         assert torch.equal(first, second)
         assert first.min() >= -1e-3
         assert first.max() <= 255 + 1e-3
+
+
+def test_settings_decide_how_often_and_how_strongly() -> None:
+    settings = AugmentationSettings(
+        jitter_probability=1.0, jitter_strength=0.05, blur_probability=0.0
+    )
+    for seed in range(20):
+        drawn = draw_augmentations(3, torch.Generator().manual_seed(seed), settings)
+        usual = draw_augmentations(3, torch.Generator().manual_seed(seed))
+        for one, other in zip(drawn, usual, strict=True):
+            assert one.blur_sigma is None
+            assert one.color_jitter is not None
+            if other.color_jitter is not None:  # the same numbers, a quarter as strong
+                assert one.color_jitter.hue == pytest.approx(other.color_jitter.hue / 4)
+                assert one.color_jitter.order == other.color_jitter.order
+
+
+def test_the_kind_of_jitter_is_the_one_asked_for() -> None:
+    image = _image()[None]
+    jitter = ColorJitter(brightness=0.1, contrast=0.9, saturation=1.2, hue=0.05)
+    for kind, function in (("legacy", color_jitter), ("current", current_color_jitter)):
+        augmentation = Augmentation(jitter, blur_sigma=None, jitter_kind=kind)
+        assert torch.equal(augment(image, [augmentation])[0], function(image[0], jitter))
+
+
+def test_an_unknown_kind_of_jitter_is_refused() -> None:
+    with pytest.raises(ValueError, match="kind is 'pillow'; known: legacy, current"):
+        AugmentationSettings(jitter_kind="pillow")

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from t2sda.meta_arch.base import MetaArch, build_meta_arch
+from t2sda.meta_arch.target_labels import PseudoLabelWeight
 from t2sda.structures import DomainBatch, Step, TeacherOutput
 from tests.meta_arch.conftest import config_of, step_of
 
@@ -100,3 +101,44 @@ def test_the_same_step_mixes_and_augments_alike(make_batch: MakeBatch) -> None:
     first = meta_arch("mixed", step)["loss_mixed"]
     torch.manual_seed(99)
     assert torch.equal(first, meta_arch("mixed", step)["loss_mixed"])
+
+
+def test_a_teacher_in_evaluation_mode_uses_the_running_statistics(make_batch: MakeBatch) -> None:
+    meta_arch = build_meta_arch(config_of("SelfTraining", "META_ARCH.TEACHER_NORM", "running"), 19)
+    batch = make_batch()
+    teacher = taught(meta_arch.train(), batch).teacher
+    assert teacher is not None
+    with torch.no_grad():
+        expected = meta_arch.teacher.eval().model(batch.target_image).softmax(dim=1)
+    torch.testing.assert_close(teacher.target_probs, expected)
+
+
+def test_a_quality_of_each_image_weighs_each_by_its_own(make_batch: MakeBatch) -> None:
+    # The teacher is sure of the first image alone, and all of its labels are wrong for the student.
+    probs = torch.full((2, 19, 64, 96), 1 / 19)
+    probs[0] = nn.functional.one_hot(torch.zeros(64, 96).long(), 19).movedim(-1, 0).float()
+    confidence = probs.amax(dim=1)
+    weights = [
+        PseudoLabelWeight(threshold=0.968, quality=quality)(confidence)
+        for quality in ("batch", "image")
+    ]
+    assert weights[0].item() == 0.5
+    assert weights[1].tolist() == [1.0, 0.0]
+
+
+def test_the_pool_of_an_image_pastes_its_own_classes_alone(make_batch: MakeBatch) -> None:
+    labels = torch.stack([torch.full((64, 96), 2), torch.full((64, 96), 5)])
+    batch = dataclasses.replace(make_batch(), source_label=labels)
+    shares = {}
+    for pool in ("batch", "image"):
+        meta_arch = build_meta_arch(config_of("SelfTraining", "SELF_TRAINING.CLASS_POOL", pool), 19)
+        mixed = meta_arch.passes["mixed"]
+        pasted = []
+        for iteration in range(8):
+            step = step_of(batch)
+            step.streams = dataclasses.replace(step.streams, iteration=iteration)
+            pasted.append(mixed._pasted(step).flatten(1).any(dim=1))  # type: ignore[operator]
+        shares[pool] = torch.stack(pasted).float().mean().item()
+    # Half of one class is that class; half of two may be the other image's.
+    assert shares["image"] == 1.0
+    assert shares["batch"] < 1.0

@@ -1,4 +1,8 @@
-"""Fourier domain adaptation (FDA): the source's phase with the target's low-frequency amplitude."""
+"""Fourier domain adaptation (FDA): the source's phase with another low-frequency amplitude.
+
+The amplitude is the target's, or, where no target image may be seen, the source's own after a
+random change.
+"""
 
 from __future__ import annotations
 
@@ -23,8 +27,22 @@ SCHEMA.declare(
             high=0.49,
         )
     },
-    when=lambda cfg: cfg.TRANSLATION.NAME == "FDA",
-    when_text="TRANSLATION.NAME is FDA",
+    when=lambda cfg: cfg.TRANSLATION.NAME in ("FDA", "RandomStyleFDA"),
+    when_text="TRANSLATION.NAME is FDA or RandomStyleFDA",
+)
+SCHEMA.declare(
+    "TRANSLATION",
+    {
+        "STYLE_STRENGTH": Field(
+            0.3,
+            "standard deviation of the logarithm that low-frequency amplitudes are changed by",
+            low=0.0,
+            high=2.0,
+            exclusive_low=True,
+        )
+    },
+    when=lambda cfg: cfg.TRANSLATION.NAME == "RandomStyleFDA",
+    when_text="TRANSLATION.NAME is RandomStyleFDA",
 )
 
 
@@ -54,6 +72,33 @@ class FdaTranslator:
         return fourier_adapt(image, style, self.window)
 
 
+@TRANSLATORS.register("RandomStyleFDA")
+class RandomStyleFdaTranslator:
+    """FDA without a target: light and colours of the source, changed at random.
+
+    Args:
+        window: L.
+        strength: see `fourier_perturb`.
+    """
+
+    needs_target: ClassVar[bool] = False
+
+    def __init__(self, window: float, strength: float) -> None:
+        self.window = window
+        self.strength = strength
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode) -> RandomStyleFdaTranslator:
+        """Read TRANSLATION.FDA_WINDOW and TRANSLATION.STYLE_STRENGTH."""
+        return cls(cfg.TRANSLATION.FDA_WINDOW, cfg.TRANSLATION.STYLE_STRENGTH)
+
+    def __call__(
+        self, image: np.ndarray, style: np.ndarray | None, generator: np.random.Generator
+    ) -> np.ndarray:
+        """(H, W, 3) uint8 source -> (H, W, 3) float32, unclipped."""
+        return fourier_perturb(image, self.window, self.strength, generator)
+
+
 def fourier_adapt(image: np.ndarray, style: np.ndarray, window: float) -> np.ndarray:
     """T(x^s): replace the amplitudes of the lowest frequencies of `image` by those of `style`.
 
@@ -80,13 +125,55 @@ def fourier_adapt(image: np.ndarray, style: np.ndarray, window: float) -> np.nda
             f"FDA needs images of one size, but the source is {image.shape} and the target "
             f"{style.shape}; crop the source to the target's size first"
         )
+    rows, columns = _window_waves(image, window)
+    return _with_amplitudes(image, np.abs(_spectrum(style, rows, columns)), rows, columns)
+
+
+def fourier_perturb(
+    image: np.ndarray, window: float, strength: float, generator: np.random.Generator
+) -> np.ndarray:
+    """T(x^s) without a target: multiply the amplitudes of the lowest frequencies by exp(s·z).
+
+    z is normal, drawn for every frequency and channel, alike for a frequency and its opposite so
+    that the result is real. The window is that of `fourier_adapt`; it is not clipped either.
+
+    Args:
+        image: (H, W, 3) uint8 or float, in [0, 255].
+        window: L in [0, 0.5); 0 scales the channel means alone.
+        strength: s >= 0; 0 changes nothing.
+        generator: consumed by the numbers of the window's frequencies.
+
+    Returns:
+        (H, W, 3) float32.
+
+    Raises:
+        ValueError: if `window` is out of range.
+    """
+    rows, columns = _window_waves(image, window)
+    amplitude = np.abs(_spectrum(image, rows, columns))
+    normal = generator.standard_normal((len(rows) * len(columns), 3))
+    half = len(normal) // 2
+    normal[half + 1 :] = normal[:half][::-1]
+    change = np.exp(strength * normal).reshape(amplitude.shape)
+    return _with_amplitudes(image, amplitude * change, rows, columns)
+
+
+def _window_waves(image: np.ndarray, window: float) -> tuple[np.ndarray, np.ndarray]:
+    """The waves of the 2b+1 lowest frequencies along height and width."""
     if not 0 <= window < 0.5:
         raise ValueError(f"FDA window is {window}; it must lie in [0, 0.5)")
-    height, width, channels = image.shape
+    height, width = image.shape[:2]
     reach = math.floor(min(height, width) * window)
-    rows, columns = _waves(height, reach), _waves(width, reach)
+    return _waves(height, reach), _waves(width, reach)
+
+
+def _with_amplitudes(
+    image: np.ndarray, amplitude: np.ndarray, rows: np.ndarray, columns: np.ndarray
+) -> np.ndarray:
+    """`image` with `amplitude` (2b+1, 2b+1, 3) at the frequencies of `rows` and `columns`."""
+    height, width, channels = image.shape
     image = image.astype(np.float32)
-    change = _amplitude_change(_spectrum(image, rows, columns), _spectrum(style, rows, columns))
+    change = _amplitude_change(_spectrum(image, rows, columns), amplitude)
     partial = np.tensordot(change, columns.conj(), axes=(1, 0)) / (height * width)
     partial = partial.swapaxes(1, 2)  # (2b+1, W, 3)
     partial = np.concatenate([partial.real, partial.imag]).astype(np.float32)
@@ -102,11 +189,11 @@ def _spectrum(image: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> np.nd
     return np.tensordot(partial[0] + 1j * partial[1], columns, axes=(1, 1)).swapaxes(1, 2)
 
 
-def _amplitude_change(spectrum: np.ndarray, style_spectrum: np.ndarray) -> np.ndarray:
-    """New minus old: the amplitude of `style_spectrum` with the phase of `spectrum`."""
+def _amplitude_change(spectrum: np.ndarray, new_amplitude: np.ndarray) -> np.ndarray:
+    """New minus old: `new_amplitude` with the phase of `spectrum`."""
     amplitude = np.abs(spectrum)
     phase = np.divide(spectrum, amplitude, out=np.ones_like(spectrum), where=amplitude > 0)
-    return (np.abs(style_spectrum) - amplitude) * phase
+    return (new_amplitude - amplitude) * phase
 
 
 def _real(waves: np.ndarray) -> np.ndarray:

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from t2sda.data.translation.fda import fourier_adapt
+from t2sda.data.translation.fda import fourier_adapt, fourier_perturb
 from tests.references import fourier as reference
 
 
@@ -68,3 +68,37 @@ def test_unlike_sizes_and_a_window_out_of_range_are_refused() -> None:
         fourier_adapt(image, style[:8], 0.1)
     with pytest.raises(ValueError, match=r"window is 0.5.*\[0, 0.5\)"):
         fourier_adapt(image, style, 0.5)
+
+
+@pytest.mark.parametrize("size", [(33, 20), (24, 32)])
+def test_a_random_style_changes_the_amplitudes_of_the_window_alone(size: tuple[int, int]) -> None:
+    image, _ = _images(*size)
+    changed = fourier_perturb(image, 0.2, 0.5, np.random.default_rng(0))
+    before, after = (
+        np.fft.fftshift(np.fft.fft2(one.astype(np.float64), axes=(0, 1)), axes=(0, 1))
+        for one in (image, changed)
+    )
+    reach, rows, columns = int(min(size) * 0.2), size[0] // 2, size[1] // 2
+    inside = np.zeros(size, dtype=bool)
+    inside[rows - reach : rows + reach + 1, columns - reach : columns + reach + 1] = True
+    # float32 sums over an image in [0, 255]
+    np.testing.assert_allclose(after[~inside], before[~inside], atol=0.5)
+    ratio = after[inside] / before[inside]
+    np.testing.assert_allclose(ratio.imag, 0, atol=1e-2)  # the phase stays
+    assert (ratio.real > 0).all()
+    assert np.log(ratio.real).std() == pytest.approx(0.5, rel=0.25)
+
+
+def test_a_random_style_of_strength_zero_is_the_image() -> None:
+    image, _ = _images(24, 31)
+    generator = np.random.default_rng(0)
+    np.testing.assert_allclose(fourier_perturb(image, 0.2, 0.0, generator), image, atol=1e-3)
+
+
+def test_random_styles_follow_from_the_generator() -> None:
+    image, _ = _images(24, 31)
+    first, second, third = (
+        fourier_perturb(image, 0.1, 0.3, np.random.default_rng(seed)) for seed in (0, 0, 1)
+    )
+    assert np.array_equal(first, second)
+    assert np.abs(first - third).max() > 1

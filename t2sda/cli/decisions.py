@@ -1,0 +1,157 @@
+"""The decisions of docs/fidelity.md, section B, that are in force in a run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from fvcore.common.config import CfgNode
+
+from t2sda.engine.reweighting import reweighting_hooks
+from t2sda.meta_arch.base import pass_names, recording_passes
+from t2sda.meta_arch.pull import contrasts, pulls
+from t2sda.meta_arch.target_labels import reads_pseudo_labels
+from t2sda.registry import META_ARCHS, TRANSLATORS
+
+
+@dataclass(frozen=True)
+class Decision:
+    """One row of docs/fidelity.md.
+
+    Args:
+        row: its id there.
+        in_force: whether it matters in a run.
+        text: what is done in that run.
+    """
+
+    row: str
+    in_force: Callable[[CfgNode], bool]
+    text: Callable[[CfgNode], str]
+
+
+def decisions_in_force(cfg: CfgNode) -> list[tuple[str, str]]:
+    """(row, what is done) of every decision that matters in a run with this configuration."""
+    return [(item.row, item.text(cfg)) for item in DECISIONS if item.in_force(cfg)]
+
+
+def _reweights_dynamically(cfg: CfgNode) -> bool:
+    return "DynamicReweighting" in cfg.HOOKS.NAMES
+
+
+def _has_target_negatives(cfg: CfgNode) -> bool:
+    return contrasts(cfg) and cfg.T2SDA.NEGATIVE_STRATEGY != "source"
+
+
+def _has_teacher(cfg: CfgNode) -> bool:
+    return META_ARCHS.get(cfg.META_ARCH.NAME).has_teacher
+
+
+def _labels_translated(cfg: CfgNode) -> bool:
+    return bool({"translated", "translated_pull"} & set(pass_names(cfg)))
+
+
+def _cross_entropy_of_translated(cfg: CfgNode) -> str:
+    if not _labels_translated(cfg):
+        return "no cross entropy on translated images"
+    beside = {"source", "source_pull"} & set(pass_names(cfg))
+    return f"cross entropy on translated images {'beside' if beside else 'in place of'} the source"
+
+
+def _translates_to_the_target(cfg: CfgNode) -> bool:
+    name = cfg.TRANSLATION.NAME
+    return bool(name) and TRANSLATORS.get(name).needs_target
+
+
+def _always(text: str) -> Callable[[CfgNode], str]:
+    return lambda cfg: text
+
+
+DECISIONS = (
+    Decision("B1", pulls, lambda cfg: f"Eq. (3) as T2SDA.REDUCTION {cfg.T2SDA.REDUCTION}"),
+    Decision("B2", _reweights_dynamically, _always("Eq. (12) divides by the largest gap")),
+    Decision(
+        "B3",
+        _reweights_dynamically,
+        lambda cfg: f"Eq. (12) to the power β, REWEIGHTING.EXPONENT {cfg.REWEIGHTING.EXPONENT}",
+    ),
+    Decision(
+        "B4",
+        _reweights_dynamically,
+        lambda cfg: f"weight of classes never predicted: {cfg.REWEIGHTING.UNPREDICTED}",
+    ),
+    Decision("B5", pulls, _always("classes absent from the source batch are skipped")),
+    Decision(
+        "B6", pulls, lambda cfg: f"prototypes: T2SDA.PROTOTYPE_NORM {cfg.T2SDA.PROTOTYPE_NORM}"
+    ),
+    Decision("B7", pulls, _always("labels reach the feature grid by nearest neighbour")),
+    Decision(
+        "B8",
+        _reweights_dynamically,
+        _always("conf(c) at the resolution of the predictions"),
+    ),
+    Decision("B9", _has_target_negatives, _always("γ is a percentile of the whole batch")),
+    Decision("B10", contrasts, _always("negatives of the query's own class alone")),
+    Decision("B11", contrasts, _always("unlabelled pixels are never negatives")),
+    Decision("B12", contrasts, _always("negatives are drawn for a class, not for a query")),
+    Decision(
+        "B13",
+        pulls,
+        lambda cfg: (
+            f"draws: T2SDA.QUERY_DRAW {cfg.T2SDA.QUERY_DRAW}"
+            + (f", T2SDA.NEGATIVE_DRAW {cfg.T2SDA.NEGATIVE_DRAW}" if contrasts(cfg) else "")
+        ),
+    ),
+    Decision(
+        "B15",
+        _has_teacher,
+        lambda cfg: (
+            f"META_ARCH.TEACHER_NORM {cfg.META_ARCH.TEACHER_NORM}; the student records "
+            f"{', '.join(recording_passes(cfg))}"
+        ),
+    ),
+    Decision(
+        "B16",
+        pulls,
+        lambda cfg: f"projector: kernel {cfg.MODEL.PROJECTOR.KERNEL_SIZE}, on the last level",
+    ),
+    Decision(
+        "B17",
+        reads_pseudo_labels,
+        lambda cfg: f"q of (S2): SELF_TRAINING.QUALITY {cfg.SELF_TRAINING.QUALITY}, and >=",
+    ),
+    Decision(
+        "B19", lambda cfg: pulls(cfg) or _labels_translated(cfg), _cross_entropy_of_translated
+    ),
+    Decision(
+        "B25",
+        lambda cfg: (
+            bool(cfg.TRANSLATION.NAME) and TRANSLATORS.get(cfg.TRANSLATION.NAME).needs_target
+        ),
+        _always("the source is cropped to the target's size, translated, cropped again"),
+    ),
+    Decision(
+        "B26",
+        lambda cfg: contrasts(cfg) and not cfg.DATASETS.TARGET,
+        _always("no target: all negatives from the source"),
+    ),
+    Decision(
+        "B28",
+        lambda cfg: cfg.TRANSLATION.NAME in ("ColorJitter", "GaussianBlur"),
+        lambda cfg: f"{cfg.TRANSLATION.NAME} with SimCLR's values",
+    ),
+    Decision(
+        "B31",
+        lambda cfg: bool(reweighting_hooks(cfg)),
+        lambda cfg: (
+            "class weights are divided by their sum"
+            + (", then multiplied by C" if cfg.REWEIGHTING.APPLY_TO == "target" else "")
+        ),
+    ),
+    Decision("B32", pulls, lambda cfg: f"queries: T2SDA.QUERY_STRATEGY {cfg.T2SDA.QUERY_STRATEGY}"),
+    Decision(
+        "B35",
+        lambda cfg: contrasts(cfg) and cfg.T2SDA.NEGATIVE_STRATEGY == "domain_equalized",
+        _always("a domain without candidates leaves all m to the other"),
+    ),
+)
+"""One for every row of section B; a test holds the two against each other."""

@@ -1,0 +1,151 @@
+"""What a run will do, in words: printed by `train` at its start and by `show-config --plan`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from fvcore.common.config import CfgNode
+
+from t2sda.cli.decisions import decisions_in_force
+from t2sda.engine.reweighting import reweighting_hooks
+from t2sda.meta_arch.base import pass_names, recording_passes
+from t2sda.meta_arch.feature_distance import LABELLED_PASSES
+from t2sda.registry import META_ARCHS, PASSES
+
+INDENT = 14
+
+
+def plan_text(cfg: CfgNode, num_processes: int = 1) -> str:
+    """The plan of a run; it needs the configuration alone, no data and no weights."""
+    lines: list[str] = []
+    for name, texts in _sections(cfg, num_processes):
+        for index, text in enumerate(texts):
+            lines.append(f"{name if index == 0 else '':<{INDENT}}{text}".rstrip())
+    return "\n".join(lines)
+
+
+def _sections(cfg: CfgNode, num_processes: int) -> Iterator[tuple[str, list[str]]]:
+    yield "method", [f"{cfg.META_ARCH.NAME} with {_network(cfg)}"]
+    yield "passes", [f"{name:<12} {_forward(cfg, name)}" for name in pass_names(cfg)]
+    yield "teacher", _teacher(cfg)
+    yield "student BN", [_student_norm(cfg)]
+    yield "class weights", [_class_weights(cfg)]
+    yield "source", [_source(cfg)]
+    yield "target", [_target(cfg)]
+    yield "translator", [_translator(cfg)]
+    yield "batch", [_batch(cfg, num_processes), _images_per_step(cfg)]
+    yield "optimizer", [_optimizer(cfg)]
+    decisions = [f"{row:<4} {text}" for row, text in decisions_in_force(cfg)]
+    yield "decisions", decisions or ["none of docs/fidelity.md, section B, is in force"]
+
+
+def _network(cfg: CfgNode) -> str:
+    weights = cfg.MODEL.BACKBONE.WEIGHTS or "random weights"
+    return f"{cfg.MODEL.BACKBONE.NAME} ({weights}) and {cfg.MODEL.HEAD.NAME}"
+
+
+def _forward(cfg: CfgNode, name: str) -> str:
+    text = PASSES.get(name).forward_of
+    if name == _distance_pass(cfg):
+        text += f"; feature distance, weight {cfg.FEATURE_DISTANCE.WEIGHT}: the ImageNet encoder"
+    return text
+
+
+def _distance_pass(cfg: CfgNode) -> str | None:
+    """The pass that carries the feature distance."""
+    if cfg.FEATURE_DISTANCE.WEIGHT == 0:
+        return None
+    return next(name for name in pass_names(cfg) if name in LABELLED_PASSES)
+
+
+def _teacher_forwards(cfg: CfgNode) -> list[str]:
+    needs = frozenset().union(*(PASSES.get(name).reads(cfg).teacher for name in pass_names(cfg)))
+    forwards = []
+    if "source_embeddings" in needs:
+        forwards.append("source image: backbone, projector")
+    if needs & {"target_embeddings", "target_probs"}:
+        projector = ", projector" if "target_embeddings" in needs else ""
+        forwards.append(f"target image: backbone, head{projector}")
+    if "translated_embeddings" in needs:
+        forwards.append("translated image: backbone, projector")
+    return forwards
+
+
+def _teacher(cfg: CfgNode) -> list[str]:
+    if not META_ARCHS.get(cfg.META_ARCH.NAME).has_teacher:
+        return ["none"]
+    norm = "statistics of each batch" if cfg.META_ARCH.TEACHER_NORM == "batch" else "running ones"
+    return [
+        f"moving average, EMA.MOMENTUM {cfg.EMA.MOMENTUM} after a ramp; BatchNorm with {norm}",
+        *_teacher_forwards(cfg),
+    ]
+
+
+def _student_norm(cfg: CfgNode) -> str:
+    kind = "trained" if cfg.MODEL.NORM == "batch" else "frozen in the backbone"
+    return f"{kind}; running statistics record {', '.join(recording_passes(cfg))}"
+
+
+def _class_weights(cfg: CfgNode) -> str:
+    hooks = reweighting_hooks(cfg)
+    return f"{hooks[0]} on L_{cfg.REWEIGHTING.APPLY_TO}" if hooks else "uniform"
+
+
+def _source(cfg: CfgNode) -> str:
+    sampler = "rare classes first" if cfg.RARE_CLASSES.ENABLED else "shuffled"
+    return (
+        f"{cfg.DATASETS.SOURCE}{_resized(cfg.DATA.SOURCE_SIZE)}, {sampler}; crops of "
+        f"{_size(cfg.DATA.CROP_SIZE)}, one class at most {100 * cfg.DATA.MAX_CLASS_SHARE:g} %"
+    )
+
+
+def _target(cfg: CfgNode) -> str:
+    if not cfg.DATASETS.TARGET:
+        return "none"
+    return (
+        f"{cfg.DATASETS.TARGET}{_resized(cfg.DATA.TARGET_SIZE)}, shuffled; margins without "
+        f"pseudo-labels {list(cfg.DATA.TARGET_MARGINS)}"
+    )
+
+
+def _translator(cfg: CfgNode) -> str:
+    if cfg.TRANSLATION.NAME in ("FDA", "RandomStyleFDA"):
+        return f"{cfg.TRANSLATION.NAME}, TRANSLATION.FDA_WINDOW {cfg.TRANSLATION.FDA_WINDOW}"
+    return cfg.TRANSLATION.NAME or "none"
+
+
+def _batch(cfg: CfgNode, num_processes: int) -> str:
+    steps = cfg.SOLVER.ACCUMULATION
+    return (
+        f"{cfg.SOLVER.BATCH_SIZE} images of each domain a step: {num_processes} process(es) x "
+        f"{steps} micro-step(s) x {cfg.SOLVER.BATCH_SIZE / (num_processes * steps):g}"
+    )
+
+
+def _images_per_step(cfg: CfgNode) -> str:
+    size, student, teacher = (
+        cfg.SOLVER.BATCH_SIZE,
+        len(pass_names(cfg)),
+        len(_teacher_forwards(cfg)),
+    )
+    frozen = 1 if _distance_pass(cfg) else 0
+    total = size * (student + teacher + frozen)
+    parts = f"student {size * student}, teacher {size * teacher}, ImageNet encoder {size * frozen}"
+    return f"{total} images through networks a step: {parts}"
+
+
+def _optimizer(cfg: CfgNode) -> str:
+    solver = cfg.SOLVER
+    return (
+        f"AdamW, backbone {solver.BASE_LR:g}, rest {solver.BASE_LR * solver.HEAD_LR_FACTOR:g}; "
+        f"{solver.WARMUP_ITERS} of {solver.MAX_ITER} iterations warm-up, then to 0 by the power "
+        f"{solver.POWER:g}"
+    )
+
+
+def _resized(size: tuple[int, ...]) -> str:
+    return f" within {_size(size)}" if size else ""
+
+
+def _size(size: tuple[int, ...]) -> str:
+    return " x ".join(map(str, size))

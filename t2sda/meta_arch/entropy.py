@@ -1,0 +1,49 @@
+"""Minimum entropy on the target: the MinEnt baseline of ADVENT (Vu et al., CVPR 2019)."""
+
+from __future__ import annotations
+
+from fvcore.common.config import CfgNode
+from torch import Tensor
+
+from t2sda.config import SCHEMA, Field
+from t2sda.losses.entropy import mean_normalized_entropy
+from t2sda.meta_arch.base import StudentPass, pass_names
+from t2sda.modeling.branch import Branch
+from t2sda.registry import PASSES
+from t2sda.structures import Step
+
+SCHEMA.declare(
+    "ENTROPY",
+    {"WEIGHT": Field(0.001, "weight of the entropy", low=0.0, exclusive_low=True)},
+    when=lambda cfg: "entropy" in pass_names(cfg),
+    when_text="META_ARCH.PASSES holds entropy",
+)
+
+
+@PASSES.register("entropy")
+class EntropyPass(StudentPass):
+    """Entropy of the student's predictions on target images, divided by log C.
+
+    Ranks hold equally many pixels, so the mean of their means is that of the whole mini-batch.
+
+    Args:
+        weight: of the loss.
+    """
+
+    needs_target = True
+    forward_of = "target image: backbone, head"
+
+    def __init__(self, weight: float) -> None:
+        super().__init__()
+        self.weight = weight
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode) -> EntropyPass:
+        """Read ENTROPY."""
+        return cls(cfg.ENTROPY.WEIGHT)
+
+    def forward(self, student: Branch, step: Step) -> dict[str, Tensor]:
+        """Returns `loss_entropy`."""
+        assert step.batch.target_image is not None
+        logits = student.model(step.batch.target_image)
+        return {"loss_entropy": self.weight * mean_normalized_entropy(logits)}

@@ -1,0 +1,120 @@
+"""Masked image consistency (MIC, Hoyer et al., CVPR 2023), as a pass beside any with a teacher."""
+
+from __future__ import annotations
+
+import torch
+from fvcore.common.config import CfgNode
+from torch import Tensor
+
+from t2sda.config import SCHEMA, Field
+from t2sda.distributed import own_share, world_size
+from t2sda.losses.masking import block_mask
+from t2sda.losses.segmentation import cross_entropy
+from t2sda.meta_arch.base import StudentPass, pass_names
+from t2sda.meta_arch.source_only import whole_batch_pixels
+from t2sda.meta_arch.target_labels import PseudoLabelWeight, StrongAugmentation
+from t2sda.modeling.branch import Branch
+from t2sda.registry import PASSES
+from t2sda.structures import Step
+
+SCHEMA.declare(
+    "MASKED",
+    {
+        "RATIO": Field(
+            0.7, "share of the blocks that are hidden", low=0.0, high=0.99, exclusive_low=True
+        ),
+        "BLOCK_SIZE": Field(
+            64, "side of a block: 64 for crops of 1024, 32 for crops of 512", unit="pixels", low=1
+        ),
+        "WEIGHT": Field(1.0, "weight of the masked loss", low=0.0, exclusive_low=True),
+    },
+    when=lambda cfg: "masked" in pass_names(cfg),
+    when_text="META_ARCH.PASSES holds masked",
+)
+
+
+@SCHEMA.check
+def blocks_fit_into_crops(cfg: CfgNode) -> str | None:
+    """A block that is larger than the crop would hide all or nothing."""
+    if "masked" not in pass_names(cfg) or min(cfg.DATA.CROP_SIZE) >= cfg.MASKED.BLOCK_SIZE:
+        return None
+    return (
+        f"MASKED.BLOCK_SIZE: {cfg.MASKED.BLOCK_SIZE} pixels do not fit into DATA.CROP_SIZE "
+        f"{cfg.DATA.CROP_SIZE}; use about a sixteenth of the crop"
+    )
+
+
+@PASSES.register("masked")
+class MaskedPass(StudentPass):
+    """Cross entropy on target images of which most is hidden, with the teacher's pseudo-labels.
+
+    The image is augmented anew, then blocks take the mean colour. Labels and their weight are those
+    of the mixed pass: the teacher saw the clean, whole target (docs/fidelity.md, A9). The
+    student's BatchNorm in the model does not record the statistics of masked images.
+
+    Args:
+        ratio: share of the blocks that are hidden.
+        block_size: side of a block in pixels.
+        weight: of the loss.
+        pseudo_label_weight: q.
+        augmentation: drawn apart from that of the mixed pass.
+    """
+
+    teacher_needs = frozenset({"target_probs"})
+    needs_target = True
+    records_statistics = False
+    forward_of = "augmented target image with hidden blocks: backbone, head"
+
+    def __init__(
+        self,
+        ratio: float,
+        block_size: int,
+        weight: float,
+        pseudo_label_weight: PseudoLabelWeight,
+        augmentation: StrongAugmentation,
+    ) -> None:
+        super().__init__()
+        self.ratio = ratio
+        self.block_size = block_size
+        self.weight = weight
+        self.pseudo_label_weight = pseudo_label_weight
+        self.augmentation = augmentation
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode) -> MaskedPass:
+        """Read MASKED, SELF_TRAINING and STRONG_AUGMENTATION."""
+        return cls(
+            cfg.MASKED.RATIO,
+            cfg.MASKED.BLOCK_SIZE,
+            cfg.MASKED.WEIGHT,
+            PseudoLabelWeight.from_config(cfg),
+            StrongAugmentation.from_config(cfg, "masked augmentation"),
+        )
+
+    def forward(self, student: Branch, step: Step) -> dict[str, Tensor]:
+        """Returns `loss_masked`."""
+        batch, teacher = step.batch, step.teacher
+        assert teacher is not None
+        assert batch.target_image is not None
+        assert batch.target_valid is not None
+        image = self.augmentation(batch.target_image, step)
+        visible = self._visible(image, step)
+        logits = student.model(torch.where(visible, image, student.model.pixel_mean))
+        quality = self.pseudo_label_weight(teacher.confidence)
+        weight = quality.view(-1, 1, 1) * batch.target_valid
+        labels = teacher.pseudo_labels
+        loss = cross_entropy(logits, labels, weight, whole_batch_pixels(labels))
+        return {"loss_masked": self.weight * loss}
+
+    def _visible(self, image: Tensor, step: Step) -> Tensor:
+        """(b, 1, H, W) bool, drawn for the images of all ranks."""
+        count, height, width = len(image), *image.shape[-2:]
+        mask = block_mask(
+            count * world_size(),
+            (height, width),
+            self.block_size,
+            self.ratio,
+            step.streams.generator("masked blocks", image.device),
+            image.device,
+        )
+        return mask[own_share(count)]

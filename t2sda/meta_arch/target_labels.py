@@ -1,0 +1,119 @@
+"""What all passes on target images share: pseudo-labels' weight and strong augmentation."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from fvcore.common.config import CfgNode
+from torch import Tensor
+
+from t2sda.config import SCHEMA, Field
+from t2sda.distributed import mean_over_ranks, own_share, world_size
+from t2sda.losses.augmentation import (
+    JITTER_KINDS,
+    AugmentationSettings,
+    augment,
+    draw_augmentations,
+)
+from t2sda.losses.pseudo_labels import pseudo_label_quality, pseudo_label_quality_per_image
+from t2sda.meta_arch.base import pass_names
+from t2sda.structures import Step
+
+QUALITIES = ("batch", "image")
+
+
+def reads_pseudo_labels(cfg: CfgNode) -> bool:
+    """Whether some pass trains on the teacher's pseudo-labels."""
+    return bool({"mixed", "masked"} & set(pass_names(cfg)))
+
+
+SCHEMA.declare(
+    "SELF_TRAINING",
+    {
+        "PSEUDO_LABEL_THRESHOLD": Field(
+            0.968,
+            "δ_p: the share of target pixels at least this confident weighs the pseudo-labels",
+            low=0.0,
+            high=1.0,
+        ),
+        "QUALITY": Field(
+            "batch",
+            "that share is taken over the batch, one weight for all images, or over each image",
+            choices=QUALITIES,
+        ),
+    },
+    when=reads_pseudo_labels,
+    when_text="META_ARCH.PASSES holds mixed or masked",
+)
+SCHEMA.declare(
+    "STRONG_AUGMENTATION",
+    {
+        "JITTER_KIND": Field(
+            "legacy",
+            "colour jitter as kornia 0.5 has it (brightness added), or as torchvision, Pillow and "
+            "newer kornia (multiplied)",
+            choices=JITTER_KINDS,
+        ),
+        "JITTER_PROBABILITY": Field(0.8, "of colour jitter in a batch", low=0.0, high=1.0),
+        "JITTER_STRENGTH": Field(
+            0.2, "largest change of brightness, contrast, saturation and hue", low=0.0, high=0.5
+        ),
+        "BLUR_PROBABILITY": Field(0.5, "of Gaussian blur in a batch", low=0.0, high=1.0),
+    },
+    when=reads_pseudo_labels,
+    when_text="META_ARCH.PASSES holds mixed or masked",
+)
+
+
+@dataclass(frozen=True)
+class PseudoLabelWeight:
+    """q of Eq. (S2): how far the teacher's pseudo-labels are trusted (docs/fidelity.md, B17).
+
+    Args:
+        threshold: δ_p.
+        quality: "batch" or "image".
+    """
+
+    threshold: float
+    quality: str = "batch"
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode) -> PseudoLabelWeight:
+        """Read SELF_TRAINING."""
+        return cls(cfg.SELF_TRAINING.PSEUDO_LABEL_THRESHOLD, cfg.SELF_TRAINING.QUALITY)
+
+    def __call__(self, confidence: Tensor) -> Tensor:
+        """(B, H, W) confidence of this rank -> a scalar for the whole mini-batch, or (B,)."""
+        if self.quality == "image":
+            return pseudo_label_quality_per_image(confidence, self.threshold)
+        return mean_over_ranks(pseudo_label_quality(confidence, self.threshold))
+
+
+@dataclass(frozen=True)
+class StrongAugmentation:
+    """Colour jitter and blur of a pass's images (docs/fidelity.md, A2).
+
+    Args:
+        settings: kind, probabilities and strength.
+        consumer: name of the stream of random numbers, so that no two passes draw alike.
+    """
+
+    settings: AugmentationSettings
+    consumer: str
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode, consumer: str) -> StrongAugmentation:
+        """Read STRONG_AUGMENTATION."""
+        settings = AugmentationSettings(
+            jitter_kind=cfg.STRONG_AUGMENTATION.JITTER_KIND,
+            jitter_probability=cfg.STRONG_AUGMENTATION.JITTER_PROBABILITY,
+            jitter_strength=cfg.STRONG_AUGMENTATION.JITTER_STRENGTH,
+            blur_probability=cfg.STRONG_AUGMENTATION.BLUR_PROBABILITY,
+        )
+        return cls(settings, consumer)
+
+    def __call__(self, image: Tensor, step: Step) -> Tensor:
+        """(b, 3, H, W) in [0, 255] -> float32 likewise; drawn for the images of all ranks."""
+        generator = step.streams.generator(self.consumer)
+        drawn = draw_augmentations(len(image) * world_size(), generator, self.settings)
+        return augment(image.float(), drawn[own_share(len(image))])

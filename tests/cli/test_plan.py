@@ -1,0 +1,75 @@
+"""The plan of a run: what it counts, and that the decisions are those of the fidelity page."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from t2sda.cli.decisions import DECISIONS, decisions_in_force
+from t2sda.cli.main import main
+from t2sda.cli.plan import plan_text
+from t2sda.config import load_config
+
+ROOT = Path(__file__).parents[2]
+ROW = re.compile(r"^\| (B\d+) \|", re.MULTILINE)
+
+
+def rows(name: str) -> list[str]:
+    return [row for row, _ in decisions_in_force(load_config(ROOT / "configs" / name))]
+
+
+def test_there_is_a_decision_for_every_row_of_the_page() -> None:
+    page = (ROOT / "docs" / "fidelity.md").read_text(encoding="utf-8")
+    assert [decision.row for decision in DECISIONS] == ROW.findall(page)
+
+
+def test_every_decision_is_in_force_in_some_shipped_run() -> None:
+    names = [
+        "gta5_to_cityscapes/t2sda_daformer_mit_b5.yaml",
+        "dg/gta5_t2sda_daformer_mit_b5.yaml",
+        "ablations/translator/color_jitter.yaml",
+    ]
+    found = {row for name in names for row in rows(name)}
+    assert found == {decision.row for decision in DECISIONS}
+
+
+def test_source_only_takes_none_of_them() -> None:
+    assert rows("gta5_to_cityscapes/source_only_deeplabv2_r101.yaml") == []
+
+
+def test_the_batch_and_the_images_are_counted_by_hand() -> None:
+    # T2S-DA with masked consistency: 4 student passes, a teacher on 2 domains, the frozen encoder.
+    cfg = load_config(
+        ROOT / "configs/gta5_to_cityscapes/t2sda_mic_daformer_mit_b5.yaml",
+        ["SOLVER.BATCH_SIZE", "8", "SOLVER.ACCUMULATION", "2"],
+    )
+    plan = plan_text(cfg, num_processes=2)
+    assert "8 images of each domain a step: 2 process(es) x 2 micro-step(s) x 2" in plan
+    assert "56 images through networks a step: student 32, teacher 16, ImageNet encoder 8" in plan
+
+
+@pytest.mark.parametrize(
+    ("overrides", "expected"),
+    [
+        (["META_ARCH.BN_TRACK", "[source, mixed, pull]"], "record source, mixed, pull"),
+        (["META_ARCH.TEACHER_NORM", "running"], "BatchNorm with running ones"),
+        (["T2SDA.REDUCTION", "query_sum"], "B1   Eq. (3) as T2SDA.REDUCTION query_sum"),
+        (["SELF_TRAINING.QUALITY", "image"], "B17  q of (S2): SELF_TRAINING.QUALITY image"),
+        (["META_ARCH.PASSES", "[translated_pull, mixed]"], "cross entropy on translated images in"),
+        (["META_ARCH.PASSES", "[source_pull, mixed]"], "source image: backbone, head, projector"),
+        (["RARE_CLASSES.ENABLED", "true"], "rare classes first"),
+        (["HOOKS.NAMES", "[EmaTeacher]", "EMA.MOMENTUM", "0.5"], "class weights uniform"),
+    ],
+)
+def test_settings_show_in_the_plan(overrides: list[str], expected: str) -> None:
+    if "[source_pull, mixed]" in overrides:
+        overrides = [*overrides, "TRANSLATION.NAME", ""]
+    assert expected in plan_text(load_config("quickstart.yaml", overrides))
+
+
+def test_show_config_prints_the_plan_without_data(capsys: pytest.CaptureFixture[str]) -> None:
+    name = "gta5_to_cityscapes/t2sda_daformer_mit_b5.yaml"
+    assert main(["show-config", "--config-file", name, "--plan"]) == 0
+    assert capsys.readouterr().out.strip() == plan_text(load_config(name))

@@ -1,0 +1,122 @@
+"""The masked pass: what is hidden, whose labels count, and what BatchNorm records."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import nn
+
+from t2sda.config import ConfigError
+from t2sda.meta_arch.base import MetaArch, build_meta_arch
+from t2sda.structures import DomainBatch, Step, TeacherOutput
+from tests.meta_arch.conftest import config_of, step_of
+
+MakeBatch = Callable[..., DomainBatch]
+MASKED = ["META_ARCH.PASSES", "[source, mixed, masked]", "MASKED.BLOCK_SIZE", "16"]
+
+
+def build(*overrides: str) -> MetaArch:
+    torch.manual_seed(0)
+    return build_meta_arch(config_of("SelfTraining", *MASKED, *overrides), 19).train()
+
+
+def sure_of(label: int, batch: DomainBatch) -> Step:
+    """A step whose teacher is certain of one class everywhere."""
+    step = step_of(batch)
+    labels = torch.full((2, 64, 96), label)
+    step.teacher = TeacherOutput(
+        target_probs=nn.functional.one_hot(labels, 19).movedim(-1, 1).float()
+    )
+    return step
+
+
+def image_shown(meta_arch: MetaArch, pass_name: str, step: Step) -> torch.Tensor:
+    seen: list[torch.Tensor] = []
+    handle = meta_arch.student.model.register_forward_pre_hook(
+        lambda _, inputs: seen.append(inputs[0])
+    )
+    meta_arch(pass_name, step)
+    handle.remove()
+    return seen[0]
+
+
+def test_hidden_blocks_have_the_mean_colour_and_the_rest_is_the_target(
+    make_batch: MakeBatch,
+) -> None:
+    plain = ("STRONG_AUGMENTATION.JITTER_PROBABILITY", "0", "STRONG_AUGMENTATION.BLUR_PROBABILITY")
+    meta_arch = build(*plain, "0")
+    batch = make_batch()
+    shown = image_shown(meta_arch, "masked", sure_of(0, batch))
+    assert batch.target_image is not None
+    mean = meta_arch.student.model.pixel_mean.expand_as(shown)
+    hidden = (shown == mean).all(dim=1)
+    assert torch.equal(
+        shown.movedim(1, -1)[~hidden], batch.target_image.float().movedim(1, -1)[~hidden]
+    )
+    blocks = hidden.view(2, 4, 16, 6, 16).float().mean(dim=(2, 4))
+    assert set(blocks.unique().tolist()) == {0.0, 1.0}
+    assert 0.4 < blocks.mean() < 0.95  # 48 blocks at 0.7: a standard error of 0.07
+
+
+def test_the_loss_is_the_weighted_cross_entropy_with_the_teachers_labels(
+    make_batch: MakeBatch,
+) -> None:
+    meta_arch = build("MASKED.WEIGHT", "0.5")
+    batch = make_batch()
+    valid = torch.zeros(2, 64, 96, dtype=torch.bool)
+    valid[:, 10:40] = True
+    step = sure_of(3, dataclasses.replace(batch, target_valid=valid))
+    logits: list[torch.Tensor] = []
+    meta_arch.student.model.register_forward_hook(lambda *args: logits.append(args[-1].detach()))
+    loss = meta_arch("masked", step)["loss_masked"].item()
+    pixel_losses = -logits[0].double().log_softmax(dim=1)[:, 3]  # q is 1: all is certain
+    assert loss == pytest.approx(0.5 * (pixel_losses * valid).mean().item(), rel=1e-5)
+
+
+def test_masked_and_mixed_images_are_augmented_apart(make_batch: MakeBatch) -> None:
+    meta_arch = build("MASKED.RATIO", "0.01")
+    differs = []
+    for iteration in range(6):
+        step = sure_of(0, make_batch())
+        step.streams = dataclasses.replace(step.streams, iteration=iteration)
+        step.batch = dataclasses.replace(
+            step.batch,
+            source_image=step.batch.target_image,  # pasting changes nothing
+        )
+        shown = [image_shown(meta_arch, name, step) for name in ("mixed", "masked")]
+        differs.append(not torch.allclose(shown[0], shown[1]))
+    assert any(differs)
+
+
+def test_masked_images_leave_no_trace_in_the_statistics_unless_asked(
+    make_batch: MakeBatch,
+) -> None:
+    for overrides, recorded in (
+        ((), False),
+        (("META_ARCH.BN_TRACK", "[source, mixed, masked]"), True),
+    ):
+        meta_arch = build(*overrides)
+        norm = next(m for m in meta_arch.student.modules() if isinstance(m, nn.BatchNorm2d))
+        assert norm.running_mean is not None
+        before = norm.running_mean.clone()
+        meta_arch("masked", sure_of(0, make_batch()))
+        assert torch.equal(norm.running_mean, before) != recorded
+
+
+@pytest.mark.parametrize(
+    ("method", "overrides", "message"),
+    [
+        ("SelfTraining", ["MASKED.RATIO", "1.0"], r"MASKED.RATIO.*in \(0.0, 0.99\]"),
+        ("SelfTraining", ["MASKED.BLOCK_SIZE", "600"], "BLOCK_SIZE: 600 pixels do not fit"),
+        ("SelfTraining", ["META_ARCH.BN_TRACK", "[sauce]"], "BN_TRACK: sauce are no passes"),
+        ("SourceOnly", ["DATASETS.TARGET", "streets_hazy_train"], "masked learn from a teacher"),
+    ],
+)
+def test_settings_that_cannot_work_are_refused(
+    method: str, overrides: list[str], message: str
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        config_of(method, *MASKED, *overrides)
