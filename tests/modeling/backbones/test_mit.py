@@ -103,6 +103,18 @@ def test_stochastic_depth_grows_linearly_from_none(variant: str) -> None:
     assert rates == pytest.approx(expected, abs=1e-7)
 
 
+def test_weights_start_by_fan_out_in_convolutions_and_at_a_fiftieth_in_linear_layers() -> None:
+    layers = dict(MiT("b0").named_modules())
+    for name, std in [
+        ("patch_embed4.proj", (2 / (9 * 256)) ** 0.5),
+        ("block4.0.mlp.dwconv.dwconv", (2 / 9) ** 0.5),  # one output channel to a group
+        ("block3.0.attn.sr", (2 / (4 * 160)) ** 0.5),
+        ("block4.0.attn.q", 0.02),
+    ]:
+        assert layers[name].weight.std().item() == pytest.approx(std, rel=0.05), name
+        assert not layers[name].bias.any()
+
+
 @pytest.mark.parametrize(
     ("variant", "millions"),
     # of the encoder alone, without classifier or head
