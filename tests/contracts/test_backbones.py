@@ -1,6 +1,6 @@
 """Every registered backbone keeps the contract of Backbone, in its smallest size where listed."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import pytest
 import torch
@@ -20,9 +20,9 @@ SMALL = {
 }
 
 
-def build(name: str, seed: int = 0) -> Backbone:
+def build(name: str, seed: int = 0, settings: Sequence[str] = ()) -> Backbone:
     torch.manual_seed(seed)
-    cfg = load_config(None, ["MODEL.BACKBONE.NAME", name, *SMALL.get(name, [])])
+    cfg = load_config(None, ["MODEL.BACKBONE.NAME", name, *SMALL.get(name, []), *settings])
     return BACKBONES.get(name).from_config(cfg)
 
 
@@ -77,6 +77,17 @@ def test_every_parameter_gets_a_gradient(name: str) -> None:
     for key, parameter in backbone.named_parameters():
         assert parameter.grad is not None, f"{key} has no gradient"
         assert parameter.grad.isfinite().all(), f"the gradient of {key} is not finite"
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("drop_path", [0.0, 0.9])
+def test_drop_path_alone_makes_training_random(name: str, drop_path: float) -> None:
+    backbone = build(name, settings=["MODEL.BACKBONE.DROP_PATH", str(drop_path)]).train()
+    for parameter in backbone.parameters():
+        if parameter.dim() == 1:  # a norm that starts at zero would hide its branch
+            parameter.uniform_(0.5, 1.5)
+    first, second = (backbone(image_of(SIZE))[-1] for _ in range(2))
+    assert torch.equal(first, second) is (drop_path == 0)
 
 
 def test_the_whole_image_reaches_the_coarsest_features(backbone: Backbone) -> None:

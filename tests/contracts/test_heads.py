@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 import t2sda.builtin  # noqa: F401
 from t2sda.config import load_config
@@ -68,6 +68,17 @@ def test_every_parameter_and_every_level_that_is_read_gets_a_gradient(name: str)
         gradient = features[index].grad
         assert gradient is not None
         assert gradient.any(), f"level {index} has no influence"
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("probability", [0.0, 0.5])
+def test_dropout_alone_makes_training_random(name: str, probability: float) -> None:
+    head = build(name).train()
+    layers = [module for module in head.modules() if isinstance(module, nn.Dropout2d)]
+    for layer in layers:
+        layer.p = probability
+    first, second = head(features_of(SIZE)), head(features_of(SIZE))
+    assert torch.equal(first, second) is (probability == 0 or not layers)
 
 
 def test_weights_follow_from_the_seed_of_torch(name: str) -> None:

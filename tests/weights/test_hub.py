@@ -53,7 +53,7 @@ def test_timm_names_lead_to_timms_repositories(cache: Path) -> None:
 
 @pytest.mark.parametrize(
     ("name", "nearest"),
-    [("resnet101cc", "resnet101c"), ("resnet101c.x", r"resnet101c\.gluon_in1k")],
+    [("resnet101cc", "resnet101"), ("resnet101c.gluon", r"resnet101c\.gluon_in1k")],
 )
 def test_unknown_timm_name_or_tag_lists_the_nearest(name: str, nearest: str) -> None:
     with pytest.raises(UserError, match=f"no weights of this name.*nearest: .*{nearest}"):

@@ -1,10 +1,15 @@
 """MiT against Hugging Face's Segformer, and the laws its settings keep."""
 
+from pathlib import Path
+
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+import t2sda.builtin  # noqa: F401
+from t2sda.config import load_config
 from t2sda.modeling.backbones.mit import VARIANTS, MiT
+from t2sda.modeling.backbones.mit_blocks import Block
 from t2sda.modeling.drop_path import DropPath
 from tests.references.huggingface import segformer, with_weights_of
 
@@ -62,6 +67,33 @@ def test_checkpointing_keeps_less_for_the_backward_pass() -> None:
     assert saved[1] < 0.3 * saved[0]
 
 
+def test_dropped_branches_leave_the_tokens_as_they_are() -> None:
+    block = Block(32, num_heads=1, reduction=8, drop_path=1 - 1e-7, norm_eps=1e-6).train()
+    tokens = torch.randn(2, 8, 8, 32)
+    assert torch.equal(block(tokens), tokens)
+    assert not torch.equal(block.eval()(tokens), tokens)
+
+
+def test_settings_reach_the_network(tmp_path: Path) -> None:
+    weights = MiT("b0").state_dict()
+    torch.save(weights, tmp_path / "mit_b0.pth")
+    settings = {
+        "NAME": "MiT",
+        "VARIANT": "b0",
+        "NORM_EPS": "0.001",
+        "CHECKPOINT_ACTIVATIONS": "true",
+        "WEIGHTS": str(tmp_path / "mit_b0.pth"),
+    }
+    overrides = [f for key, value in settings.items() for f in (f"MODEL.BACKBONE.{key}", value)]
+    backbone = MiT.from_config(load_config(None, overrides))
+    assert backbone.checkpoint_activations
+    assert {norm.eps for norm in backbone.modules() if isinstance(norm, nn.LayerNorm)} == {
+        1e-3,
+        1e-5,  # within embedding and attention
+    }
+    assert all(torch.equal(found, weights[name]) for name, found in backbone.state_dict().items())
+
+
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_stochastic_depth_grows_linearly_from_none(variant: str) -> None:
     with torch.device("meta"):
@@ -69,6 +101,18 @@ def test_stochastic_depth_grows_linearly_from_none(variant: str) -> None:
     rates = [module.probability for module in backbone.modules() if isinstance(module, DropPath)]
     expected = torch.linspace(0, 0.1, sum(VARIANTS[variant].depths)).tolist()
     assert rates == pytest.approx(expected, abs=1e-7)
+
+
+def test_weights_start_by_fan_out_in_convolutions_and_at_a_fiftieth_in_linear_layers() -> None:
+    layers = dict(MiT("b0").named_modules())
+    for name, std in [
+        ("patch_embed4.proj", (2 / (9 * 256)) ** 0.5),
+        ("block4.0.mlp.dwconv.dwconv", (2 / 9) ** 0.5),  # one output channel to a group
+        ("block3.0.attn.sr", (2 / (4 * 160)) ** 0.5),
+        ("block4.0.attn.q", 0.02),
+    ]:
+        assert layers[name].weight.std().item() == pytest.approx(std, rel=0.05), name
+        assert not layers[name].bias.any()
 
 
 @pytest.mark.parametrize(

@@ -63,6 +63,19 @@ def test_deeplabv2() -> None:
     assert set(reduced) == {name for name in expected if ".0." in name or ".1." in name}
 
 
+def test_classifiers_start_near_equal_probabilities() -> None:
+    deeplab = DeepLabV2Head(MIT_B5, 19).aspp_modules
+    classifiers = [
+        DAFormerHead(MIT_B5, 19, channels=256).conv_seg,
+        SegFormerHead(MIT_B5, 19, channels=768).linear_pred,
+        *(branch.conv for branch in deeplab),
+    ]
+    for classifier in classifiers:
+        # 0.01, from at least 4864 draws: five standard errors of a standard deviation
+        assert abs(classifier.weight.std().item() / 0.01 - 1) < 5 / (2 * 4864) ** 0.5
+        assert not classifier.bias.any()
+
+
 def test_dilations_are_those_of_the_published_heads() -> None:
     daformer = DAFormerHead(MIT_B5, 19).fuse_layer.aspp_modules
     assert [branch.depthwise_conv.conv.dilation for branch in daformer[1:]] == [
