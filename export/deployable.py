@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Literal
 
 import torch
@@ -10,8 +11,11 @@ from torch import Tensor, nn
 from t2sda.modeling.segmentor import SegmentationModel
 
 INPUT_NAME = "images"
-OutputKind = Literal["labels", "logits"]
-OUTPUT_KINDS: tuple[OutputKind, ...] = ("labels", "logits")
+OutputKind = Literal["labels", "logits", "probabilities"]
+OUTPUT_KINDS: tuple[OutputKind, ...] = ("labels", "logits", "probabilities")
+Layout = Literal["nhwc", "nchw"]
+LAYOUTS: tuple[Layout, ...] = ("nhwc", "nchw")
+"""Order of the input's axes; decoders give nhwc."""
 
 
 class Deployable(nn.Module):
@@ -19,23 +23,44 @@ class Deployable(nn.Module):
 
     Args:
         model: normalises by itself, and upsamples to the size of the picture.
-        output_kind: "labels" or "logits".
+        output_kind: "labels", "logits" or "probabilities".
+        layout: of the input.
     """
 
-    def __init__(self, model: SegmentationModel, output_kind: OutputKind) -> None:
+    def __init__(
+        self, model: SegmentationModel, output_kind: OutputKind, layout: Layout = "nhwc"
+    ) -> None:
         super().__init__()
         self.model = model
         self.output_kind = output_kind
+        self.layout = layout
 
     def forward(self, images: Tensor) -> Tensor:
         """Segment pictures.
 
         Args:
-            images: (B, H, W, 3) uint8 RGB.
+            images: (B, H, W, 3) or, for "nchw", (B, 3, H, W) uint8 RGB.
 
         Returns:
-            (B, H, W) uint8 train ids, or (B, C, H, W) float32 logits.
+            (B, H, W) uint8 train ids, or (B, C, H, W) float32 logits or probabilities.
         """
         # Cast before Transpose: TensorRT refuses to transpose uint8.
-        logits = self.model(images.float().permute(0, 3, 1, 2))
-        return logits if self.output_kind == "logits" else logits.argmax(dim=1).to(torch.uint8)
+        images = images.float()
+        logits = self.model(images.permute(0, 3, 1, 2) if self.layout == "nhwc" else images)
+        if self.output_kind == "logits":
+            return logits
+        if self.output_kind == "probabilities":
+            return logits.softmax(dim=1)
+        return logits.argmax(dim=1).to(torch.uint8)
+
+
+def in_half_precision(model: SegmentationModel) -> SegmentationModel:
+    """A copy whose backbone and head compute in float16 (evaluation mode).
+
+    Normalisation before them and up-sampling after them stay in float32: values up to 255 and the
+    positions of borders need the digits.
+    """
+    half = copy.deepcopy(model)
+    half.backbone.half().register_forward_pre_hook(lambda _, images: (images[0].half(),))
+    half.head.half()
+    return half

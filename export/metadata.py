@@ -9,12 +9,14 @@ from dataclasses import dataclass
 from t2sda.data.taxonomies import Taxonomy
 from t2sda.errors import UserError
 
-from .deployable import OUTPUT_KINDS, OutputKind
+from .deployable import LAYOUTS, OUTPUT_KINDS, Layout, OutputKind
 
 FORMAT = "t2sda onnx 1"
+PRECISIONS = ("fp32", "fp16", "bf16", "int8")
 KEYS = (
     *("format", "taxonomy", "class_names", "palette", "subsets", "image_size", "image_bound"),
-    *("pixel_mean", "pixel_std", "output_kind", "origin", "versions"),
+    *("pixel_mean", "pixel_std", "layout", "output_kind", "precision"),
+    *("origin", "versions"),
 )
 """What the file holds, each a JSON value; further keys, such as those of other tools, may be."""
 
@@ -29,7 +31,9 @@ class Metadata:
         image_bound: (height, width) that pictures of other sizes are resized to fit before a graph
             that takes any size, ratio kept, as in the run's evaluations; None: as they are.
         pixel_mean, pixel_std: of R, G, B in [0, 255]; applied inside the graph.
-        output_kind: "labels" or "logits".
+        layout: of the input, "nhwc" or "nchw".
+        output_kind: "labels", "logits" or "probabilities".
+        precision: "fp32", "fp16", "bf16" or "int8": what most of the network computes in.
         origin: where the weights come from: run, iteration, branch, config_sha256.
         versions: of the libraries that wrote the file.
     """
@@ -39,7 +43,9 @@ class Metadata:
     image_bound: tuple[int, int] | None
     pixel_mean: tuple[float, ...]
     pixel_std: tuple[float, ...]
+    layout: Layout
     output_kind: OutputKind
+    precision: str
     origin: Mapping[str, str | int]
     versions: Mapping[str, str]
 
@@ -55,7 +61,9 @@ class Metadata:
             "image_bound": self.image_bound,
             "pixel_mean": self.pixel_mean,
             "pixel_std": self.pixel_std,
+            "layout": self.layout,
             "output_kind": self.output_kind,
+            "precision": self.precision,
             "origin": dict(self.origin),
             "versions": dict(self.versions),
         }
@@ -68,11 +76,10 @@ class Metadata:
         Raises:
             UserError: if the file was not written by `t2sda export`, or by a newer one.
         """
-        if properties.get("format") != json.dumps(FORMAT):
+        if not is_ours(properties):
             raise UserError(
-                f"{path}: an ONNX file that `t2sda export onnx` did not write (no '{FORMAT}' mark "
-                f"in its metadata), so its classes, input and output are unknown; export the "
-                f"checkpoint with `t2sda export onnx RUN --output FILE`"
+                f"{path}: a file that `t2sda export` did not write (no '{FORMAT}' mark in its "
+                f"metadata), so its classes, input and output are unknown"
             )
         try:
             return cls._parsed({key: json.loads(properties[key]) for key in KEYS})
@@ -84,8 +91,13 @@ class Metadata:
 
     @classmethod
     def _parsed(cls, values: dict) -> Metadata:
-        if values["output_kind"] not in OUTPUT_KINDS:
-            raise ValueError(f"unknown output_kind '{values['output_kind']}'")
+        for key, known in (
+            ("output_kind", OUTPUT_KINDS),
+            ("layout", LAYOUTS),
+            ("precision", PRECISIONS),
+        ):
+            if values[key] not in known:
+                raise ValueError(f"unknown {key} '{values[key]}'")
         taxonomy = Taxonomy(
             name=values["taxonomy"],
             class_names=tuple(values["class_names"]),
@@ -98,10 +110,17 @@ class Metadata:
             image_bound=None if values["image_bound"] is None else _size(values["image_bound"]),
             pixel_mean=tuple(values["pixel_mean"]),
             pixel_std=tuple(values["pixel_std"]),
+            layout=values["layout"],
             output_kind=values["output_kind"],
+            precision=values["precision"],
             origin=values["origin"],
             versions=values["versions"],
         )
+
+
+def is_ours(properties: Mapping[str, str]) -> bool:
+    """Whether a file's metadata was written by `t2sda export`."""
+    return properties.get("format") == json.dumps(FORMAT)
 
 
 def _size(value: list[int]) -> tuple[int, int]:

@@ -11,7 +11,7 @@ import contextlib
 import io
 import logging
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,14 +24,17 @@ from t2sda.errors import UserError
 from t2sda.files import make_writable_dir, written_whole
 from t2sda.modeling.segmentor import SegmentationModel
 
-from .deployable import INPUT_NAME, Deployable, OutputKind
+from .deployable import INPUT_NAME, Deployable, Layout, OutputKind, in_half_precision
 from .metadata import Metadata
 from .packages import require
 from .same_padding import same_padding_by_name
-from .verify import VerificationReport, verify_onnx
+from .verify import Tolerance, VerificationReport, verify_onnx
 
 OPSET = 20
-DYNAMIC_DIMS = ("batch", "height", "width")
+DYNAMIC_AXES: dict[Layout, dict[int, str]] = {
+    "nhwc": {0: "batch", 1: "height", 2: "width"},
+    "nchw": {0: "batch", 2: "height", 3: "width"},
+}
 _NO_LIMIT = 2**31  # elements
 
 
@@ -43,13 +46,16 @@ def export_onnx(
     image_size: tuple[int, int],
     dynamic: bool = False,
     output_kind: OutputKind = "labels",
+    layout: Layout = "nhwc",
+    precision: str = "fp32",
     image_bound: tuple[int, int] | None = None,
     origin: Mapping[str, str | int] | None = None,
+    tolerance: Tolerance | None = None,
 ) -> VerificationReport:
     """Write `output`, unless the file would disagree with PyTorch.
 
-    The graph takes `images`, (B, H, W, 3) uint8 RGB, and gives `labels`, (B, H, W) uint8 train ids,
-    or `logits`, (B, C, H, W) float32.
+    The graph takes `images`, (B, H, W, 3) or (B, 3, H, W) uint8 RGB, and gives `labels`, (B, H, W)
+    uint8 train ids, or `logits` or `probabilities`, (B, C, H, W) float32.
 
     Args:
         model: on the CPU; exported as in evaluation mode.
@@ -58,38 +64,48 @@ def export_onnx(
         image_size: (height, width) of the graph; where it is dynamic, of the example it is made
             from and of the pictures it is verified with.
         dynamic: any batch, height and width instead of one picture of `image_size`.
-        output_kind: "labels" or "logits".
-        image_bound: see Metadata.
-        origin: see Metadata.
+        output_kind, layout, image_bound, origin: see Metadata.
+        precision: "fp32", or "fp16" for a backbone and head in float16.
+        tolerance: how far it may disagree with PyTorch; by default that of its precision.
 
     Raises:
         UserError: if the file cannot be written, the network cannot be exported, or the file
             disagrees with PyTorch beyond the tolerance.
     """
     require("onnxscript", "onnx")
-    _check_output(output)
+    check_output(output)
     metadata = Metadata(
         taxonomy=taxonomy,
         image_size=None if dynamic else image_size,
         image_bound=image_bound if dynamic else None,
         pixel_mean=tuple(model.pixel_mean.flatten().tolist()),
         pixel_std=tuple(model.pixel_std.flatten().tolist()),
+        layout=layout,
         output_kind=output_kind,
+        precision=precision,
         origin=origin or {},
         versions=_versions(),
     )
     with _evaluating(model):
-        model_proto = _exported(Deployable(model, output_kind), image_size, dynamic)
+        shipped = in_half_precision(model) if precision == "fp16" else model
+        deployable = Deployable(shipped, output_kind, layout)
+        model_proto = _exported(deployable, image_size, dynamic)
         _clear_source_paths(model_proto)
-        _set_properties(model_proto, metadata)
-        return _write_verified(model_proto, output, model, metadata, image_size)
+        set_properties(model_proto, metadata)
+        return write_verified(
+            model_proto,
+            output,
+            lambda written: verify_onnx(written, model, metadata, image_size, tolerance),
+        )
 
 
 def _exported(deployable: Deployable, image_size: tuple[int, int], dynamic: bool) -> Any:
     """The ModelProto as torch exports it."""
     batch_size = 2 if dynamic else 1  # 1 would be baked into the graph
     example = torch.zeros((batch_size, *image_size, 3), dtype=torch.uint8)
-    dims = {axis: torch.export.Dim(name) for axis, name in enumerate(DYNAMIC_DIMS)}
+    if deployable.layout == "nchw":
+        example = example.permute(0, 3, 1, 2).contiguous()
+    dims = {axis: torch.export.Dim(name) for axis, name in DYNAMIC_AXES[deployable.layout].items()}
     try:
         with _quiet(), same_padding_by_name(deployable):
             program = torch.onnx.export(
@@ -145,32 +161,34 @@ def _clear(holder: Any) -> None:
                 _clear(graph)
 
 
-def _set_properties(model_proto: Any, metadata: Metadata) -> None:
+def set_properties(model_proto: Any, metadata: Metadata) -> None:
+    """Write our metadata, and nothing of whatever wrote the graph."""
+    del model_proto.metadata_props[:]
     model_proto.producer_name, model_proto.producer_version = "t2sda", t2sda.__version__
     model_proto.graph.name = "t2sda"
     for key, value in metadata.to_properties().items():
         model_proto.metadata_props.add(key=key, value=value)
 
 
-def _write_verified(
-    model_proto: Any,
-    output: Path,
-    model: SegmentationModel,
-    metadata: Metadata,
-    image_size: tuple[int, int],
+def write_verified(
+    model_proto: Any, output: Path, verify: Callable[[Path], VerificationReport]
 ) -> VerificationReport:
-    """Write beside `output`, check and run that file, and only then give it its name."""
+    """Write beside `output`, check and run that file, and only then give it its name.
+
+    Raises:
+        UserError: if it cannot be written, or `verify` refuses it.
+    """
     onnx = require("onnx", "onnx")
     try:
         with written_whole(output) as partial:
             partial.write_bytes(model_proto.SerializeToString())
             onnx.checker.check_model(str(partial), full_check=True)
-            return verify_onnx(partial, model, metadata, image_size)
+            return verify(partial)
     except OSError as error:
         raise UserError(f"{output}: cannot be written ({error.strerror})") from None
 
 
-def _check_output(output: Path) -> None:
+def check_output(output: Path) -> None:
     """Find out before minutes of work whether the file can be written."""
     if output.is_dir():
         raise UserError(f"{output}: is a folder; --output names the file to write")

@@ -8,189 +8,189 @@ labels = model.predict("street.jpg")  # (H, W) uint8 train ids
 from __future__ import annotations
 
 import importlib
-import os
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, overload
 
-import numpy as np
 import torch
 
-from t2sda.data.taxonomies import Taxonomy
-from t2sda.data.transforms import Resize
 from t2sda.engine.device import choose_device
 from t2sda.errors import MissingFileError, UserError
 from t2sda.inference.checkpoints import model_of_checkpoint, open_checkpoint
-from t2sda.inference.framing import Frame, framed_to, framed_within
-from t2sda.inference.pictures import check_picture, read_picture
-from t2sda.inference.predictor import Predictor
 
-from .deployable import INPUT_NAME
-from .metadata import Metadata
-from .session import open_session
+from .external_data import check_external_data
+from .foreign import Description, Signature, described
+from .loaded import CheckpointModel, FileModel, LoadedModel, PathLike
+from .metadata import Metadata, is_ours
+from .openvino_runtime import OpenVinoRunner, properties_of, read_model
+from .session import SessionRunner, open_session
 
-PathLike = str | os.PathLike[str]
-Picture = np.ndarray | PathLike
-"""(H, W, 3) uint8 RGB, or the path of a picture file."""
-
-RUNTIMES = ("torch", "onnxruntime")
+RUNTIMES = ("torch", "onnxruntime", "openvino", "tensorrt", "tensorrt-rtx")
 DEVICES = ("auto", "cpu", "cuda")
+RUNTIMES_OF = {
+    ".onnx": ("onnxruntime", "openvino"),
+    ".xml": ("openvino",),
+    ".engine": ("tensorrt", "tensorrt-rtx"),
+    ".plan": ("tensorrt", "tensorrt-rtx"),
+}
+"""By a file's ending, what can run it; the first is the default. Everything else is for torch."""
 
 
-class LoadedModel(ABC):
-    """A network that segments pictures of any size.
-
-    Attributes:
-        taxonomy: names and colours of its classes.
-    """
-
-    taxonomy: Taxonomy
-
-    # A str is a sequence of str too; the first signature that fits counts.
-    @overload
-    def predict(self, images: Picture) -> np.ndarray: ...  # type: ignore[overload-overlap]
-    @overload
-    def predict(self, images: Sequence[Picture]) -> list[np.ndarray]: ...
-    def predict(self, images: Picture | Sequence[Picture]) -> np.ndarray | list[np.ndarray]:
-        """Segment a picture, or a list of them, each of its own size.
-
-        Args:
-            images: (H, W, 3) uint8 RGB arrays, or paths.
-
-        Returns:
-            (H, W) uint8 train ids of each.
-
-        Raises:
-            UserError: if a file cannot be read, or an array is no picture.
-        """
-        return _for_each(images, self._labels)
-
-    @overload
-    def logits(self, images: Picture) -> np.ndarray: ...  # type: ignore[overload-overlap]
-    @overload
-    def logits(self, images: Sequence[Picture]) -> list[np.ndarray]: ...
-    def logits(self, images: Picture | Sequence[Picture]) -> np.ndarray | list[np.ndarray]:
-        """The same as `predict`, but (C, H, W) float32 logits of each.
-
-        Raises:
-            UserError: also if the file holds labels alone.
-        """
-        return _for_each(images, self._logits)
-
-    @abstractmethod
-    def _labels(self, image: np.ndarray) -> np.ndarray: ...
-
-    @abstractmethod
-    def _logits(self, image: np.ndarray) -> np.ndarray: ...
-
-
-class CheckpointModel(LoadedModel):
-    """The student of a checkpoint, in PyTorch.
-
-    Pictures are resized to fit EVALUATION.IMAGE_SIZE of its run, where that is set, and the logits
-    bilinearly back: what is predicted is what was scored.
-    """
-
-    def __init__(self, path: Path, device: str) -> None:
-        torch_device = choose_device(device)
-        checkpoint = open_checkpoint(path)
-        self.taxonomy = checkpoint.taxonomy
-        model = model_of_checkpoint(checkpoint).to(torch_device)
-        resize = Resize(checkpoint.cfg.EVALUATION.IMAGE_SIZE or None)
-        self._predictor = Predictor(model, resize, torch_device)
-
-    def _labels(self, image: np.ndarray) -> np.ndarray:
-        return self._predictor.predict(image)
-
-    def _logits(self, image: np.ndarray) -> np.ndarray:
-        return self._predictor.logits(image).cpu().numpy()
-
-
-class OnnxModel(LoadedModel):
-    """A file of `t2sda export onnx`, in ONNX Runtime.
-
-    A graph of one size gets every picture as large as it fits, its ratio kept, on a ground of the
-    mean colour. A graph of any size gets it as it is, or resized to fit `metadata.image_bound`.
-    Results come back at the picture's own size: logits bilinearly, labels (where the file holds
-    nothing else) from the nearest pixel.
-
-    Attributes:
-        metadata: what the file says about itself.
-    """
-
-    def __init__(self, path: Path, device: str) -> None:
-        self._path = path
-        self._session = open_session(path, device)
-        properties = self._session.get_modelmeta().custom_metadata_map
-        self.metadata = Metadata.from_properties(properties, path)
-        self.taxonomy = self.metadata.taxonomy
-
-    def _labels(self, image: np.ndarray) -> np.ndarray:
-        if self.metadata.output_kind == "logits":
-            return torch.from_numpy(self._logits(image)).argmax(dim=0).to(torch.uint8).numpy()
-        frame = self._frame(image)
-        return frame.labels_back(self._run(frame))
-
-    def _logits(self, image: np.ndarray) -> np.ndarray:
-        if self.metadata.output_kind != "logits":
-            raise UserError(
-                f"{self._path}: holds no logits, only labels; export it with --output-kind logits"
-            )
-        frame = self._frame(image)
-        return frame.logits_back(self._run(frame))
-
-    def _frame(self, image: np.ndarray) -> Frame:
-        if self.metadata.image_size is None:
-            return framed_within(image, Resize(self.metadata.image_bound))
-        mean_colour = tuple(round(value) for value in self.metadata.pixel_mean)
-        return framed_to(image, self.metadata.image_size, mean_colour)
-
-    def _run(self, frame: Frame) -> np.ndarray:
-        return self._session.run(None, {INPUT_NAME: frame.image[None]})[0][0]
-
-
-def load_model(path: PathLike, runtime: str | None = None, device: str = "cpu") -> LoadedModel:
+def load_model(
+    path: PathLike,
+    runtime: str | None = None,
+    device: str = "cpu",
+    *,
+    threads: int = 0,
+    streams: int = 1,
+    description: Description | None = None,
+    branch: str = "student",
+) -> LoadedModel:
     """A trained network, ready to segment.
 
     Args:
-        path: a checkpoint, a run's folder (its newest checkpoint), or an ONNX file of ours.
-        runtime: "torch" or "onnxruntime"; by default the one that the file is made for.
+        path: a checkpoint, a run's folder (its newest checkpoint), an ONNX file, an OpenVINO IR
+            (`.xml`), or a TensorRT engine (`.engine`).
+        runtime: "torch", "onnxruntime", "openvino", "tensorrt" or "tensorrt-rtx"; by default the
+            one that the file is made for.
         device: "cpu", "cuda", or "auto" for the GPU where there is one that works; what is asked
             for by name is used, or an error.
+        threads: of a CPU within one picture; 0: one a core. For torch it is the whole process's.
+        streams: calls from several threads that OpenVINO runs at the same time; the other
+            runtimes run as many as come.
+        description: of a file that `t2sda export` did not write.
+        branch: "student" or "teacher", of a checkpoint.
 
     Raises:
         MissingFileError: if there is nothing at `path`.
         UserError: if it is none of these, or the runtime or device does not fit or work.
     """
     path = Path(path)
-    native = _native_runtime(path)
+    importlib.import_module("t2sda.builtin")  # the registries that files name things of
+    chosen = runtime_for(path, runtime, device)
+    if chosen == "torch":
+        if description:
+            raise UserError(f"{path}: a checkpoint describes itself; leave the description out")
+        return _load_checkpoint(path, device, threads, branch)
+    if chosen.startswith("tensorrt"):
+        from .tensorrt_runtime import load_engine
+
+        return load_engine(path, chosen if runtime else None, device)
+    if path.suffix.lower() == ".onnx":
+        check_external_data(path)
+    description = description or Description()
+    if chosen == "onnxruntime":
+        return _load_in_onnxruntime(path, device, threads, description)
+    return _load_in_openvino(path, device, (threads, streams), description)
+
+
+def runtime_for(path: Path, runtime: str | None, device: str) -> str:
+    """What runs the file: what is asked for, or its default; see `load_model`."""
+    if not path.exists():
+        raise MissingFileError(f"{path}: no such file or folder")
     if device not in DEVICES:
         raise UserError(f"device '{device}': unknown; one of {', '.join(DEVICES)}")
     if runtime is not None and runtime not in RUNTIMES:
         raise UserError(f"runtime '{runtime}': unknown; one of {', '.join(RUNTIMES)}")
-    if runtime not in (None, native):
-        raise UserError(f"{path}: is a file for {native}; {runtime} cannot run it")
-    if native == "onnxruntime":
-        return OnnxModel(path, device)
-    importlib.import_module("t2sda.builtin")  # fills the registries that the checkpoint names
-    return CheckpointModel(path, device)
+    fitting = RUNTIMES_OF.get(path.suffix.lower(), ("torch",)) if path.is_file() else ("torch",)
+    if runtime is None:
+        return fitting[0]
+    if runtime not in fitting:
+        engine = runtime.startswith("tensorrt") and fitting[0] == "onnxruntime"
+        advice = "; `t2sda export tensorrt` makes an engine of it" if engine else ""
+        raise UserError(
+            f"{path}: is a file for {' or '.join(fitting)}; {runtime} cannot run it{advice}"
+        )
+    return runtime
 
 
-def _native_runtime(path: Path) -> str:
-    if not path.exists():
-        raise MissingFileError(f"{path}: no such file or folder")
-    return "onnxruntime" if path.suffix.lower() == ".onnx" and path.is_file() else "torch"
+def _load_checkpoint(path: Path, device: str, threads: int, branch: str) -> LoadedModel:
+    torch_device = choose_device(device)
+    checkpoint = open_checkpoint(path)
+    if threads:
+        torch.set_num_threads(threads)
+    return CheckpointModel(
+        model_of_checkpoint(checkpoint, branch),
+        checkpoint.taxonomy,
+        tuple(checkpoint.cfg.EVALUATION.IMAGE_SIZE) or None,
+        torch_device,
+    )
 
 
-def _for_each(images: Any, segment: Callable[[np.ndarray], np.ndarray]) -> Any:
-    if isinstance(images, (np.ndarray, str, os.PathLike)):
-        return segment(_as_array(images))
-    return [segment(_as_array(image)) for image in images]
+def _load_in_onnxruntime(
+    path: Path, device: str, threads: int, description: Description
+) -> LoadedModel:
+    session = open_session(path, device, threads=threads)
+    taken, given = session.get_inputs(), session.get_outputs()
+    _check_one_of_each(path, len(taken), len(given))
+    signature = Signature(
+        _sizes(taken[0].shape), _type(taken[0].type), _sizes(given[0].shape), _type(given[0].type)
+    )
+    properties = session.get_modelmeta().custom_metadata_map
+    metadata = _metadata(path, properties, signature, description)
+    static = None not in signature.input_shape
+    if static and session.get_providers()[0] != "CPUExecutionProvider":
+        session = open_session(path, "cuda", graphs=True)
+    return FileModel(
+        path,
+        SessionRunner(session, static),
+        metadata,
+        runtime="onnxruntime",
+        max_batch_size=signature.input_shape[0],
+        normalises=signature.input_type == "uint8",
+    )
 
 
-def _as_array(image: Picture) -> np.ndarray:
-    if not isinstance(image, np.ndarray):
-        return read_picture(Path(image))
-    check_picture(image)
-    return image
+def _load_in_openvino(
+    path: Path, device: str, threads_and_streams: tuple[int, int], description: Description
+) -> LoadedModel:
+    threads, streams = threads_and_streams
+    graph = read_model(path)
+    _check_one_of_each(path, len(graph.inputs), len(graph.outputs))
+    taken, given = graph.inputs[0], graph.outputs[0]
+    signature = Signature(
+        *(_sizes_of_partial(taken), taken.element_type.to_dtype().name),
+        *(_sizes_of_partial(given), given.element_type.to_dtype().name),
+    )
+    metadata = _metadata(path, properties_of(graph), signature, description)
+    return FileModel(
+        path,
+        OpenVinoRunner(graph, device, metadata.precision, threads, path, streams),
+        metadata,
+        runtime="openvino",
+        max_batch_size=signature.input_shape[0],
+        normalises=signature.input_type == "uint8",
+    )
+
+
+def _metadata(
+    path: Path, properties: dict[str, str], signature: Signature, description: Description
+) -> Metadata:
+    if not is_ours(properties):
+        return described(signature, description, path)
+    if description:
+        raise UserError(
+            f"{path}: describes itself; leave out --taxonomy, --pixel-mean and the like"
+        )
+    return Metadata.from_properties(properties, path)
+
+
+def _check_one_of_each(path: Path, num_inputs: int, num_outputs: int) -> None:
+    if (num_inputs, num_outputs) != (1, 1):
+        raise UserError(
+            f"{path}: has {num_inputs} inputs and {num_outputs} outputs; a graph that segments "
+            f"pictures has one of each"
+        )
+
+
+def _sizes(shape: list[int | str | None]) -> tuple[int | None, ...]:
+    return tuple(size if isinstance(size, int) else None for size in shape)
+
+
+def _sizes_of_partial(port: object) -> tuple[int | None, ...]:
+    shape = port.get_partial_shape()  # type: ignore[attr-defined]
+    return tuple(size.get_length() if size.is_static else None for size in shape)
+
+
+def _type(name: str) -> str:
+    """NumPy's name of an element type of ONNX Runtime, such as "tensor(float)"."""
+    inner = name.removeprefix("tensor(").removesuffix(")")
+    return {"float": "float32", "double": "float64"}.get(inner, inner)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from t2sda.errors import UserError
 
@@ -17,13 +20,17 @@ class DeviceUnavailableError(UserError):
 PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 
 
-def open_session(model: Path | bytes, device: str, *, name: object = None) -> Any:
+def open_session(
+    model: Path | bytes, device: str, *, name: object = None, threads: int = 0, graphs: bool = False
+) -> Any:
     """A session on `device` ("cpu", "cuda" or "auto").
 
     Args:
         model: a file, or the content of one.
         device: where it must run; "auto" takes the GPU where ONNX Runtime can use one.
         name: what messages call the model; by default its path.
+        threads: within an operator, on a CPU; 0: one a core.
+        graphs: on a GPU, record the whole network once and replay it; shapes must be fixed.
 
     Raises:
         DeviceUnavailableError: if the device cannot be used; ONNX Runtime itself would only print
@@ -32,24 +39,28 @@ def open_session(model: Path | bytes, device: str, *, name: object = None) -> An
     """
     if device == "auto":
         try:
-            return open_session(model, "cuda", name=name)
+            return open_session(model, "cuda", name=name, threads=threads, graphs=graphs)
         except DeviceUnavailableError:
             device = "cpu"
     runtime = require("onnxruntime", "onnx")
     provider = PROVIDERS[device]
     options = runtime.SessionOptions()
     options.log_severity_level = 3  # errors; what goes wrong is raised below, in one message
+    options.intra_op_num_threads = threads
+    # Threads that wait in a loop take the core from those that decode and encode.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     source = model if isinstance(model, bytes) else str(model)
     if provider not in runtime.get_available_providers():
         raise DeviceUnavailableError(
             f"device {device}: this onnxruntime ({runtime.__version__}) was built without "
             f"{provider}; for a GPU, pip uninstall onnxruntime, pip install 't2sda[gpu]'"
         )
+    settings = {"enable_cuda_graph": "1"} if device == "cuda" and graphs else {}
     try:
-        session = runtime.InferenceSession(source, options, providers=[provider])
+        session = runtime.InferenceSession(source, options, providers=[(provider, settings)])
     except Exception as error:  # its errors have no common base but Exception
         raise UserError(
-            f"{name or model}: ONNX Runtime cannot load this file: {_first_line(error)}"
+            f"{name or model}: ONNX Runtime cannot load this file: {first_line(error)}"
         ) from None
     used = session.get_providers()[0]
     if used != provider:
@@ -60,5 +71,49 @@ def open_session(model: Path | bytes, device: str, *, name: object = None) -> An
     return session
 
 
-def _first_line(error: Exception) -> str:
+class SessionRunner:
+    """Batches through a session of one input and one output; safe from several threads.
+
+    On a GPU the tensors of a static graph stay where they are between calls (I/O binding), which a
+    recorded CUDA graph needs; calls then come one after the other.
+
+    Args:
+        session: of `open_session`.
+        static_shapes: whether every call has the same shapes.
+    """
+
+    def __init__(self, session: Any, static_shapes: bool) -> None:
+        self._session = session
+        self.input_name = session.get_inputs()[0].name
+        self._bound = static_shapes and session.get_providers()[0] == PROVIDERS["cuda"]
+        self._lock = threading.Lock()
+        self._input: Any = None
+        self._binding: Any = None
+
+    def __call__(self, images: np.ndarray) -> np.ndarray:
+        """The output for a batch; raises UserError if the session refuses it."""
+        try:
+            if self._bound:
+                with self._lock:
+                    return self._run_bound(images)
+            return self._session.run(None, {self.input_name: images})[0]
+        except Exception as error:  # its errors have no common base but Exception
+            raise UserError(
+                f"ONNX Runtime cannot run pictures of shape {images.shape}: {first_line(error)}"
+            ) from None
+
+    def _run_bound(self, images: np.ndarray) -> np.ndarray:
+        runtime = require("onnxruntime", "onnx")
+        if self._binding is None:
+            self._input = runtime.OrtValue.ortvalue_from_numpy(images, "cuda", 0)
+            self._binding = self._session.io_binding()
+            self._binding.bind_ortvalue_input(self.input_name, self._input)
+            self._binding.bind_output(self._session.get_outputs()[0].name, "cuda", 0)
+        self._input.update_inplace(images)
+        self._session.run_with_iobinding(self._binding)
+        return self._binding.get_outputs()[0].numpy()
+
+
+def first_line(error: Exception) -> str:
+    """The first line of an error's text, or its type."""
     return (str(error).splitlines() or [type(error).__name__])[0]

@@ -1,14 +1,19 @@
 """TensorRT and TensorRT-RTX engines from exported ONNX files.
 
 Precision lives in the ONNX file: networks are strongly typed and no precision flag is ever set, so
-that one code path serves TensorRT 10.13 and later, 11, and TensorRT-RTX.
+that one code path serves TensorRT 10.13 and later, 11, and TensorRT-RTX. What was built is read
+back, and an engine in another precision than the asked one is refused.
 """
 
 from __future__ import annotations
 
+import json
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -16,82 +21,273 @@ from t2sda.errors import UserError
 
 from .packages import require
 
-EXTRAS = {"tensorrt": "tensorrt", "tensorrt_rtx": "trt-rtx"}
+TARGETS = {"tensorrt": ("tensorrt", "tensorrt"), "tensorrt-rtx": ("tensorrt_rtx", "trt-rtx")}
+"""What an engine is for: the module that builds it, and the extra that installs that."""
+WITHOUT_GPU = "8.0"
+"""Compute capability that TensorRT-RTX builds for where there is no GPU to ask."""
+_PRECISION_OF_TYPE = {"FLOAT": "fp32", "HALF": "fp16", "BF16": "bf16", "INT8": "int8"}
+_PRECISION_IN_ENGINE = {"Float": "fp32", "FP32": "fp32", "Half": "fp16", "FP16": "fp16"}
+_PRECISION_IN_ENGINE |= {"BFloat16": "bf16", "BF16": "bf16", "Int8": "int8", "INT8": "int8"}
+_COMPUTING = ("CONVOLUTION", "DECONVOLUTION", "MATRIX_MULTIPLY")
+
+Shape = tuple[int, int, int]
 
 
-def import_tensorrt(flavour: str) -> ModuleType:
-    """TensorRT ("tensorrt") or TensorRT-RTX ("tensorrt_rtx"); UserError where it is missing."""
-    return require(flavour, EXTRAS[flavour])
+class Profile(NamedTuple):
+    """Batches (B, H, W) that an engine of a dynamic file takes, and is fastest at."""
+
+    smallest: Shape
+    usual: Shape
+    largest: Shape
 
 
-def build_engine(onnx_path: Path, flavour: str = "tensorrt") -> bytes:
-    """Parse an ONNX file of static shape and build its engine.
+@dataclass(frozen=True)
+class EngineSettings:
+    """How an engine is built.
 
-    TensorRT-RTX builds without a GPU, for compute capability 8.0; TensorRT builds for the GPU that
-    is there.
-
-    Args:
-        onnx_path: written by `export_onnx` with a fixed size.
-        flavour: "tensorrt" or "tensorrt_rtx".
-    Returns:
-        The serialised engine.
-    Raises:
-        UserError: with the parser's own words, if the file cannot become an engine.
+    Attributes:
+        target: "tensorrt" or "tensorrt-rtx"; engines of one do not load in the other.
+        precision: "fp32", "fp16" or "int8" that the engine must be in; None: that of the file.
+        profile: of a dynamic file; a file of one size has none.
+        timing_cache: a file that spares measuring kernels again; made if it is not there.
+        version_compatible: runs in later versions of TensorRT too.
+        hardware_compatible: runs on every GPU from Ampere on, not only on this one's kind.
+        compute_capabilities: of TensorRT-RTX, the GPUs to build for ("8.6"); none: this machine's.
     """
-    trt = import_tensorrt(flavour)
-    logger = trt.Logger(trt.Logger.ERROR)
-    builder = trt.Builder(logger)
+
+    target: str = "tensorrt"
+    precision: str | None = None
+    profile: Profile | None = None
+    timing_cache: Path | None = None
+    version_compatible: bool = False
+    hardware_compatible: bool = False
+    compute_capabilities: tuple[str, ...] = ()
+
+
+class Layer(NamedTuple):
+    """A layer of a network or engine."""
+
+    name: str
+    kind: str
+    precision: str
+
+
+@dataclass(frozen=True)
+class BuiltEngine:
+    """An engine and what is in it.
+
+    Attributes:
+        content: the serialised engine.
+        layers: of the engine where this machine can read it back, else of the network that was
+            parsed.
+        inspected: whether `layers` is what was built.
+        precision: of the layers that compute.
+        version: of TensorRT.
+    """
+
+    content: bytes
+    layers: tuple[Layer, ...]
+    inspected: bool
+    precision: str
+    version: str
+
+
+def import_tensorrt(target: str) -> ModuleType:
+    """TensorRT ("tensorrt") or TensorRT-RTX ("tensorrt-rtx"); UserError where it is missing."""
+    return require(*TARGETS[target])
+
+
+def build_engine(onnx_path: Path, settings: EngineSettings) -> BuiltEngine:
+    """Parse an ONNX file and build its engine.
+
+    TensorRT-RTX builds without a GPU; TensorRT builds for the GPU that is there.
+
+    Raises:
+        UserError: with the parser's or builder's own words, if the file cannot become an engine, a
+            setting does not fit the target or the file, or the engine is in another precision.
+    """
+    trt = import_tensorrt(settings.target)
+    _check_settings(settings)
+    log = _logger(trt)
+    builder = trt.Builder(log)
     network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
-    parser = trt.OnnxParser(network, logger)
+    parser = trt.OnnxParser(network, log)
     if not parser.parse_from_file(str(onnx_path)):
         problems = "; ".join(str(parser.get_error(i)) for i in range(parser.num_errors))
-        raise UserError(f"{onnx_path}: {flavour} cannot parse it: {problems}")
-    config = builder.create_builder_config()
-    if flavour == "tensorrt_rtx":
-        config.num_compute_capabilities = 1
-        config.set_compute_capability(trt.ComputeCapability.SM80, 0)
+        raise UserError(f"{onnx_path}: {settings.target} cannot parse it: {problems}")
+    if network.num_inputs != 1 or network.num_outputs != 1:  # of bytes that are no graph: none
+        raise UserError(
+            f"{onnx_path}: {settings.target} finds {network.num_inputs} inputs and "
+            f"{network.num_outputs} outputs in it; a graph that segments pictures has one of each"
+        )
+    layers = network_layers(network)
+    precision = precision_of(layers)
+    _check_precision(precision, settings, onnx_path)
+    config = _config(trt, builder, network, settings, onnx_path)
     engine = builder.build_serialized_network(network, config)
     if engine is None:
-        raise UserError(f"{onnx_path}: {flavour} parsed it, but could not build an engine")
-    return bytes(engine)
+        raise UserError(
+            f"{onnx_path}: {settings.target} parsed it, but could not build an engine: "
+            f"{log.last_error or 'it gave no reason'}"
+        )
+    _keep_timing_cache(config, settings)
+    content = bytes(engine)
+    inspected = _inspected(trt, log, content)
+    if inspected:
+        _check_engine(inspected, precision, settings, onnx_path)
+    return BuiltEngine(content, inspected or layers, bool(inspected), precision, trt.__version__)
 
 
-class EngineRunner:
-    """Runs an engine of one input and one output on the current GPU.
+def network_layers(network: Any) -> tuple[Layer, ...]:
+    """Of a parsed network; behind a DequantizeLinear counts as int8, as that is what runs."""
+    layers = [network.get_layer(index) for index in range(network.num_layers)]
+    dequantized = {layer.get_output(0).name for layer in layers if layer.type.name == "DEQUANTIZE"}
+    rows = []
+    for layer in layers:
+        taken = layer.get_input(0) or layer.get_output(0)
+        precision = _PRECISION_OF_TYPE.get(taken.dtype.name, taken.dtype.name.lower())
+        if layer.type.name in _COMPUTING and taken.name in dequantized:
+            precision = "int8"
+        rows.append(Layer(layer.name, layer.type.name, precision))
+    return tuple(rows)
 
-    Args:
-        engine: of `build_engine`.
-        flavour: what built it.
-    Raises:
-        UserError: if the engine does not load on this GPU.
-    """
 
-    def __init__(self, engine: bytes, flavour: str = "tensorrt") -> None:
-        self._trt = import_tensorrt(flavour)
-        runtime = self._trt.Runtime(self._trt.Logger(self._trt.Logger.ERROR))
-        self._engine: Any = runtime.deserialize_cuda_engine(engine)
-        if self._engine is None:
-            raise UserError("the engine does not load on this GPU; build it on the GPU it runs on")
-        self._context = self._engine.create_execution_context()
-        names = [self._engine.get_tensor_name(i) for i in range(self._engine.num_io_tensors)]
-        self.input_name, self.output_name = sorted(names, key=self._is_output)
+def precision_of(layers: Sequence[Layer]) -> str:
+    """What the layers that compute are in: int8 if any is, else what most of them are in."""
+    counts = Counter(layer.precision for layer in layers if layer.kind in _COMPUTING)
+    if not counts:
+        return "fp32"
+    return "int8" if counts["int8"] else counts.most_common(1)[0][0]
 
-    def __call__(self, images: torch.Tensor) -> torch.Tensor:
-        """(1, H, W, 3) uint8 on the GPU -> the engine's output, on the GPU."""
-        images = images.contiguous()
-        shape = tuple(self._engine.get_tensor_shape(self.output_name))
-        output = torch.empty(shape, dtype=self._output_dtype(), device=images.device)
-        self._context.set_tensor_address(self.input_name, images.data_ptr())
-        self._context.set_tensor_address(self.output_name, output.data_ptr())
-        stream = torch.cuda.current_stream()
-        if not self._context.execute_async_v3(stream.cuda_stream):
-            raise UserError("the engine could not be run; see TensorRT's message above")
-        stream.synchronize()
-        return output
 
-    def _is_output(self, name: str) -> bool:
-        return self._engine.get_tensor_mode(name) == self._trt.TensorIOMode.OUTPUT
+def _check_settings(settings: EngineSettings) -> None:
+    if settings.target == "tensorrt-rtx" and settings.timing_cache:
+        raise UserError("--timing-cache: TensorRT-RTX has none; it chooses kernels where it runs")
+    if settings.target == "tensorrt" and settings.compute_capabilities:
+        raise UserError(
+            "--compute-capability: TensorRT builds for the GPU that is there; "
+            "--hardware-compatible for all from Ampere on"
+        )
+    if settings.target == "tensorrt" and not torch.cuda.is_available():
+        raise UserError(
+            "TensorRT builds on the GPU that the engine is for, and there is none here; "
+            "--target tensorrt-rtx builds without one"
+        )
 
-    def _output_dtype(self) -> torch.dtype:
-        dtype = self._engine.get_tensor_dtype(self.output_name)
-        return torch.uint8 if dtype == self._trt.DataType.UINT8 else torch.float32
+
+def _check_precision(found: str, settings: EngineSettings, onnx_path: Path) -> None:
+    if settings.precision not in (None, found):
+        raise UserError(
+            f"{onnx_path}: its layers compute in {found}, not in {settings.precision}; precision "
+            f"lives in the ONNX file: `t2sda export onnx --precision {settings.precision}`"
+        )
+
+
+def _check_engine(
+    layers: Sequence[Layer], precision: str, settings: EngineSettings, onnx_path: Path
+) -> None:
+    if precision not in {layer.precision for layer in layers}:
+        raise UserError(
+            f"{onnx_path}: {precision} was asked for, but no layer of the engine that "
+            f"{settings.target} built is in it; the engine is not kept"
+        )
+
+
+def _config(trt: Any, builder: Any, network: Any, settings: EngineSettings, onnx_path: Path) -> Any:
+    config = builder.create_builder_config()
+    config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
+    if settings.target == "tensorrt-rtx":
+        _set_capabilities(trt, config, settings.compute_capabilities)
+    if settings.version_compatible:
+        config.set_flag(trt.BuilderFlag.VERSION_COMPATIBLE)
+    if settings.hardware_compatible:
+        config.hardware_compatibility_level = trt.HardwareCompatibilityLevel.AMPERE_PLUS
+    if settings.timing_cache:
+        path = settings.timing_cache
+        known = path.read_bytes() if path.is_file() else b""
+        config.set_timing_cache(config.create_timing_cache(known), ignore_mismatch=False)
+    _set_profile(builder, config, network, settings.profile, onnx_path)
+    return config
+
+
+def _set_capabilities(trt: Any, config: Any, asked: Sequence[str]) -> None:
+    wanted = list(asked) or ([] if torch.cuda.is_available() else [WITHOUT_GPU])
+    known = {name for name in dir(trt.ComputeCapability) if name.startswith("SM")}
+    for capability in wanted:
+        if f"SM{capability.replace('.', '')}" not in known:
+            listed = ", ".join(sorted(f"{name[2:-1]}.{name[-1]}" for name in known))
+            raise UserError(f"--compute-capability {capability}: unknown; one of {listed}")
+    config.num_compute_capabilities = max(len(wanted), 1)
+    names = [f"SM{capability.replace('.', '')}" for capability in wanted] or ["CURRENT"]
+    for index, name in enumerate(names):
+        config.set_compute_capability(getattr(trt.ComputeCapability, name), index)
+
+
+def _set_profile(
+    builder: Any, config: Any, network: Any, profile: Profile | None, onnx_path: Path
+) -> None:
+    images = network.get_input(0)
+    dynamic = -1 in tuple(images.shape)
+    if not dynamic and profile is None:
+        return
+    if not dynamic or profile is None:
+        what = "takes any size" if dynamic else f"takes {tuple(images.shape)} only"
+        advice = "say --profile BxHxW BxHxW BxHxW" if dynamic else "leave out --profile"
+        raise UserError(f"{onnx_path}: {what}; {advice} (smallest, usual, largest batch)")
+    channels_first = images.shape[1] == 3
+    shapes = [
+        (batch, 3, height, width) if channels_first else (batch, height, width, 3)
+        for batch, height, width in profile
+    ]
+    if not all(a <= b <= c for a, b, c in zip(*shapes, strict=True)):
+        raise UserError(
+            f"--profile {' '.join('x'.join(map(str, shape)) for shape in profile)}: every side of "
+            f"the smallest must be at most that of the usual, and that at most the largest's"
+        )
+    described = builder.create_optimization_profile()
+    described.set_shape(images.name, *shapes)
+    config.add_optimization_profile(described)
+
+
+def _keep_timing_cache(config: Any, settings: EngineSettings) -> None:
+    if settings.timing_cache:
+        settings.timing_cache.write_bytes(bytes(config.get_timing_cache().serialize()))
+
+
+def _inspected(trt: Any, log: Any, content: bytes) -> tuple[Layer, ...]:
+    """The engine's layers in its own words; empty where no GPU can load it."""
+    if not torch.cuda.is_available():
+        return ()
+    engine = trt.Runtime(log).deserialize_cuda_engine(content)
+    if engine is None:
+        return ()
+    text = engine.create_engine_inspector().get_engine_information(trt.LayerInformationFormat.JSON)
+    return layers_of_inspector(text)
+
+
+def layers_of_inspector(text: str) -> tuple[Layer, ...]:
+    """Layers of an inspector's JSON: precision is that of the first input."""
+    rows = []
+    for layer in json.loads(text).get("Layers", ()):
+        if isinstance(layer, str):  # built without detailed verbosity
+            rows.append(Layer(layer, "", ""))
+            continue
+        words = " ".join(str(port.get("Format/Datatype", "")) for port in layer.get("Inputs", ()))
+        found = (value for key, value in _PRECISION_IN_ENGINE.items() if key in words)
+        rows.append(Layer(layer.get("Name", ""), layer.get("LayerType", ""), next(found, "")))
+    return tuple(rows)
+
+
+def _logger(trt: Any) -> Any:
+    """Collects errors for our messages instead of printing them."""
+
+    class Collector(trt.ILogger):
+        def __init__(self) -> None:
+            trt.ILogger.__init__(self)
+            self.last_error = ""
+
+        def log(self, severity: Any, message: str) -> None:
+            if severity <= trt.ILogger.ERROR:
+                self.last_error = " ".join(message.split())[:600]
+
+    return Collector()

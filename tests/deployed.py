@@ -39,6 +39,8 @@ def write_checkpoint(run_dir: Path, *settings: str) -> Path:
     cfg = load_config(None, [*SETTINGS, *settings])
     meta_arch = build_meta_arch(cfg, CITYSCAPES_19.num_classes)
     _spread_logits(meta_arch)
+    if meta_arch.has_teacher:
+        meta_arch.teacher.load_state_dict(meta_arch.student.state_dict())
     writer = CheckpointWriter(
         run_dir,
         {

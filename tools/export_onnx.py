@@ -1,4 +1,4 @@
-"""Export the student of a checkpoint to ONNX: the same as `t2sda export onnx`."""
+"""Export a network to ONNX: the same as `t2sda export onnx`."""
 
 import sys
 

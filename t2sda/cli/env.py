@@ -22,7 +22,7 @@ from t2sda.errors import UserError
 
 PACKAGES = (
     *("torch", "torchvision", "timm", "fvcore", "iopath", "numpy", "opencv-python-headless"),
-    *("pillow", "onnx", "onnxscript", "onnxruntime", "onnxruntime-gpu", "openvino"),
+    *("pillow", "av", "onnx", "onnxscript", "onnxruntime", "onnxruntime-gpu", "openvino"),
     *("tensorrt", "tensorrt-cu13", "tensorrt-rtx-cu12"),
 )
 

@@ -1,129 +1,95 @@
-"""`t2sda infer`: segment pictures."""
+"""`t2sda infer`: segment pictures and videos."""
 
 from __future__ import annotations
 
 import argparse
-import sys
-import time
-from collections.abc import Iterable, Iterator, Sequence
+import os
+from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+import cv2
+import torch
 
 from t2sda.cli.common import load_components
-from t2sda.data.decode import UnreadableFileError
+from t2sda.cli.exporting import side
+from t2sda.cli.inferring import Inference
+from t2sda.cli.loading import add_model_arguments, description_of
 from t2sda.engine.metrics import standard_console
-from t2sda.export.runtime import DEVICES, LoadedModel, load_model
+from t2sda.errors import UserError
+from t2sda.export.loaded import FileModel, LoadedModel
+from t2sda.export.runtime import load_model
 from t2sda.files import make_writable_dir
-from t2sda.inference.pictures import read_picture
-from t2sda.inference.results import KINDS, write_png, write_results
-from t2sda.inference.sources import Picture, find_pictures
-from t2sda.inference.visualisation import class_counts, legend
+from t2sda.inference.results import KINDS, PROBABILITIES, check_label_ids
+from t2sda.inference.segmenter import Segmenter
+from t2sda.inference.sources import find_pictures
+from t2sda.inference.windows import check_stride
 
-SOME_UNREADABLE = 3
-"""Exit code: everything else is done."""
+GPU_WORKERS = 4
+"""Threads that decode, wait for the GPU and encode."""
+WAITING = 2
+"""Workers more than cores on a CPU: some wait until the disk has their files."""
 
 
 def command(argv: Sequence[str]) -> int:
-    """Segment every picture; returns 0, or SOME_UNREADABLE if files were left out."""
+    """Segment everything; returns 0, or SOME_UNREADABLE if files were left out."""
     args = _parser().parse_args(argv)
     output_dir = Path(args.output)
-    pictures = find_pictures(args.input, output_dir)
+    sources = find_pictures(args.input, output_dir)
     load_components(args.plugin)
-    model = load_model(args.model, device=args.device)
-    make_writable_dir(output_dir, "--output")
-    return Inference(model, output_dir, args.kind, standard_console()).run(pictures)
-
-
-class Inference:
-    """Pictures in, result files out.
-
-    Args:
-        model: of any runtime.
-        output_dir: exists and can be written to.
-        kinds: of results, from KINDS.
-        console: for progress.
-    """
-
-    def __init__(
-        self, model: LoadedModel, output_dir: Path, kinds: Sequence[str], console: Console
-    ) -> None:
-        self.model = model
-        self.output_dir = output_dir
-        self.kinds = kinds
-        self.console = console
-        self.counts = np.zeros(model.taxonomy.num_classes, dtype=np.int64)
-        self.unreadable: list[UnreadableFileError] = []
-
-    def run(self, pictures: Sequence[Picture]) -> int:
-        """Segment them all, write the legend of what was seen; returns the exit code."""
-        begin = time.perf_counter()
-        for picture in _with_progress(pictures, self.console):
-            try:
-                self._segment(picture)
-            except UnreadableFileError as error:
-                self.unreadable.append(error)
-        done = len(pictures) - len(self.unreadable)
-        if done:
-            taxonomy = self.model.taxonomy
-            write_png(self.output_dir / "legend.png", legend(self.counts, taxonomy, width=480))
-        self._conclude(done, time.perf_counter() - begin)
-        return SOME_UNREADABLE if self.unreadable else 0
-
-    def _segment(self, picture: Picture) -> None:
-        image = read_picture(picture.path)
-        labels = self.model.predict(image)
-        self.counts += class_counts(labels, self.model.taxonomy)
-        target = self.output_dir / picture.name
-        write_results(target, image, labels, self.model.taxonomy, self.kinds)
-
-    def _conclude(self, done: int, seconds: float) -> None:
-        self.console.print(
-            f"{done} pictures in {seconds:.1f} s ({done / seconds:.1f} a second); "
-            f"results in {self.output_dir}",
-            highlight=False,
-            soft_wrap=True,
-        )
-        if self.unreadable:
-            print(f"{len(self.unreadable)} files were left out:", file=sys.stderr)
-            for error in self.unreadable:
-                print(f"  {error}", file=sys.stderr)
-
-
-def _with_progress(pictures: Sequence[Picture], console: Console) -> Iterator[Picture]:
-    """The pictures, with a bar on a terminal and a line for each elsewhere."""
-    return iter(_bar(pictures, console) if console.is_terminal else _lines(pictures, console))
-
-
-def _bar(pictures: Sequence[Picture], console: Console) -> Iterable[Picture]:
-    columns = (
-        TextColumn("segmenting"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[name]}", markup=False),
+    workers, streams, threads = _shared_cores(args, len(sources))
+    model = load_model(
+        args.model,
+        args.runtime,
+        args.device,
+        threads=threads,
+        streams=streams,
+        description=description_of(args),
     )
-    with Progress(*columns, console=console) as progress:
-        task = progress.add_task("", total=len(pictures), name="")
-        for picture in pictures:
-            progress.update(task, name=picture.path.name)
-            yield picture
-            progress.advance(task)
+    segmenter = _segmenter(args, model)
+    if "labelid" in args.kind:
+        check_label_ids(model.taxonomy)
+    make_writable_dir(output_dir, "--output")
+    cv2.setNumThreads(1)  # the pictures are what is done in parallel
+    inference = Inference(
+        segmenter,
+        output_dir,
+        args.kind,
+        standard_console(),
+        num_workers=workers,
+        resume=args.resume,
+        settings={"model": Path(args.model).name, "window": args.window, "stride": args.stride},
+    )
+    return inference.run(sources)
 
 
-def _lines(pictures: Sequence[Picture], console: Console) -> Iterable[Picture]:
-    for index, picture in enumerate(pictures, start=1):
-        begin = time.perf_counter()
-        yield picture
-        seconds = time.perf_counter() - begin
-        console.print(
-            f"{index}/{len(pictures)} {picture.path} {seconds:.2f} s",
-            highlight=False,
-            markup=False,
-            soft_wrap=True,
-        )
+def _shared_cores(args: argparse.Namespace, num_sources: int) -> tuple[int, int, int]:
+    """(workers, networks at once, threads of each): networks have as many threads as cores."""
+    has_affinity = hasattr(os, "sched_getaffinity")  # not on every system
+    cores = len(os.sched_getaffinity(0)) if has_affinity else os.cpu_count() or 1
+    if args.device != "cpu" and torch.cuda.is_available():
+        return args.workers or GPU_WORKERS, 1, args.threads
+    alone = num_sources == 1 and not args.workers
+    # One picture has all cores; of a video the next frame is decoded meanwhile.
+    streams = 1 if alone else min(args.workers or cores, cores)
+    return args.workers or streams + WAITING, streams, args.threads or max(cores // streams, 1)
+
+
+def _segmenter(args: argparse.Namespace, model: LoadedModel) -> Segmenter:
+    window = tuple(args.window) if args.window else None
+    if args.stride and window is None:
+        raise UserError("--stride: there is no window to move; add --window HEIGHT WIDTH")
+    if window is not None:
+        fixed = model.metadata.image_size if isinstance(model, FileModel) else None
+        if fixed not in (None, window):
+            assert fixed is not None
+            raise UserError(
+                f"--window {window[0]} {window[1]}: {args.model} takes pictures of "
+                f"{fixed[0]}x{fixed[1]} only; use --window {fixed[0]} {fixed[1]}"
+            )
+        stride = tuple(args.stride) if args.stride else tuple(-(-2 * s // 3) for s in window)
+        check_stride(window, stride)
+        return Segmenter(model, args.batch, window, stride, PROBABILITIES in args.kind)
+    return Segmenter(model, args.batch, with_probabilities=PROBABILITIES in args.kind)
 
 
 def _kinds(text: str) -> list[str]:
@@ -137,14 +103,18 @@ def _kinds(text: str) -> list[str]:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="t2sda infer",
-        description="Segment pictures. For each it writes NAME_KIND.png, and for all together "
-        "legend.png. Files that cannot be read are listed at the end (exit code 3).",
+        description="Segment pictures and videos. For each it writes NAME_KIND, and for all "
+        "together legend.png and classes.json. Files that cannot be read are listed at the end "
+        "(exit code 3).",
     )
     parser.add_argument(
-        "--model", required=True, help="run folder, checkpoint, or ONNX file of `t2sda export`"
+        "--model", required=True, help="run folder, checkpoint, or a file of `t2sda export`"
     )
     parser.add_argument(
-        "--input", required=True, metavar="FILE|DIR|GLOB", help="a picture, a folder, a pattern"
+        "--input",
+        required=True,
+        metavar="FILE|DIR|GLOB|VIDEO",
+        help="a picture, a folder, a pattern, a video",
     )
     parser.add_argument("--output", required=True, metavar="DIR", help="folder for the results")
     parser.add_argument(
@@ -155,16 +125,30 @@ def _parser() -> argparse.ArgumentParser:
         help=f"comma-separated, of {', '.join(KINDS)} (default: overlay,color,trainid)",
     )
     parser.add_argument(
-        "--device",
-        choices=DEVICES,
-        default="auto",
-        help="auto takes the GPU where there is one",
+        "--window",
+        nargs=2,
+        type=side,
+        metavar=("HEIGHT", "WIDTH"),
+        help="segment window by window; default: the whole picture",
     )
     parser.add_argument(
-        "--plugin",
-        action="append",
-        default=[],
-        metavar="MODULE",
-        help="what the run was started with; repeatable",
+        "--stride",
+        nargs=2,
+        type=side,
+        metavar=("HEIGHT", "WIDTH"),
+        help="from one window to the next; default: two thirds of the window",
     )
+    parser.add_argument(
+        "--batch", type=side, default=1, metavar="N", help="pictures or windows at once"
+    )
+    parser.add_argument(
+        "--resume", action="store_true", help="skip what an earlier run of these settings finished"
+    )
+    parser.add_argument(
+        "--workers",
+        type=side,
+        metavar="N",
+        help="pictures in work at once; default: two more than cores, 4 on a GPU",
+    )
+    add_model_arguments(parser)
     return parser

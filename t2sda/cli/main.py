@@ -13,8 +13,9 @@ from t2sda.registry import nearest_first
 COMMANDS = {
     "quickstart": ("t2sda.cli.quickstart", "the whole way once, on drawn streets, in minutes"),
     "train": ("t2sda.cli.train", "train, resume or score a network"),
-    "export": ("t2sda.cli.export", "write a trained network as an ONNX file"),
-    "infer": ("t2sda.cli.infer", "segment pictures"),
+    "export": ("t2sda.cli.export", "write a network for ONNX Runtime, OpenVINO or TensorRT"),
+    "infer": ("t2sda.cli.infer", "segment pictures and videos"),
+    "benchmark": ("t2sda.cli.benchmark", "time models side by side, in every runtime"),
     "data": ("t2sda.cli.data", "list, check and pack datasets"),
     "show-config": ("t2sda.cli.show_config", "print a configuration, resolved and checked"),
     "gpu-check": ("t2sda.cli.gpu_check", "does all that needs a GPU work here? a report"),

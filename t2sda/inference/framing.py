@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F
 
 from t2sda.data.transforms import Resize, resize_image, resize_label
+
+SMALLEST_SIDE = 32
+"""What is smaller is continued by its border: networks halve pictures five times."""
 
 
 @dataclass(frozen=True)
@@ -46,8 +50,13 @@ class Frame:
 def framed_within(image: np.ndarray, resize: Resize) -> Frame:
     """The whole picture, resized to fit a bound with its ratio kept, as in an evaluation."""
     size = _size_of(image)
-    inner_size = resize.size_for(size)
-    return Frame(resize_image(image, inner_size), inner_size, size)
+    height, width = resize.size_for(size)
+    inner_size = max(height, 1), max(width, 1)  # a line of pixels may round to none
+    seen = resize_image(image, inner_size)
+    below, right = (max(SMALLEST_SIDE - side, 0) for side in inner_size)
+    if below or right:
+        seen = cv2.copyMakeBorder(seen, 0, below, 0, right, cv2.BORDER_REPLICATE)
+    return Frame(seen, inner_size, size)
 
 
 def framed_to(image: np.ndarray, frame_size: tuple[int, int], fill: tuple[int, ...]) -> Frame:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -11,26 +12,72 @@ import numpy as np
 from t2sda.data.taxonomies import Taxonomy
 from t2sda.errors import UserError
 from t2sda.files import written_whole
+from t2sda.inference.segmenter import Segmentation
 from t2sda.inference.visualisation import colour_map, overlay, side_by_side
+from t2sda.structures import IGNORE_INDEX
 
 Draw = Callable[[np.ndarray, np.ndarray, Taxonomy], np.ndarray]
 
-KINDS: dict[str, Draw] = {
+DRAWN: dict[str, Draw] = {
     "overlay": overlay,
     "color": lambda image, labels, taxonomy: colour_map(labels, taxonomy),
     "trainid": lambda image, labels, taxonomy: labels,
+    "labelid": lambda image, labels, taxonomy: label_ids(labels, taxonomy),
     "panel": side_by_side,
 }
 """What can be drawn of a picture (H, W, 3) and its train ids (H, W), by the name in the file."""
+PROBABILITIES = "probabilities"
+CITYSCAPES_LABEL_IDS = {
+    **{"road": 7, "sidewalk": 8, "building": 11, "wall": 12, "fence": 13, "pole": 17},
+    **{"traffic light": 19, "traffic sign": 20, "vegetation": 21, "terrain": 22, "sky": 23},
+    **{"person": 24, "rider": 25, "car": 26, "truck": 27, "bus": 28, "train": 31},
+    **{"motorcycle": 32, "bicycle": 33},
+}
+"""Of cityscapesscripts' labels.py."""
+KINDS = (*DRAWN, PROBABILITIES)
+PNG_COMPRESSION = 1
+"""Of 9: levels above it take several times as long for files a tenth smaller."""
+
+
+def label_ids(labels: np.ndarray, taxonomy: Taxonomy) -> np.ndarray:
+    """Train ids (H, W) -> label ids, as the benchmark server of Cityscapes wants them.
+
+    What is no class becomes 0, "unlabeled".
+    """
+    check_label_ids(taxonomy)
+    table = np.zeros(IGNORE_INDEX + 1, dtype=np.uint8)
+    table[: taxonomy.num_classes] = [CITYSCAPES_LABEL_IDS[name] for name in taxonomy.class_names]
+    return table[labels]
+
+
+def check_label_ids(taxonomy: Taxonomy) -> None:
+    """Raise UserError unless all classes are classes of Cityscapes."""
+    unknown = [name for name in taxonomy.class_names if name not in CITYSCAPES_LABEL_IDS]
+    if unknown:
+        raise UserError(
+            f"--kind labelid: '{unknown[0]}', a class of this model, has no label id of "
+            f"Cityscapes; use trainid"
+        )
+
+
+def result_paths(target: Path, kinds: Sequence[str]) -> list[Path]:
+    """What `write_results` writes."""
+    return [
+        target.with_name(f"{target.name}_{kind}{'.npy' if kind == PROBABILITIES else '.png'}")
+        for kind in kinds
+    ]
 
 
 def write_results(
-    target: Path, image: np.ndarray, labels: np.ndarray, taxonomy: Taxonomy, kinds: Sequence[str]
+    target: Path, image: np.ndarray, found: Segmentation, taxonomy: Taxonomy, kinds: Sequence[str]
 ) -> None:
-    """Write `target`_KIND.png of every kind; folders on the way to it are made."""
-    for kind in kinds:
-        path = target.with_name(f"{target.name}_{kind}.png")
-        write_png(path, KINDS[kind](image, labels, taxonomy))
+    """Write `target`_KIND.png (.npy of probabilities); folders on the way to it are made."""
+    for kind, path in zip(kinds, result_paths(target, kinds), strict=True):
+        if kind == PROBABILITIES:
+            assert found.probabilities is not None
+            write_npy(path, found.probabilities)
+        else:
+            write_png(path, DRAWN[kind](image, found.labels, taxonomy))
 
 
 def write_png(path: Path, image: np.ndarray) -> None:
@@ -40,11 +87,27 @@ def write_png(path: Path, image: np.ndarray) -> None:
         UserError: if it cannot be written.
     """
     content = cv2.cvtColor(image, cv2.COLOR_RGB2BGR) if image.ndim == 3 else image
-    encoded = cv2.imencode(".png", content)[1]
+    options = [cv2.IMWRITE_PNG_COMPRESSION, PNG_COMPRESSION]
+    write_whole(path, cv2.imencode(".png", content, options)[1].tobytes())
+
+
+def write_npy(path: Path, array: np.ndarray) -> None:
+    """Write an array as NumPy does; raises UserError if it cannot be written."""
+    buffer = io.BytesIO()
+    np.save(buffer, array, allow_pickle=False)
+    write_whole(path, buffer.getvalue())
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Write a file; `path` is the old one or the whole new one.
+
+    Raises:
+        UserError: if it cannot be written.
+    """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with written_whole(path) as partial:
-            partial.write_bytes(encoded.tobytes())
+            partial.write_bytes(content)
     except OSError as error:
         raise UserError(
             f"{path}: cannot be written ({error.strerror}); finished results are whole"

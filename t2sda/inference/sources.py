@@ -1,4 +1,4 @@
-"""What `--input` names: a picture, a folder of pictures, or a pattern."""
+"""What `--input` names: a picture or video, a folder of them, or a pattern."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ from pathlib import Path
 
 from t2sda.errors import MissingFileError, UserError
 from t2sda.inference.pictures import PICTURE_SUFFIXES
+from t2sda.inference.video import VIDEO_SUFFIXES
 
 
 @dataclass(frozen=True)
 class Picture:
-    """One picture to segment.
+    """One picture or video to segment.
 
     Attributes:
         path: of the file.
@@ -28,9 +29,9 @@ class Picture:
 def find_pictures(source: str, output_dir: Path) -> list[Picture]:
     """The pictures that a file, folder or pattern stands for, in the order of their paths.
 
-    A folder is searched with its sub-folders, for files that end like pictures; results written
-    into it earlier, below `output_dir`, are left out. A pattern (*, **, ?, [abc]) takes every file
-    that matches.
+    A folder is searched with its sub-folders, for files that end like pictures or videos; results
+    written into it earlier, below `output_dir`, are left out. A pattern (*, **, ?, [abc]) takes
+    every file that matches.
 
     Raises:
         MissingFileError: if there is nothing of that name, or no picture in it.
@@ -53,12 +54,12 @@ def _below(folder: Path, output_dir: Path) -> list[Path]:
     paths = [
         path
         for path in folder.rglob("*")
-        if path.suffix.lower() in PICTURE_SUFFIXES
+        if path.suffix.lower() in PICTURE_SUFFIXES | VIDEO_SUFFIXES
         and path.is_file()
         and output not in path.resolve().parents
     ]
     if not paths:
-        endings = " ".join(sorted(PICTURE_SUFFIXES))
+        endings = " ".join(sorted(PICTURE_SUFFIXES | VIDEO_SUFFIXES))
         raise MissingFileError(f"{folder}: no picture in this folder (looked for {endings})")
     return paths
 

@@ -102,9 +102,11 @@ class PullLoss:
         up to the loss of the whole mini-batch.
 
         Args:
-            query_embeddings: (b, D, h, w) student embeddings of translated images, Eq. (4).
+            query_embeddings: (b, D, h, w) student embeddings, of translated images in T2S-DA,
+                Eq. (4).
             query_labels: (B, h, w) labels; the queries are its images from `first_image` on.
-            positives: what the prototypes are means of; the teacher's source embeddings, Eq. (5).
+            positives: what the prototypes are means of, Eq. (5); in T2S-DA the teacher's source
+                embeddings.
             source_keys: candidates for negatives, Eq. (7); the teacher's source embeddings. None
                 with MSE, which has no negatives.
             target_keys: candidates for negatives, Eq. (8); the teacher's target embeddings with

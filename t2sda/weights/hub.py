@@ -24,11 +24,16 @@ class HubHandler(PathHandler):
         repository = path.removeprefix(HUB_PREFIX).strip("/")
         if repository.count("/") != 1:
             raise UserError(f"weights '{path}': expected {HUB_PREFIX}OWNER/NAME")
-        return _cached(repository) or _downloaded(repository)
+        # Imported on first use: only these sources need it.
+        from huggingface_hub import errors
+
+        try:
+            return _cached(repository) or _downloaded(repository)
+        except errors.HFValidationError as error:
+            raise UserError(f"weights '{path}': {error}") from error
 
 
 def _cached(repository: str) -> str | None:
-    # Imported on first use: only these sources need it.
     from huggingface_hub import try_to_load_from_cache
 
     found = [try_to_load_from_cache(repository, name) for name in FILE_NAMES]
@@ -39,7 +44,8 @@ def _downloaded(repository: str) -> str:
     """The path in the cache after the download.
 
     Raises:
-        UserError: without a network, or if the repository or its weights file is not there.
+        UserError: without a network, or if the repository or its weights file is not there, or
+            the hub or the disk refuses.
     """
     from huggingface_hub import errors, hf_hub_download
 
@@ -64,4 +70,6 @@ def _downloaded(repository: str) -> str:
             ) from None
         except errors.EntryNotFoundError:
             continue
+        except OSError as error:  # any other answer of the hub is one, and a full disk
+            raise UserError(f"{where}: {error}") from error
     raise UserError(f"{where}: the repository has no file {' or '.join(FILE_NAMES)}")

@@ -19,6 +19,15 @@ DINOV3 = (
 )
 
 
+def note_of_timm(timm_name: str) -> None:
+    """Log the terms of a network's weights in timm, where they are not just a permissive licence.
+
+    DINOv3 is there as transformers and as ConvNeXt.
+    """
+    if "dinov3" in timm_name:
+        note(DINOV3)
+
+
 @cache
 def note(text: str) -> None:
     """Log the terms, once a process and on the first rank only."""

@@ -1,7 +1,8 @@
 """Names that published Mix Transformer weights use, translated to those of the original files.
 
-The originals (`mit_b0.pth` … `mit_b5.pth`) have our names. mmsegmentation has others, Hugging Face
-a third set on its hub and a fourth in transformers 5.
+The originals (`mit_b0.pth` … `mit_b5.pth`) have our names; segmentation_models_pytorch has them
+behind `encoder.`. mmsegmentation has others, Hugging Face a third set on its hub and a fourth in
+transformers 5.
 """
 
 from __future__ import annotations
@@ -13,9 +14,9 @@ import torch
 from torch import Tensor
 
 _PLACES = (  # where a tensor is: (pattern, our name for it), stages counted from 0 and from 1
-    (r"encoder\.patch_embeddings\.(\d)\.", "patch_embed{stage}."),
-    (r"encoder\.block\.(\d)\.(\d+)\.", "block{stage}.{block}."),
-    (r"encoder\.layer_norm\.(\d)\.", "norm{stage}."),
+    (r"patch_embeddings\.(\d)\.", "patch_embed{stage}."),
+    (r"block\.(\d)\.(\d+)\.", "block{stage}.{block}."),
+    (r"layer_norm\.(\d)\.", "norm{stage}."),
     (r"stages\.(\d)\.patch_embeddings\.", "patch_embed{stage}."),
     (r"stages\.(\d)\.blocks\.(\d+)\.", "block{stage}.{block}."),
     (r"stages\.(\d)\.layer_norm\.", "norm{stage}."),
@@ -70,7 +71,7 @@ def rename_mit(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _original_name(name: str) -> str:
-    inner = re.sub(r"^(segformer|backbone)\.", "", name)
+    inner = re.sub(r"^(segformer\.|backbone\.)?(encoder\.)?", "", name)
     for pattern, place in _PLACES:
         found = re.match(pattern, inner)
         if found is None:

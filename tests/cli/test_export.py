@@ -8,16 +8,19 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from t2sda import load_model
-from t2sda.cli.export import default_image_size
+from t2sda.cli.exporting import default_image_size
 from t2sda.cli.main import main
 from t2sda.config import dump_config, load_config
-from t2sda.export.runtime import OnnxModel
+from t2sda.export.loaded import FileModel
 from t2sda.inference.checkpoints import open_checkpoint
-from tests.deployed import shared_checkpoint, write_checkpoint
+from tests.deployed import shared_checkpoint, street, write_checkpoint
 
 ROOT = Path(__file__).parents[2]
+SIZE = ("--size", "64", "96")
+ADAPTING = ("DATASETS.TARGET", "streets_hazy_train", "HOOKS.NAMES", "[EmaTeacher]")
 
 
 @pytest.fixture
@@ -35,7 +38,7 @@ def test_run_folder_to_static_file(
     assert [path.name for path in output.parent.iterdir()] == ["student.onnx"]
 
     model = load_model(output)
-    assert isinstance(model, OnnxModel)
+    assert isinstance(model, FileModel)
     assert model.metadata.image_size == (64, 96)
     assert model.metadata.output_kind == "labels"
     config_text = dump_config(open_checkpoint(run_dir).cfg)
@@ -56,7 +59,7 @@ def test_tool_takes_the_size_of_the_run(tmp_path: Path, monkeypatch: pytest.Monk
         runpy.run_path(str(ROOT / "tools/export_onnx.py"), run_name="__main__")
     assert exit_.value.code == 0
     model = load_model(output)
-    assert isinstance(model, OnnxModel)
+    assert isinstance(model, FileModel)
     assert model.metadata.image_size == (64, 128)
     assert model.metadata.output_kind == "logits"
 
@@ -118,3 +121,60 @@ def test_format_must_be_named(capsys: pytest.CaptureFixture[str]) -> None:
     assert "usage: t2sda export onnx" in capsys.readouterr().err
     assert main(["export", "--help"]) == 0
     assert "usage: t2sda export onnx" in capsys.readouterr().out
+
+
+def test_int8_of_the_teacher_and_openvino_of_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = write_checkpoint(tmp_path / "run", "META_ARCH.NAME", "SelfTraining", *ADAPTING)
+    int8, size = tmp_path / "int8.onnx", ("--size", "64", "96")
+    calibration = ("--calibration", "streets_hazy_val", "--num-calibration", "3")
+    options = (*size, "--precision", "int8", "--branch", "teacher", "--max-changed", "0.2")
+    words = ["export", "onnx", str(run), "--output", str(int8), *options, *calibration]
+    assert main([*words, "--evaluate", "streets_hazy_val", "--num-evaluated", "2"]) == 0
+    text = capsys.readouterr().out
+    assert "layers in int8; left float" in text
+    assert "mIoU on 2 pictures of streets_hazy_val" in text
+    model = load_model(int8)
+    assert isinstance(model, FileModel)
+    assert (model.metadata.precision, model.metadata.origin["branch"]) == ("int8", "teacher")
+
+    words = ["export", "openvino", str(int8), "--output", str(tmp_path / "int8.xml")]
+    assert main([*words, "--precision", "int8"]) == 0
+    assert load_model(tmp_path / "int8.xml").predict(street((64, 96))).shape == (64, 96)
+
+
+def test_openvino_of_a_run_and_tensorrt_of_its_file(
+    run_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    xml, onnx_path = tmp_path / "m.xml", tmp_path / "m.onnx"
+    assert main(["export", "openvino", str(run_dir), "--output", str(xml), *SIZE]) == 0
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["m.bin", "m.xml"]
+    assert main(["export", "onnx", str(run_dir), "--output", str(onnx_path), *SIZE]) == 0
+    pytest.importorskip("tensorrt_rtx", reason="needs TensorRT-RTX")
+    words = ["export", "tensorrt", str(onnx_path), "--output", str(tmp_path / "m.engine")]
+    capsys.readouterr()
+    assert main([*words, "--target", "tensorrt-rtx", "--inspect"]) == 0
+    text = capsys.readouterr().out
+    assert "CONVOLUTION" in text
+    if not torch.cuda.is_available():
+        assert "m.engine.unverified" in text
+        assert "--verify-only" in text
+
+
+def test_options_that_do_not_fit_together(
+    run_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = ["--output", str(tmp_path / "m.onnx")]
+    for words, message in (
+        (["onnx", str(run_dir), *output, "--precision", "int8"], "needs --calibration DIR|DATASET"),
+        (["onnx", str(run_dir), *output, "--calibration", "x"], "nothing to calibrate"),
+        (["openvino", str(run_dir), *output, *SIZE], "an OpenVINO file ends in .xml"),
+        (["onnx", str(run_dir), *output, "--branch", "teacher"], "holds no teacher"),
+    ):
+        assert main(["export", *words]) == 2
+        assert message in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main(["export", "tensorrt", "m.onnx", *output, "--profile", "1x2", "1x2x3", "1x2x3"])
+    assert "'1x2' is no batch like 1x512x1024" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())

@@ -13,13 +13,15 @@ from PIL import Image
 from rich.console import Console
 
 from t2sda import load_model
-from t2sda.cli.infer import Inference
+from t2sda.cli.inferring import Inference
 from t2sda.cli.main import main
+from t2sda.inference.segmenter import Segmenter
 from t2sda.inference.sources import find_pictures
 from tests.deployed import DYNAMIC, shared_checkpoint, shared_export, street
 
 ROOT = Path(__file__).parents[2]
 KINDS_BY_DEFAULT = ("overlay", "color", "trainid")
+SUMMARY = {"legend.png", "classes.json", "pictures.jsonl"}
 
 
 @pytest.fixture
@@ -58,7 +60,7 @@ def test_folder(
     output = tmp_path / "out"
     assert infer(path, photos, output, "--device", "cpu") == 0
     names = {f"{name}_{what}.png" for name in ("a", "bonn/a") for what in KINDS_BY_DEFAULT}
-    assert files_below(output) == names | {"legend.png"}
+    assert files_below(output) == names | SUMMARY
     trainid = np.asarray(Image.open(output / "a_trainid.png"))
     assert np.array_equal(trainid, load_model(path).predict(photos / "a.png"))
     lines = capsys.readouterr().out.splitlines()
@@ -74,7 +76,7 @@ def test_tool_with_chosen_kinds(
     with pytest.raises(SystemExit) as exit_:
         runpy.run_path(str(ROOT / "tools/infer.py"), run_name="__main__")
     assert exit_.value.code == 0
-    assert files_below(tmp_path / "out") == {"a_panel.png", "legend.png"}
+    assert files_below(tmp_path / "out") == {"a_panel.png"} | SUMMARY
 
 
 def test_unreadable_files_are_listed_and_the_others_finished(
@@ -83,7 +85,7 @@ def test_unreadable_files_are_listed_and_the_others_finished(
     (photos / "notes.jpg").write_text("not a picture")
     output = tmp_path / "out"
     assert infer(model_path, photos, output, "--kind", "trainid") == 3
-    assert files_below(output) == {"a_trainid.png", "bonn/a_trainid.png", "legend.png"}
+    assert files_below(output) == {"a_trainid.png", "bonn/a_trainid.png"} | SUMMARY
     error = capsys.readouterr().err
     assert "1 files were left out" in error
     assert "notes.jpg: not a picture that can be decoded" in error
@@ -92,13 +94,13 @@ def test_unreadable_files_are_listed_and_the_others_finished(
 def test_a_single_unreadable_file(model_path: Path, tmp_path: Path) -> None:
     (tmp_path / "notes.jpg").write_text("not a picture")
     assert infer(model_path, tmp_path / "notes.jpg", tmp_path / "out") == 3
-    assert files_below(tmp_path / "out") == set()
+    assert files_below(tmp_path / "out") == {"pictures.jsonl"}
 
 
 def test_a_second_run_ignores_results_and_replaces_them(model_path: Path, photos: Path) -> None:
     for _ in range(2):
         assert infer(model_path, photos, photos / "out", "--kind", "color") == 0
-    assert files_below(photos / "out") == {"a_color.png", "bonn/a_color.png", "legend.png"}
+    assert files_below(photos / "out") == {"a_color.png", "bonn/a_color.png"} | SUMMARY
 
 
 def test_bad_input(
@@ -134,7 +136,7 @@ def test_bad_input(
         ),
         (tmp_path / "file", photos, out, "file: not a checkpoint of t2sda"),
         (tmp_path / "text.onnx", photos, out, "text.onnx: ONNX Runtime cannot load this file"),
-        (tmp_path / "foreign.onnx", photos, out, "`t2sda export onnx` did not write"),
+        (tmp_path / "foreign.onnx", photos, out, "takes float32 of shape (1,)"),
         (tmp_path / "nowhere", photos, out, "nowhere: no such file or folder"),
     ):
         assert infer(model, source, output) == 2
@@ -151,7 +153,7 @@ def test_a_kind_that_is_none(
     with pytest.raises(SystemExit) as exit_:
         infer(model_path, photos, tmp_path / "out", "--kind", "overlay,colour")
     assert exit_.value.code == 2
-    message = "no kind 'colour'; known: overlay, color, trainid, panel"
+    message = "no kind 'colour'; known: overlay, color, trainid, labelid, panel"
     assert message in " ".join(capsys.readouterr().err.split())
 
 
@@ -162,13 +164,13 @@ def test_what_cannot_be_written_in_the_middle(
     (output / "bonn/a_color.png").mkdir(parents=True)  # stands in the way of the second picture
     assert infer(model_path, photos, output, "--kind", "color") == 2
     assert "a_color.png: cannot be written" in capsys.readouterr().err
-    assert files_below(output) == {"a_color.png"}
+    assert files_below(output) == {"a_color.png", "pictures.jsonl"}
     assert np.asarray(Image.open(output / "a_color.png")).shape == (67, 101, 3)
 
 
 def test_bar_on_a_terminal(model_path: Path, photos: Path, tmp_path: Path) -> None:
     console = Console(force_terminal=True, record=True, width=100)
-    inference = Inference(load_model(model_path), tmp_path, ["trainid"], console)
+    inference = Inference(Segmenter(load_model(model_path)), tmp_path, ["trainid"], console)
     assert inference.run(find_pictures(str(photos), tmp_path / "out")) == 0
     text = console.export_text()
     assert "2/2" in text

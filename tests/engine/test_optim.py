@@ -8,7 +8,11 @@ from torch import nn
 
 from t2sda.config import load_config
 from t2sda.engine.optim import LrSchedule, build_optimizer, load_optimizer_, set_learning_rate_
+from t2sda.modeling.backbones.mit import MiT
 from t2sda.modeling.branch import Branch
+from t2sda.modeling.heads.daformer import DAFormerHead
+from t2sda.modeling.projector import Projector
+from t2sda.modeling.segmentor import SegmentationModel
 
 
 def schedule() -> LrSchedule:
@@ -53,6 +57,21 @@ def test_groups_follow_the_daformer_family() -> None:
         assert rate == pytest.approx(6e-5 if in_backbone else 6e-4), name
         assert decay == (0.0 if name.startswith("model.backbone.1") else 0.01), name
     assert found.keys() == {name for name, _ in branch.named_parameters()}
+
+
+def test_groups_of_mit_follow_the_names_the_family_goes_by() -> None:
+    """Substrings of the full name, the first hit wins: `head`, then `norm`."""
+    backbone = MiT("b0")
+    branch = Branch(
+        SegmentationModel(backbone, DAFormerHead(backbone.feature_specs, 19, channels=8)),
+        Projector(backbone.feature_specs[-1].channels, channels=8),
+    )
+    names = {id(parameter): name for name, parameter in branch.named_parameters()}
+    for group in build_optimizer(load_config(None), branch).param_groups:
+        for name in (names[id(parameter)] for parameter in group["params"]):
+            in_head = name.startswith(("model.head.", "projector."))
+            assert group["lr"] == pytest.approx(6e-4 if in_head else 6e-5), name
+            assert group["weight_decay"] == (0.0 if not in_head and "norm" in name else 0.01), name
 
 
 def test_frozen_parameters_are_left_out() -> None:

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import json
-import resource
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx
 import pytest
 import torch
 from torch import Tensor, nn
 
 import t2sda
+from t2sda import load_model
 from t2sda.data.taxonomies import CITYSCAPES_19
 from t2sda.errors import UserError
 from t2sda.export.onnx import export_onnx
@@ -34,7 +33,9 @@ from tests.deployed import (
     Export,
     shared_checkpoint,
     shared_export,
+    street,
 )
+from tests.full_disk import file_size_limit
 
 UINT8, FLOAT = onnx.TensorProto.UINT8, onnx.TensorProto.FLOAT
 HEIGHT, WIDTH = IMAGE_SIZE
@@ -176,7 +177,7 @@ class Forgetful(SamePaddedBackbone):
 def test_a_file_that_disagrees_is_not_kept(tmp_path: Path, output_kind: Any) -> None:
     path = tmp_path / "model.onnx"
     path.write_bytes(b"the old one")
-    with pytest.raises(UserError, match=r"disagrees with PyTorch.*logits differ by at most"):
+    with pytest.raises(UserError, match=r"disagrees with its source.*logits differ by at most"):
         export_onnx(
             small_model(Forgetful()),
             CITYSCAPES_19,
@@ -196,6 +197,40 @@ class Unexportable(SamePaddedBackbone):
         return super().forward(image if brightness > 0 else -image)
 
 
+@pytest.mark.parametrize(
+    ("layout", "images", "output_kind"),
+    [("nchw", [1, 3, 64, 96], "probabilities"), ("nhwc", [1, 64, 96, 3], "labels")],
+)
+def test_half_precision_layouts_and_probabilities(
+    tmp_path: Path, layout: Any, images: list[int], output_kind: Any
+) -> None:
+    path = tmp_path / "half.onnx"
+    model = small_model(SamePaddedBackbone())
+    report = export_onnx(
+        model,
+        CITYSCAPES_19,
+        path,
+        image_size=(64, 96),
+        layout=layout,
+        precision="fp16",
+        output_kind=output_kind,
+    )
+    assert report.changed <= 0.005
+    graph = onnx.load(path).graph
+    assert signature(graph.input[0]) == ("images", UINT8, images)
+    kinds = {item.data_type for item in graph.initializer if len(item.dims) == 4}
+    assert kinds == {onnx.TensorProto.FLOAT16}
+    assert next(model.parameters()).dtype == torch.float32  # a copy was halved
+    picture = street((64, 96))
+    loaded = load_model(path)
+    if output_kind == "probabilities":
+        probabilities = loaded.probabilities(picture)
+        np.testing.assert_allclose(probabilities.sum(axis=0), 1, atol=1e-5)
+        assert np.array_equal(loaded.predict(picture), probabilities.argmax(axis=0))
+        with pytest.raises(UserError, match="holds no logits, only probabilities"):
+            loaded.logits(picture)
+
+
 def test_a_network_that_cannot_be_exported(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="torch cannot export this network"):
         export_onnx(
@@ -212,17 +247,6 @@ def test_unwritable_output_is_found_before_the_work(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="is a folder; --output names the file"):
         export_onnx(model, CITYSCAPES_19, tmp_path, image_size=(64, 64))
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
-
-
-@contextmanager
-def file_size_limit(size: int) -> Iterator[None]:
-    """Every write beyond `size` bytes fails, as on a full disk."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 def test_a_full_disk_leaves_nothing(

@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +21,7 @@ from t2sda import load_model
 from t2sda.data.taxonomies import CITYSCAPES_19
 from t2sda.data.transforms import resize_image
 from t2sda.errors import MissingFileError, UserError
-from t2sda.export.runtime import CheckpointModel, LoadedModel, OnnxModel
+from t2sda.export.loaded import CheckpointModel, FileModel, LoadedModel
 from t2sda.inference.pictures import read_picture
 from tests.deployed import (
     DYNAMIC,
@@ -205,7 +206,7 @@ def foreign_onnx(path: Path) -> Path:
 
 
 def test_files_that_are_something_else(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"foreign\.onnx: an ONNX file that `t2sda export onnx`"):
+    with pytest.raises(UserError, match=r"foreign\.onnx: takes float32 of shape \(1,\)"):
         load_model(foreign_onnx(tmp_path / "foreign.onnx"))
     for name, message in (
         ("text.onnx", "ONNX Runtime cannot load this file"),
@@ -240,14 +241,14 @@ def test_further_metadata_of_other_tools_does_no_harm(
     model_proto = onnx.load(source)
     model_proto.metadata_props.add(key="onnx.infer", value="onnxruntime.quant")
     onnx.save(model_proto, tmp_path / "more.onnx")
-    assert isinstance(load_model(tmp_path / "more.onnx"), OnnxModel)
+    assert isinstance(load_model(tmp_path / "more.onnx"), FileModel)
 
 
 def test_runtime_and_device_must_fit(
     tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     onnx_path = shared_export(tmp_path_factory, STATIC)
-    with pytest.raises(UserError, match="is a file for onnxruntime; torch cannot run it"):
+    with pytest.raises(UserError, match="is a file for onnxruntime or openvino; torch cannot"):
         load_model(onnx_path, runtime="torch")
     with pytest.raises(UserError, match="is a file for torch; onnxruntime cannot run it"):
         load_model(shared_checkpoint(tmp_path_factory), runtime="onnxruntime")
@@ -264,7 +265,7 @@ def test_a_provider_that_is_not_built_in(
     path = shared_export(tmp_path_factory, STATIC)
     with pytest.raises(UserError, match=r"device cuda: .*without CUDAExecutionProvider"):
         load_model(path, device="cuda")
-    assert isinstance(load_model(path, device="auto"), OnnxModel)
+    assert isinstance(load_model(path, device="auto"), FileModel)
 
 
 @pytest.mark.filterwarnings("ignore:Specified provider")
@@ -295,3 +296,49 @@ def test_importing_the_package_imports_nothing_heavy() -> None:
 def test_the_package_offers_nothing_else() -> None:
     with pytest.raises(AttributeError, match="module 't2sda' has no attribute 'load_modle'"):
         _ = t2sda.load_modle
+
+
+@pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
+def test_several_threads_get_their_own_results(
+    runtime: str, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    path = shared_export(tmp_path_factory, DYNAMIC)
+    model = load_model(path, runtime, threads=1, streams=2)
+    pictures = [street((64 + 8 * index, 96), index) for index in range(4)]
+    alone = [model.predict(picture) for picture in pictures]
+    with ThreadPoolExecutor(4) as pool:
+        together = list(pool.map(model.predict, pictures * 5))
+    for index, labels in enumerate(together):
+        assert np.array_equal(labels, alone[index % 4])
+
+
+def test_batches_are_neighbours_of_one_size(
+    checkpoint: LoadedModel, dynamic: LoadedModel, static: LoadedModel
+) -> None:
+    pictures = [street(size, index) for index, size in enumerate([(64, 96)] * 3 + [(65, 97)])]
+    for model in (checkpoint, dynamic):
+        pairs = zip(model.predict(pictures, batch_size=2), pictures, strict=True)
+        for labels, picture in pairs:
+            assert unlike_beyond_ties(labels, checkpoint, picture) == 0
+    with pytest.raises(UserError, match="takes at most 1 at once; export with --dynamic"):
+        static.predict(pictures, batch_size=2)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 50), (31, 7)])
+def test_pictures_smaller_than_the_network_sees(
+    size: tuple[int, int], checkpoint: LoadedModel, dynamic: LoadedModel, static: LoadedModel
+) -> None:
+    picture = street((64, 96))[: size[0], : size[1]]
+    for model in (checkpoint, dynamic, static):
+        assert model.predict(picture).shape == size
+    assert unlike_beyond_ties(dynamic.predict(picture), checkpoint, picture) == 0
+
+
+@pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
+def test_a_wrong_size_for_a_static_graph(
+    runtime: str, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    model = load_model(shared_export(tmp_path_factory, STATIC), runtime)
+    assert isinstance(model, FileModel)
+    with pytest.raises(UserError, match=r"cannot run pictures of shape \(1, 64, 64, 3\)"):
+        model.run(np.zeros((1, 64, 64, 3), np.uint8))  # `predict` would resize

@@ -70,7 +70,7 @@ def test_results_among_the_pictures_are_refused(tmp_path: Path) -> None:
 def test_nothing_there(tmp_path: Path) -> None:
     touch(tmp_path / "notes.txt")
     out = tmp_path / "out"
-    with pytest.raises(MissingFileError, match=r"no picture in this folder \(looked for \.bmp"):
+    with pytest.raises(MissingFileError, match=r"no picture in this folder \(looked for \.avi"):
         find_pictures(str(tmp_path), out)
     with pytest.raises(MissingFileError, match=r"\*\.png: no file matches this pattern"):
         find_pictures(str(tmp_path / "*.png"), out)

@@ -154,3 +154,23 @@ def test_unknown_command_and_missing_files(t2sda_inline: Run, tmp_path: Path) ->
     refused(t2sda_inline("train", "--config-file", tmp_path / "none.yaml"), r"none\.yaml")
     refused(t2sda_inline("show-config", "--plugin", "no_such_plugin"), "no module of that name")
     refused(t2sda_inline("show-config", "--plugin", "none.py"), r"none\.py: no such file")
+
+
+def test_a_run_that_skips_damaged_files_ends_and_says_how_many(
+    t2sda: Run, broken: Path, tiny_config: Path
+) -> None:
+    for folder in ("images", "labels"):
+        whole = (broken / f"broken/{folder}/a.png").read_bytes()
+        (broken / f"broken/{folder}/b.png").write_bytes(whole)
+    (broken / "broken/images/b.png").write_bytes(b"")
+    settings = ["DATASETS.SOURCE", "broken", "DATA.NUM_WORKERS", "2", "DATA.ON_ERROR", "skip"]
+    arguments = ["--config-file", tiny_config, "--plugin", "my_data.py", "--output-dir", "run"]
+    result = t2sda("train", *arguments, *settings, cwd=broken)
+    assert result.returncode == 0, result.stderr
+    assert result.stderr.count("skipped: ") == 1
+    assert re.search(r"skipped: .*images/b\.png: cannot be decoded", result.stderr)
+    # Twelve steps of two samples are twelve epochs: each meets the file once, and a replacement
+    # may meet it again.
+    told = re.search(r"skip: (\d+) samples were replaced because of 1 files", result.stderr)
+    assert told is not None
+    assert int(told[1]) >= 12

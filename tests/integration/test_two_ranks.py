@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
+from t2sda.distributed import own_share, world_size
+from t2sda.engine.trainer import Trainer
+from t2sda.structures import DomainBatch, Step
+from tests.distributed import on_two_ranks
 from tests.integration.conftest import ROOT, TINY_CONFIG, environment
+from tests.meta_arch.conftest import config_of
+from tests.training import noise_batch, trainer_of
 
 T2SDA_KEYS = """
 META_ARCH: {NAME: T2SDA}
@@ -73,3 +81,82 @@ def test_two_ranks_train_as_one(tmp_path: Path, method: str) -> None:
         )
     differing = torch.cat([(states[1][n] - states[0][n]).flatten().double() for n in states[0]])
     assert differing.abs().median() < 1e-6
+
+
+FROZEN = [
+    *("MODEL.NORM", "frozen", "HOOKS.NAMES", "[EmaTeacher, DynamicReweighting]"),
+    *("SOLVER.WARMUP_ITERS", "0"),
+]
+VARIANTS = {
+    "T2S-DA": [],
+    "exact query sum": [
+        *("T2SDA.QUERY_DRAW", "exact", "T2SDA.NEGATIVE_DRAW", "exact"),
+        *("T2SDA.REDUCTION", "query_sum", "T2SDA.NEGATIVE_STRATEGY", "union"),
+    ],
+    "source to target": [
+        *("META_ARCH.PASSES", "[source_pull, mixed]", "TRANSLATION.NAME", ""),
+        *("T2SDA.POSITIVES", "target", "REWEIGHTING.APPLY_TO", "target"),
+    ],
+}
+NUM_IMAGES = 4
+"""Images of the whole mini-batch."""
+
+
+def mini_batch(iteration: int) -> DomainBatch:
+    """Class 18 is on the first rank's images only, class 17 on the second's, some have no label."""
+    batch = noise_batch(NUM_IMAGES, seed=iteration, num_classes=17)
+    batch.source_label[0, :32, :40] = 18
+    batch.source_label[3, 16:48, :40] = 17
+    batch.source_label[1, :, 64:] = 255
+    return batch
+
+
+def own_part(batch: DomainBatch) -> DomainBatch:
+    """The images of this rank."""
+    share = own_share(NUM_IMAGES // world_size())
+    fields = {item.name: getattr(batch, item.name)[share] for item in dataclasses.fields(batch)}
+    return DomainBatch(**fields)
+
+
+def trained(_: int = 0) -> dict[str, Any]:
+    """Losses and weights of every variant after two steps, on this rank's part of the batch."""
+    return {name: train_variant(overrides) for name, overrides in VARIANTS.items()}
+
+
+def train_variant(overrides: list[str]) -> dict[str, Any]:
+    trainer = trainer_of(config_of("T2SDA", *FROZEN, *overrides))
+    # Plain descent: Adam would turn the rounding of a gradient near 0 into a step.
+    groups = [{"params": g["params"], "base_lr": 1e-3} for g in trainer.optimizer.param_groups]
+    trainer.optimizer = torch.optim.SGD(groups, lr=1e-3)
+    losses = [losses_of(trainer, iteration) for iteration in range(2)]
+    return {"losses": losses, "state": trainer.meta_arch.state_dict()}
+
+
+def losses_of(trainer: Trainer, iteration: int) -> dict[str, float]:
+    seen: list[Step] = []
+    hook = trainer.hooks[0]
+    after_step = type(hook).after_step
+
+    def record(step: Step) -> None:
+        seen.append(step)
+        after_step(hook, step)
+
+    hook.after_step = record  # type: ignore[method-assign]
+    trainer.run_step(iteration, iter([own_part(mini_batch(iteration))]))
+    return {name: value for name, value in seen[0].metrics.items() if name != "lr"}
+
+
+def test_two_ranks_step_as_one_with_classes_on_one_rank_only(tmp_path: Path) -> None:
+    whole = trained()
+    for found in on_two_ranks(trained, tmp_path):
+        for name, expected in whole.items():
+            for ours, theirs in zip(found[name]["losses"], expected["losses"], strict=True):
+                assert ours == pytest.approx(theirs, rel=2e-5), name
+            for key, value in expected["state"].items():
+                torch.testing.assert_close(
+                    found[name]["state"][key],
+                    value,
+                    rtol=1e-4,
+                    atol=2e-6,
+                    msg=lambda m, n=name, k=key: f"{n}: {k}: {m}",
+                )

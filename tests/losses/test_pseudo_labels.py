@@ -25,6 +25,13 @@ def test_quality_is_the_equation_over_the_batch() -> None:
     assert pseudo_label_quality(confidence, 0.4).item() == pytest.approx(expected, abs=1e-6)
 
 
+def test_quality_of_an_image_is_the_equation() -> None:
+    confidence = torch.rand(3, 6, 5, generator=torch.Generator().manual_seed(2))
+    expected = reference.quality_of_images(confidence.numpy(), 0.7)
+    found = pseudo_label_quality_per_image(confidence, 0.7)
+    np.testing.assert_allclose(found.numpy(), expected, atol=1e-6)
+
+
 def test_confidence_threshold_by_hand() -> None:
     # Sorted .1 .2 .4 .8: the median lies half-way between .2 and .4, the 25 % percentile at rank
     # .75, three quarters of the way from .1 to .2.

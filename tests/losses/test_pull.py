@@ -333,6 +333,36 @@ def test_exact_queries_are_the_mean_of_sampled_ones(reduction: str) -> None:
     assert abs(losses.mean() - exact) < 4 * losses.std() / math.sqrt(len(losses))
 
 
+@pytest.mark.parametrize("prototype_norm", ["after", "before", "both"])
+def test_positive_keys_are_those_of_the_reading(prototype_norm: str) -> None:
+    scene = Scene("ignored")
+    pull = replace(SMALL, objective="mse", query_draw="exact", prototype_norm=prototype_norm)
+    expected = 0.0
+    embeddings = scene.source_embeddings.numpy()
+    queries = reference.positions(scene.queries.detach().numpy())
+    for c, weight in enumerate(scene.class_weights.tolist()):
+        key = reference.positive_key(embeddings, scene.labels.numpy(), c, prototype_norm)
+        members = [
+            query
+            for query, label in zip(queries, scene.labels.flatten().tolist(), strict=True)
+            if label == c
+        ]
+        distances = [((reference.norm(query) - key) ** 2).sum() for query in members]
+        expected += weight * sum(distances) / len(distances)
+    assert scene.loss(pull).item() == pytest.approx(expected, abs=1e-6)
+
+
+def test_mse_asks_for_no_negatives() -> None:
+    scene = Scene("plain")
+    pull = replace(SMALL, objective="mse")
+    assert pull.negative_domains == ()
+    arguments = (scene.queries, scene.labels, scene.source)
+    alone = pull(*arguments, None, None, scene.class_weights, _generator())
+    assert torch.equal(alone, scene.loss(pull))
+    with pytest.raises(ValueError, match="InfoNCE needs negatives"):
+        SMALL(*arguments, None, None, scene.class_weights, _generator())
+
+
 def test_exact_negatives_are_all_candidates_by_their_share() -> None:
     # One query class with 2 source and 1 target candidates, m = 4: each counts 1, 1 and 2 times.
     labels = torch.tensor([[[0, 1, 1]]])

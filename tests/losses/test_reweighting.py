@@ -62,6 +62,22 @@ def test_class_confidence_is_the_equation(shape: tuple[int, int, int]) -> None:
     assert found[2] == 0
 
 
+def test_one_class_alone_is_the_equation() -> None:
+    confidence = torch.rand(1, 5, 7, generator=torch.Generator().manual_seed(5))
+    labels = torch.full((1, 5, 7), 3)
+    found = dynamic_class_weights(class_confidence(confidence, labels, 4), 0.5)
+    conf = reference.class_confidence(confidence.numpy(), labels.numpy(), 4)
+    np.testing.assert_allclose(found.numpy(), reference.dynamic_class_weights(conf, 0.5), atol=1e-6)
+
+
+def test_classes_that_do_not_count_weigh_nothing() -> None:
+    confidence = torch.tensor([0.9, 0.0, 0.6])
+    weights = dynamic_class_weights(confidence, 0.5, torch.tensor([True, False, True]))
+    torch.testing.assert_close(weights, torch.tensor([1 / 3, 0.0, 2 / 3]))
+    none_counted = dynamic_class_weights(confidence, 0.5, torch.zeros(3, dtype=torch.bool))
+    assert torch.equal(none_counted, dynamic_class_weights(confidence, 0.5))
+
+
 def test_a_class_never_predicted_gets_the_largest_weight() -> None:
     labels = torch.tensor([[[0, 0], [1, 1]]])
     confidence = torch.tensor([[[0.9, 0.8], [0.5, 0.4]]])

@@ -4,22 +4,30 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from contextlib import nullcontext
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from torch import Tensor
 
 from t2sda.config import ConfigError, load_config
+from t2sda.engine.reweighting import DynamicReweighting
 from t2sda.losses.negatives import unreliable_labels
 from t2sda.losses.pseudo_labels import confidence_threshold
 from t2sda.losses.pull import LabelledEmbeddings, PullLoss
 from t2sda.losses.sampling import labels_on_grid
 from t2sda.meta_arch.base import MetaArch, build_meta_arch
-from t2sda.structures import DomainBatch, Step
+from t2sda.meta_arch.pull import Pull
+from t2sda.structures import DomainBatch, RandomStreams, Step, TeacherOutput
 from tests.meta_arch.conftest import config_of, step_of
+from tests.references import pull as reference
+from tests.references import reweighting
 
 MakeBatch = Callable[..., DomainBatch]
 
+ABLATIONS = Path(__file__).parents[2] / "configs/ablations"
 PAIRINGS = {
     # pass, settings, queries, positives, whether negatives come from the target too
     "vanilla contrast": ("source_pull", {"NEGATIVE_STRATEGY": "source"}, "source", "source", False),
@@ -183,6 +191,95 @@ def test_gradients_reach_the_student_alone(pairing: str, make_batch: MakeBatch) 
     assert any(parameter.grad is not None for parameter in meta_arch.student.parameters())
 
 
+class Projected(torch.nn.Module):
+    """A student whose features are its embeddings."""
+
+    def __init__(self, num_classes: int) -> None:
+        super().__init__()
+        self.model = SimpleNamespace(num_classes=num_classes)
+
+    def embed(self, features: tuple[Tensor, ...]) -> Tensor:
+        return features[-1]
+
+
+@pytest.mark.parametrize("reduction", ["class_mean", "query_sum"])
+@pytest.mark.parametrize(
+    ("case", "shape"),
+    [
+        ("plain", (2, 6, 3, 4)),
+        ("absent", (1, 3, 5, 4)),
+        ("ignored", (2, 4, 4, 3)),
+        ("one class", (2, 4, 3, 3)),
+        ("never predicted", (1, 8, 4, 4)),
+        ("all ignored", (1, 3, 3, 3)),
+    ],
+)
+def test_the_loss_is_the_paper_from_labels_and_predictions_on(
+    case: str, shape: tuple[int, int, int, int], reduction: str
+) -> None:
+    num_classes, (images, _, height, width) = 4, shape
+    generator = torch.Generator().manual_seed(height * width)
+    queries, source, target = (
+        torch.randn(shape, generator=generator, dtype=torch.float64) for _ in range(3)
+    )
+    pixels = (images, 4 * height, 3 * width)
+    labels = torch.randint(num_classes, pixels, generator=generator)
+    logits = 2 * torch.randn(images, num_classes, *pixels[1:], generator=generator)
+    if case == "absent":
+        labels[labels == 1] = 0
+    elif case == "ignored":
+        labels[torch.rand(pixels, generator=generator) < 0.5] = 255
+    elif case == "one class":
+        labels.fill_(2)
+    elif case == "never predicted":
+        logits[:, 3] = -30
+    elif case == "all ignored":
+        labels.fill_(255)
+    batch = DomainBatch(torch.zeros(images, 3, 1, 1), labels)
+    step = step_of(batch)
+    probs = logits.double().softmax(dim=1)
+    step.teacher = TeacherOutput(source, target, None, probs)
+    DynamicReweighting(0.5).after_teacher(step)
+    n, m, tau, alpha = 5, 6, 0.4, 0.5
+    pull_loss = PullLoss(tau, n, m, reduction=reduction, query_draw="exact", negative_draw="exact")
+    pull = Pull(pull_loss, 1.0, "source", alpha)
+    found = pull.losses(Projected(num_classes), (queries,), step)["loss_pull"]  # type: ignore[arg-type]
+    conf = reweighting.class_confidence(
+        probs.amax(dim=1).numpy(), probs.argmax(dim=1).numpy(), num_classes
+    )
+    expected = reference.exact_pull_loss(
+        *(embeddings.numpy() for embeddings in (queries, source, target)),
+        labels.numpy(),
+        probs.numpy(),
+        reweighting.dynamic_class_weights(conf, 0.5),
+        settings=(tau, n, m, alpha),
+        reduction=reduction,
+    )
+    assert found.item() == pytest.approx(expected, abs=1e-6)
+    assert (expected == 0) == (case == "all ignored")
+
+
+@pytest.mark.parametrize("apply_to", ["pull", "target"])
+def test_weights_threshold_and_loss_wait_for_no_device(
+    apply_to: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # On the meta device there are no values: whatever would read one on the host raises.
+    monkeypatch.setattr(torch, "autocast", lambda **_: nullcontext())  # unknown to that device
+    monkeypatch.setattr(
+        RandomStreams, "generator", lambda self, name, device="cpu": torch.Generator()
+    )
+    with torch.device("meta"):
+        queries = torch.empty(2, 6, 4, 4, requires_grad=True)
+        keys = torch.empty(2, 6, 4, 4)
+        batch = DomainBatch(torch.empty(2, 3, 8, 8), torch.empty(2, 8, 8, dtype=torch.int64))
+        step = step_of(batch)
+        step.teacher = TeacherOutput(keys, keys, None, torch.empty(2, 5, 8, 8))
+        DynamicReweighting(0.5, apply_to, "none").after_teacher(step)
+        pull = Pull(PullLoss(num_negatives=8), 1.0, "source", 0.5)
+        pull.losses(Projected(5), (queries,), step)["loss_pull"].backward()  # type: ignore[arg-type]
+    assert queries.grad is not None
+
+
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
@@ -230,9 +327,17 @@ def test_every_setting_reaches_the_loss() -> None:
     assert {key: getattr(pull_loss, key.lower()) for key in settings} == settings
 
 
+@pytest.mark.parametrize("path", sorted(ABLATIONS.rglob("*.yaml")), ids=lambda path: path.stem)
+def test_every_ablation_differs_from_its_base(path: Path) -> None:
+    cfg = load_config(str(path), [])
+    if path.parent != ABLATIONS:
+        bases = [load_config(str(base), []) for base in ABLATIONS.glob("base_*.yaml")]
+        assert cfg not in bases
+
+
 def test_the_ablations_change_what_their_name_says() -> None:
-    whole = load_config("configs/ablations/base_deeplabv2.yaml", []).T2SDA
-    row = load_config("configs/ablations/table_s4/pull.yaml", [])
+    whole = load_config(str(ABLATIONS / "base_deeplabv2.yaml"), []).T2SDA
+    row = load_config(str(ABLATIONS / "table_s4/pull.yaml"), [])
     assert (row.T2SDA.QUERY_STRATEGY, row.T2SDA.NEGATIVE_STRATEGY) == ("uniform", "union")
     assert row.HOOKS.NAMES == ("EmaTeacher",)
     differing = {key for key in whole if whole[key] != row.T2SDA[key]}

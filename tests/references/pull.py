@@ -36,6 +36,17 @@ def class_prototype(embeddings, labels, c):
     return sum(members) / len(members) if members else None
 
 
+def positive_key(embeddings, labels, c, prototype_norm="after"):
+    """k+ of Eq. (5), (6) ("after"), or of Algorithm 1 ("before"); "both" normalises twice."""
+    members = [
+        vector if prototype_norm == "after" else norm(vector)
+        for vector, label in zip(positions(embeddings), np.ravel(labels), strict=True)
+        if label == c
+    ]
+    mean = sum(members) / len(members)
+    return mean if prototype_norm == "before" else norm(mean)
+
+
 def num_queries(labels, num_classes, base):
     """n_q(c) = ceil(C * p(c) * n) with p of Eq. (11), without rounding errors."""
     counts = [int((np.asarray(labels) == c).sum()) for c in range(num_classes)]
@@ -80,4 +91,86 @@ def pull_loss(losses_of_class, class_weights, reduction):
             total += float(weight) * sum(losses) / len(class_weights)
         else:
             total += float(weight) * sum(losses) / len(losses)
+    return total
+
+
+def on_grid(values, grid):
+    """Nearest neighbour: row i of the grid is row floor(i * H / h)."""
+    (height, width), (rows, columns) = values.shape[1:], grid
+    return np.array(
+        [
+            [
+                [image[y * height // rows][x * width // columns] for x in range(columns)]
+                for y in range(rows)
+            ]
+            for image in values
+        ]
+    )
+
+
+def unreliable_threshold(confidence, alpha):
+    """Eq. (9)."""
+    return np.percentile(np.ravel(confidence), 100 * alpha)
+
+
+def weighted_negatives(c, source, target, num_negatives):
+    """(key, how often) for all candidates of Eq. (7) and (8), m / 2 from each domain.
+
+    Args:
+        source: (vector, label) of every source position.
+        target: (vector, pseudo-label, confidence, threshold) of every target position.
+    """
+    from_source = [vector for vector, label in source if is_source_negative(label, c)]
+    from_target = [vector for vector, *rest in target if is_target_negative(*rest, c)]
+    half = num_negatives // 2
+    shares = [(from_source, half), (from_target, num_negatives - half)]
+    if not from_source or not from_target:
+        shares = [(from_source or from_target, num_negatives)]
+    return [(norm(key), share / len(keys)) for keys, share in shares for key in keys]
+
+
+def exact_info_nce(query, positive, negatives, temperature):
+    """Eq. (2) where a negative may count any number of times."""
+    query = norm(query)
+    numerator = math.exp(float(query @ norm(positive)) / temperature)
+    others = sum(times * math.exp(float(query @ key) / temperature) for key, times in negatives)
+    return -math.log(numerator / (numerator + others))
+
+
+def exact_pull_loss(queries, source, target, labels, probs, class_weights, *, settings, reduction):
+    """Eq. (2) to (11) with every position as a query and every candidate as a negative.
+
+    Args:
+        queries, source, target: (B, D, h, w) embeddings.
+        labels: (B, H, W) of the source.
+        probs: (B, C, H, W) of the teacher on the target.
+        settings: tau, n, m, alpha.
+    """
+    tau, n, m, alpha = settings
+    num_classes, grid = probs.shape[1], queries.shape[2:]
+    labels = on_grid(labels, grid)
+    confidence = on_grid(probs.max(axis=1), grid)
+    pseudo_labels = on_grid(probs.argmax(axis=1), grid)
+    threshold = unreliable_threshold(confidence, alpha)
+    source_side = list(zip(positions(source), np.ravel(labels), strict=True))
+    target_side = [
+        (vector, label, value, threshold)
+        for vector, label, value in zip(
+            positions(target), np.ravel(pseudo_labels), np.ravel(confidence), strict=True
+        )
+    ]
+    total = 0.0
+    for c, wanted in enumerate(num_queries(labels, num_classes, n)):
+        negatives = weighted_negatives(c, source_side, target_side, m) if wanted else []
+        if not negatives:
+            continue
+        positive = class_prototype(source, labels, c)
+        losses = [
+            exact_info_nce(query, positive, negatives, tau)
+            for query, label in zip(positions(queries), np.ravel(labels), strict=True)
+            if label == c
+        ]
+        mean = sum(losses) / len(losses)
+        scale = wanted / num_classes if reduction == "query_sum" else 1.0
+        total += float(class_weights[c]) * scale * mean
     return total

@@ -27,3 +27,21 @@ def pseudo_label_quality(confidence, threshold):
     """Share of pixels that reach the threshold."""
     reached = [float(value) >= threshold for value in np.ravel(confidence)]
     return sum(reached) / len(reached)
+
+
+def quality_of_images(confidence, threshold):
+    """q_i of Eq. (S2), one for each image."""
+    return [pseudo_label_quality(image, threshold) for image in confidence]
+
+
+def target_loss(logits, labels, pasted, pseudo_labels, quality, valid):
+    """Eq. (S1) on the mixed image, by the number of pixels.
+
+    Args:
+        logits: (B, C, H, W) of the student on the mixed image.
+        labels: (B, H, W) of the source, taken where `pasted`.
+        pseudo_labels: (B, H, W), taken elsewhere, with weight q where `valid`.
+    """
+    mixed = np.where(pasted, labels, pseudo_labels)
+    weight = np.where(pasted, 1.0, quality * np.asarray(valid, dtype=np.float64))
+    return cross_entropy(logits, mixed, weight)

@@ -9,6 +9,7 @@ import torch
 from huggingface_hub import constants, errors
 from safetensors.torch import save_file
 
+from t2sda.errors import UserError
 from t2sda.modeling.backbones.timm_weights import repository_of
 from t2sda.weights.sources import load_weights
 
@@ -50,9 +51,13 @@ def test_timm_names_lead_to_timms_repositories(cache: Path) -> None:
     assert repository_of("timm://resnet101c") == "timm/resnet101c.gluon_in1k"
 
 
-def test_unknown_timm_name_lists_the_nearest() -> None:
-    with pytest.raises(ValueError, match=r"no weights of this name.*nearest: .*resnet101c"):
-        load_weights("timm://resnet101cc")
+@pytest.mark.parametrize(
+    ("name", "nearest"),
+    [("resnet101cc", "resnet101c"), ("resnet101c.x", r"resnet101c\.gluon_in1k")],
+)
+def test_unknown_timm_name_or_tag_lists_the_nearest(name: str, nearest: str) -> None:
+    with pytest.raises(UserError, match=f"no weights of this name.*nearest: .*{nearest}"):
+        load_weights(f"timm://{name}")
 
 
 def test_without_network_and_cache_the_message_says_what_to_do(cache: Path) -> None:
@@ -64,6 +69,11 @@ def test_without_network_and_cache_the_message_says_what_to_do(cache: Path) -> N
 def test_anything_but_owner_and_name_is_refused(source: str) -> None:
     with pytest.raises(ValueError, match="expected hf://OWNER/NAME"):
         load_weights(source)
+
+
+def test_name_that_no_repository_can_have_is_refused(cache: Path) -> None:
+    with pytest.raises(UserError, match=r"weights 'hf://own er/name': .*own er"):
+        load_weights("hf://own er/name")
 
 
 class Response:
@@ -80,6 +90,7 @@ class Response:
         (errors.GatedRepoError, r"accept this repository's terms.*hf auth login"),
         (errors.RepositoryNotFoundError, "no such public repository"),
         (errors.RemoteEntryNotFoundError, "has no file model.safetensors or pytorch_model.bin"),
+        (errors.HfHubHTTPError, "weights 'hf://owner/name': refused"),
     ],
 )
 def test_refusals_of_the_hub_are_explained(

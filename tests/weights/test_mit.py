@@ -86,6 +86,18 @@ def mmsegmentation_layout(state: dict[str, Tensor]) -> dict[str, Tensor]:
     return renamed
 
 
+def smp_layout(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """As a model of segmentation_models_pytorch, with its decoder and classifier."""
+    encoder = {f"encoder.{name}": tensor for name, tensor in state.items()}
+    others = ("decoder.mlp_stage.0.linear.weight", "segmentation_head.0.weight")
+    return encoder | {name: torch.zeros(1) for name in others}
+
+
+def bare_hub_layout(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """As Hugging Face's SegformerModel saves it, which is the encoder alone."""
+    return {name.removeprefix("segformer."): tensor for name, tensor in hub_layout(state).items()}
+
+
 def split(name: str) -> tuple[str, int, str]:
     """Where a tensor is, its stage counted from 0, and what it is there."""
     first, _, rest = name.partition(".")
@@ -93,7 +105,9 @@ def split(name: str) -> tuple[str, int, str]:
     return places[first[:-1]], int(first[-1]) - 1, rest
 
 
-@pytest.mark.parametrize("layout", [dict, hub_layout, mmsegmentation_layout])
+@pytest.mark.parametrize(
+    "layout", [dict, hub_layout, bare_hub_layout, mmsegmentation_layout, smp_layout]
+)
 def test_tensors_find_their_place_whatever_the_layout(
     original: dict[str, Tensor], layout: Any
 ) -> None:

@@ -41,7 +41,7 @@ VARIANTS = {
 NUM_HEADS = (1, 2, 5, 8)
 REDUCTIONS = (8, 4, 2, 1)
 STRIDES = (4, 8, 16, 32)
-_HEADS = ("head.", "classifier.", "decode_head.")
+_HEADS = ("head.", "classifier.", "decode_head.", "decoder.", "segmentation_head.")
 
 SCHEMA.declare(
     "MODEL.BACKBONE",
@@ -135,7 +135,7 @@ class MiT(Backbone):
         return tuple(levels)
 
     def load_pretrained(self, state: Mapping[str, Tensor], source: str) -> LoadReport:
-        """Load the encoder of a published file: the original's, mmsegmentation's, Hugging Face's.
+        """Load the encoder of a published file of any layout that `rename_mit` knows.
 
         A classifier or segmentation head may be left over; nothing else may.
         """

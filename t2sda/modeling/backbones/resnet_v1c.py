@@ -34,9 +34,10 @@ class ResNetV1c(Backbone):
     The network is timm's, with the stem 32-32-64 and output stride 8: its stages have strides
     1, 2, 1, 1 and dilations 1, 1, 2, 4, the first block of a stage keeps the dilation of the stage
     before, and the stride sits in the 3x3 convolution. That is ResNetV1c of mmsegmentation with
-    `contract_dilation=True`. Two things differ: names of the stem's tensors (translated when
-    weights are loaded), and stochastic depth, which mmsegmentation does not have and which is off
-    unless DROP_PATH asks for it.
+    `contract_dilation=True`. Three things differ: names of the stem's tensors (translated when
+    weights are loaded); stochastic depth, which mmsegmentation does not have and which is off
+    unless DROP_PATH asks for it; and the basic blocks of depth 18, where timm dilates the second
+    convolution too and mmsegmentation the first alone (tensors are the same, numbers are not).
 
     Args:
         depth: 18, 50 or 101.

@@ -20,6 +20,7 @@ from t2sda.modeling.backbones.timm_networks import (
     padding_multiple,
 )
 from t2sda.registry import BACKBONES
+from t2sda.weights import licences
 from t2sda.weights.sources import load_weights
 from t2sda.weights.strict import LoadReport, load_strict
 
@@ -98,7 +99,10 @@ class TimmCNN(Backbone):
         if self.pads_to == 1:
             return tuple(self.net(image))
         height, width = image.shape[-2:]
-        padded = F.pad(image, (0, -width % self.pads_to, 0, -height % self.pads_to))
+        # Not `-height % n`: TensorRT cannot bound the remainder of a negative number in a graph.
+        below = ceil_div(height, self.pads_to) * self.pads_to - height
+        right = ceil_div(width, self.pads_to) * self.pads_to - width
+        padded = F.pad(image, (0, right, 0, below))
         return tuple(
             features[..., : ceil_div(height, spec.stride), : ceil_div(width, spec.stride)]
             for features, spec in zip(self.net(padded), self.feature_specs, strict=True)
@@ -113,7 +117,9 @@ class TimmCNN(Backbone):
         state = {_feature_name(name, own): tensor for name, tensor in state.items()}
         classifier = create_on_meta(self.timm_name)
         droppable = {_feature_name(name, own) for name in classifier.state_dict()}
-        return load_strict(self.net, state, source, droppable)
+        report = load_strict(self.net, state, source, droppable)
+        licences.note_of_timm(self.timm_name)
+        return report
 
 
 def _feature_name(name: str, own: Any) -> str:

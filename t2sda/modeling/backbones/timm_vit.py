@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from t2sda.config import SCHEMA, Field
 from t2sda.errors import UserError
 from t2sda.modeling.backbones.base import Backbone
+from t2sda.modeling.backbones.timm_import import import_timm
 from t2sda.modeling.backbones.timm_networks import ceil_div, create_on_meta, create_timm_network
 from t2sda.registry import BACKBONES
 from t2sda.structures import FeatureSpec
@@ -58,6 +59,7 @@ class TimmViT(Backbone):
         net: Any = create_timm_network(
             timm_name, num_classes=0, dynamic_img_size=True, drop_path_rate=drop_path
         )
+        net.prune_intermediate_layers()  # keeps all blocks, drops what only a classifier reads
         self.net = net
         self.patch = net.patch_embed.patch_size[0]
         self.stride = 2 ** math.ceil(math.log2(self.patch))
@@ -105,8 +107,7 @@ class TimmViT(Backbone):
         """Load timm's state dict of the transformer; its classifier may be left over."""
         droppable = create_on_meta(self.timm_name).state_dict().keys()
         report = load_strict(self.net, state, source, droppable)
-        if "dinov3" in self.timm_name:
-            licences.note(licences.DINOV3)
+        licences.note_of_timm(self.timm_name)
         return report
 
 
@@ -166,12 +167,9 @@ def _to_level(in_channels: int, channels: int) -> tuple[nn.Module, ...]:
 
 def _refuse_other_than_vit(timm_name: str) -> None:
     net = create_on_meta(timm_name)
-    patch_size = getattr(getattr(net, "patch_embed", None), "patch_size", None)
-    if (
-        patch_size is None
-        or not hasattr(net, "blocks")
-        or not hasattr(net, "forward_intermediates")
-    ):
+    # A hybrid has convolutions in the place of PatchEmbed, with strides it does not tell.
+    cuts_patches = isinstance(getattr(net, "patch_embed", None), import_timm().layers.PatchEmbed)
+    if not (cuts_patches and hasattr(net, "blocks") and hasattr(net, "forward_intermediates")):
         raise UserError(
             f"MODEL.BACKBONE.TIMM_NAME: '{timm_name}' is no plain vision transformer; take one "
             f"such as vit_small_patch14_dinov2.lvd142m, or MODEL.BACKBONE.NAME TimmCNN"

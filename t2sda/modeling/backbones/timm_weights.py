@@ -34,9 +34,13 @@ def repository_of(source: str) -> str:
     """
     timm = import_timm()
     name = source.removeprefix(TIMM_PREFIX).strip("/")
-    settings = timm.models.get_pretrained_cfg(name)
+    try:
+        settings = timm.models.get_pretrained_cfg(name)
+    except RuntimeError:  # of a tag that this network does not have
+        settings = None
     if settings is None or not settings.hf_hub_id:
-        nearest = ", ".join(nearest_first(name, timm.list_models())[:5])
+        known = timm.list_pretrained() if "." in name else timm.list_models(pretrained=True)
+        nearest = ", ".join(nearest_first(name, known)[:5])
         raise UserError(
             f"weights '{source}': timm {timm.__version__} has no weights of this name on the hub; "
             f"nearest: {nearest}"

@@ -31,7 +31,8 @@ class SegFormerHead(Head):
     into one, which is applied before upsampling: the same numbers for a fraction of the operations
     (docs/models.md). Where BatchNorm uses its stored statistics, it is multiplied in as well.
 
-    Names are the published ones; as there, the fusion sees the coarsest level first.
+    Names are the published ones, `linear_c.0` … `linear_c.3` for the original's `linear_c1` …
+    `linear_c4`; as there, the fusion sees the coarsest level first.
 
     Args:
         feature_specs: the backbone's levels, finest first.

@@ -9,6 +9,7 @@ from t2sda.config import load_config
 from t2sda.modeling.backbones.timm_cnn import TimmCNN
 from t2sda.modeling.backbones.timm_networks import create_timm_network
 from t2sda.structures import FeatureSpec
+from t2sda.weights import licences
 
 # One of each way timm turns a classifier into features: names kept, joined, under `model.`.
 NETWORKS = ("tf_efficientnet_lite0", "resnet18", "convnext_atto", "cspnext_tiny")
@@ -57,6 +58,19 @@ def test_patch_network_loses_no_border_of_an_odd_image() -> None:
     features[0][:, 0, -1, -1].sum().backward()
     assert image.grad is not None
     assert image.grad[..., -1, -1].all()
+
+
+def test_licence_of_dinov3_is_said_for_its_convolutional_networks_too(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    licences.note.cache_clear()
+    for timm_name, said in (
+        ("convnext_tiny.in12k", False),
+        ("convnext_tiny.dinov3_lvd1689m", True),
+    ):
+        backbone = TimmCNN(timm_name)
+        backbone.load_pretrained(create_timm_network(timm_name).state_dict(), timm_name)
+        assert ("DINOv3 License" in caplog.text) is said
 
 
 def test_default_is_efficientnet_lite0_with_its_own_normalisation() -> None:

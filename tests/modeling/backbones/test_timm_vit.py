@@ -99,7 +99,19 @@ def test_normalisation_is_that_of_the_weights() -> None:
     assert TimmViT("test_vit").pixel_mean == pytest.approx((127.5, 127.5, 127.5))
 
 
-@pytest.mark.parametrize("timm_name", ["resnet18", "swin_tiny_patch4_window7_224"])
+# test_vit2 pools by average into a norm of its own, test_vit3 by attention.
+@pytest.mark.parametrize("timm_name", ["test_vit2", "test_vit3"])
+def test_what_only_a_classifier_reads_is_left_out(timm_name: str) -> None:
+    backbone = TimmViT(timm_name, pyramid_channels=8)
+    torch.stack([level.square().sum() for level in backbone(image_of(32, 48))]).sum().backward()
+    assert [name for name, item in backbone.named_parameters() if item.grad is None] == []
+    report = backbone.load_pretrained(create_timm_network(timm_name).state_dict(), "classifier")
+    assert {"head.weight", "head.bias"} < set(report.dropped)
+
+
+@pytest.mark.parametrize(
+    "timm_name", ["resnet18", "swin_tiny_patch4_window7_224", "vit_small_r26_s32_224"]
+)
 def test_other_networks_are_refused(timm_name: str) -> None:
     with pytest.raises(ValueError, match=f"'{timm_name}' is no plain vision transformer; take"):
         TimmViT(timm_name)

@@ -1,0 +1,121 @@
+"""Engine files: built, verified where a GPU can run them, and marked where none can."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from t2sda.errors import MissingFileError, UserError
+from t2sda.files import written_whole
+
+from .metadata import Metadata
+from .onnx import check_output
+from .packages import require
+from .tensorrt import BuiltEngine, EngineSettings, Profile, build_engine
+from .tensorrt_runtime import EngineNetwork, sidecar_of, sidecar_text
+from .verify import (
+    TOLERANCES,
+    OnnxNetwork,
+    Tolerance,
+    VerificationReport,
+    street_batches,
+    street_pictures,
+    verify,
+)
+
+UNVERIFIED_SUFFIX = ".unverified"
+ENGINE_TOLERANCES = {**TOLERANCES, "fp32": Tolerance(0.02, 0.005)}
+"""Of an engine in float32: TensorRT may multiply in TF32."""
+
+
+@dataclass(frozen=True)
+class ExportedEngine:
+    """An engine file.
+
+    Attributes:
+        path: its name; it ends in `.unverified` where nothing could run it.
+        built: what is in it.
+        report: None where nothing could run it.
+    """
+
+    path: Path
+    built: BuiltEngine
+    report: VerificationReport | None
+
+
+def export_engine(onnx_path: Path, output: Path, settings: EngineSettings) -> ExportedEngine:
+    """Build an engine and run it beside its ONNX file; without a GPU it is marked unverified.
+
+    Raises:
+        UserError: see `build_engine`; also if the engine disagrees with its file, or cannot be
+            written. Nothing is left then.
+    """
+    check_output(output)
+    metadata = metadata_of_onnx(onnx_path)
+    built = build_engine(onnx_path, settings)
+    runs_here = torch.cuda.is_available()
+    report = None
+    if runs_here:
+        report = _verified(built.content, onnx_path, metadata, settings.target, settings.profile)
+    path = output if runs_here else output.with_name(output.name + UNVERIFIED_SUFFIX)
+    extra = {"tensorrt_version": built.version, "engine_precision": built.precision}
+    _write(sidecar_of(output), sidecar_text(metadata, settings.target, extra).encode())
+    _write(path, built.content)
+    return ExportedEngine(path, built, report)
+
+
+def verify_engine(onnx_path: Path, output: Path, settings: EngineSettings) -> VerificationReport:
+    """Run `output`.unverified on this GPU beside its ONNX file, and give it its name.
+
+    Raises:
+        UserError: if there is no such file or no GPU, or they disagree.
+    """
+    unverified = output.with_name(output.name + UNVERIFIED_SUFFIX)
+    if not unverified.is_file():
+        raise MissingFileError(f"{unverified}: no such file; leave out --verify-only to build it")
+    if not torch.cuda.is_available():
+        raise UserError("--verify-only runs the engine, and no GPU is usable here")
+    metadata = metadata_of_onnx(onnx_path)
+    content = unverified.read_bytes()
+    report = _verified(content, onnx_path, metadata, settings.target, settings.profile)
+    unverified.replace(output)
+    return report
+
+
+def metadata_of_onnx(path: Path) -> Metadata:
+    """What an ONNX file says about itself; UserError if it is none of ours."""
+    onnx = require("onnx", "onnx")
+    if not path.is_file():
+        raise MissingFileError(f"{path}: no such file")
+    try:
+        model_proto = onnx.load(path, load_external_data=False)
+    except Exception as error:  # protobuf's errors have no common base but Exception
+        raise UserError(f"{path}: not an ONNX file ({error})") from None
+    properties = {item.key: item.value for item in model_proto.metadata_props}
+    return Metadata.from_properties(properties, path)
+
+
+def _verified(
+    content: bytes, onnx_path: Path, metadata: Metadata, target: str, profile: Profile | None
+) -> VerificationReport:
+    if profile is not None:
+        batches = [street_pictures(shape, index) for index, shape in enumerate(profile)]
+    else:
+        assert metadata.image_size is not None
+        batches = list(street_batches(metadata, metadata.image_size))
+    return verify(
+        EngineNetwork(content, target, metadata),
+        OnnxNetwork(onnx_path, metadata),
+        batches,
+        ENGINE_TOLERANCES[metadata.precision],
+    )
+
+
+def _write(path: Path, content: bytes) -> None:
+    try:
+        with written_whole(path) as partial:
+            partial.write_bytes(content)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written ({error.strerror})") from None

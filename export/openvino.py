@@ -1,0 +1,169 @@
+"""OpenVINO IR: the fast path on CPUs."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from t2sda.errors import UserError
+from t2sda.files import make_writable_dir
+
+from .deployable import OutputKind
+from .metadata import Metadata
+from .openvino_runtime import OpenVinoRunner, properties_of, read_model, set_properties
+from .packages import require
+from .verify import (
+    TOLERANCES,
+    OnnxNetwork,
+    Tolerance,
+    VerificationReport,
+    as_layout,
+    street_batches,
+    verify,
+)
+
+EXAMPLE_SIZE = (256, 512)
+"""(height, width) of the pictures that files of any size are verified with."""
+
+
+def export_openvino(
+    source: Path,
+    output: Path,
+    *,
+    precision: str,
+    image_size: tuple[int, int] | None = None,
+    dynamic: bool = False,
+    reference: Path | None = None,
+    pictures: list[np.ndarray] | None = None,
+    tolerance: Tolerance | None = None,
+) -> VerificationReport:
+    """Write an IR (`output` and its `.bin`) of an ONNX file, unless they disagree.
+
+    Args:
+        source: of `t2sda export onnx`; for int8 an int8 file.
+        output: ends in .xml.
+        precision: "fp32", "bf16" (weights stored in 16 bits, computed in bf16) or "int8".
+        image_size: (height, width) to fix a graph of any size to.
+        dynamic: leave a graph of any size so; 2.3 times slower than a fixed one.
+        reference: the float32 ONNX file to compare with; by default `source`.
+        pictures: batches (1, H, W, 3) to compare on; by default drawn streets.
+        tolerance: by default that of `precision`.
+
+    Raises:
+        UserError: if the file cannot be read or written, the size or precision does not fit, or
+            the IR disagrees beyond the tolerance.
+    """
+    _check_output(output)
+    graph = read_model(source)
+    metadata = Metadata.from_properties(properties_of(graph), source)
+    _check_precision(metadata, precision, source)
+    _check_size(metadata, image_size, dynamic, source)
+    if metadata.image_size is None and image_size is not None:
+        _fix_size(graph, metadata, image_size)
+        metadata = replace(metadata, image_size=image_size, image_bound=None)
+    openvino = require("openvino", "openvino")
+    versions = {**metadata.versions, "openvino": openvino.__version__.split("-")[0]}
+    metadata = replace(metadata, precision=precision, versions=versions)
+    set_properties(graph, metadata.to_properties())
+    compared = reference or source
+    with _both_written_whole(output) as partial:
+        openvino.save_model(graph, str(partial), compress_to_fp16=precision == "bf16")
+        batches = pictures or street_batches(metadata, metadata.image_size or EXAMPLE_SIZE)
+        return verify(
+            OpenVinoNetwork(partial, metadata),
+            OnnxNetwork(compared, _metadata_of(compared)),
+            batches,
+            tolerance or TOLERANCES[precision],
+        )
+
+
+class OpenVinoNetwork:
+    """An IR as it is, and for labels its logits, through a second output."""
+
+    def __init__(self, path: Path, metadata: Metadata) -> None:
+        graph = read_model(path)
+        self._layout = metadata.layout
+        self._gives_labels = metadata.output_kind == "labels"
+        self.output_kind: OutputKind = "logits" if self._gives_labels else metadata.output_kind
+        if self._gives_labels:
+            best = [op for op in graph.get_ordered_ops() if op.get_type_name() == "TopK"]
+            graph.add_outputs([best[-1].input_value(0)])
+        self._run = OpenVinoRunner(graph, "cpu", metadata.precision, 0, path)
+
+    def labels(self, images: np.ndarray) -> np.ndarray:
+        """(B, H, W) train ids."""
+        output = self._run(as_layout(images, self._layout))
+        return output if self._gives_labels else output.argmax(axis=1)
+
+    def maps(self, images: np.ndarray) -> np.ndarray:
+        """(B, C, H, W)."""
+        return self._run.all_outputs(as_layout(images, self._layout))[-1]
+
+
+def _metadata_of(path: Path) -> Metadata:
+    return Metadata.from_properties(properties_of(read_model(path)), path)
+
+
+def _check_precision(metadata: Metadata, precision: str, source: Path) -> None:
+    fitting = {"fp32": ("fp32", "bf16"), "fp16": ("bf16",), "int8": ("int8",)}[metadata.precision]
+    if precision not in fitting:
+        advice = "; --calibration quantises it" if precision == "int8" else ""
+        raise UserError(
+            f"{source}: is in {metadata.precision}, of which an IR in {' or '.join(fitting)} can "
+            f"be made, not in {precision}{advice}"
+        )
+
+
+def _check_size(
+    metadata: Metadata, image_size: tuple[int, int] | None, dynamic: bool, source: Path
+) -> None:
+    fixed = metadata.image_size
+    if fixed is None and image_size is None and not dynamic:
+        raise UserError(f"{source}: takes any size; say --size HEIGHT WIDTH, or --dynamic")
+    if fixed is not None and (dynamic or image_size not in (None, fixed)):
+        raise UserError(
+            f"{source}: takes pictures of {fixed[0]}x{fixed[1]} only; leave out --size and "
+            f"--dynamic, or export another ONNX file"
+        )
+
+
+def _fix_size(graph: Any, metadata: Metadata, image_size: tuple[int, int]) -> None:
+    channels_first = metadata.layout == "nchw"
+    graph.reshape([1, 3, *image_size] if channels_first else [1, *image_size, 3])
+
+
+def _check_output(output: Path) -> None:
+    if output.suffix != ".xml":
+        raise UserError(f"{output}: an OpenVINO file ends in .xml; its .bin is written beside it")
+    make_writable_dir(output.parent, "--output")
+
+
+@contextlib.contextmanager
+def _both_written_whole(output: Path) -> Iterator[Path]:
+    """Yields the .xml to write (its .bin comes beside it); both get their names, or neither.
+
+    The weights first: an .xml that is there has its .bin.
+    """
+    partial = output.with_name(f"{output.stem}.partial.xml")
+    weights = partial.with_suffix(".bin")
+    try:
+        yield partial
+        for path in (weights, partial):
+            with path.open("rb+") as written:
+                os.fsync(written.fileno())
+        weights.replace(output.with_suffix(".bin"))
+        partial.replace(output)
+    except (OSError, RuntimeError) as error:
+        if isinstance(error, UserError):
+            raise
+        raise UserError(f"{output}: cannot be written ({error})") from None
+    finally:
+        for path in (weights, partial):
+            with contextlib.suppress(OSError):
+                path.unlink(missing_ok=True)

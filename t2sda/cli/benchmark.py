@@ -1,0 +1,176 @@
+"""`t2sda benchmark`: how fast models are on this machine, side by side."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.table import Table
+
+from t2sda.cli.common import load_components
+from t2sda.cli.exporting import side
+from t2sda.cli.loading import add_model_arguments, description_of
+from t2sda.engine.metrics import standard_console
+from t2sda.errors import UserError
+from t2sda.export.contest import Contender, Contest, Result, Segment, Task, hold_contest
+from t2sda.export.foreign import Description
+from t2sda.export.runtime import RUNTIMES, load_model, runtime_for
+
+MUCH_FOREIGN_LOAD = 0.2
+"""Cores; above it the times are worth little."""
+
+
+def command(argv: Sequence[str]) -> int:
+    """Time every model in every runtime that can run it, and print one table."""
+    args = _parser().parse_args(argv)
+    load_components(args.plugin)
+    contest = hold_contest(_contenders(args), args.rounds)
+    console = standard_console()
+    console.print(table_of(contest))
+    note = " (much: repeat on a quiet machine)" if contest.foreign_load > MUCH_FOREIGN_LOAD else ""
+    console.print(
+        f"other processes kept {contest.foreign_load:.2f} of {os.cpu_count()} cores busy{note}; "
+        f"{args.rounds} rounds of 3 calls",
+        highlight=False,
+    )
+    if args.json:
+        text = json.dumps(as_json(contest), indent=1) + "\n"
+        try:
+            Path(args.json).write_text(text, encoding="utf-8")
+        except OSError as error:
+            raise UserError(f"--json {args.json}: cannot be written ({error.strerror})") from None
+    return 0
+
+
+def table_of(contest: Contest) -> Table:
+    """A row for each contender and task; ratios are to the first contender on the same task."""
+    table = Table(title="latency in ms", title_justify="left", box=None, pad_edge=False)
+    table.add_column("model", overflow="fold")
+    for name in ("runtime", "size", "batch", "threads", "p50", "p90", "p99"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for name in ("images/s", "ratio", "load s", "MiB"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for result in contest.results:
+        table.add_row(
+            result.contender.name,
+            result.contender.runtime,
+            "x".join(map(str, result.task.size)),
+            str(result.task.batch_size),
+            str(result.contender.threads),
+            *(f"{result.percentile(percent):.1f}" for percent in (50, 90, 99)),
+            f"{result.pictures_per_second:.1f}",
+            f"{ratio(result, contest):.2f}",
+            f"{result.load_seconds:.2f}",
+            f"{result.memory:.0f}",
+        )
+    return table
+
+
+def ratio(result: Result, contest: Contest) -> float:
+    """How many times as fast as the first contender on the same task."""
+    first = next(other for other in contest.results if other.task == result.task)
+    return first.percentile(50) / result.percentile(50)
+
+
+def as_json(contest: Contest) -> dict[str, Any]:
+    """The table, with every time."""
+    return {
+        "foreign_load_cores": round(contest.foreign_load, 3),
+        "results": [
+            {
+                "model": result.contender.name,
+                "runtime": result.contender.runtime,
+                "threads": result.contender.threads,
+                "size": list(result.task.size),
+                "batch": result.task.batch_size,
+                "milliseconds": {p: round(result.percentile(p), 3) for p in (50, 90, 99)},
+                "images_per_second": round(result.pictures_per_second, 2),
+                "ratio": round(ratio(result, contest), 3),
+                "load_seconds": round(result.load_seconds, 3),
+                "peak_memory_mib": round(result.memory, 1),
+                "seconds": [round(seconds, 5) for seconds in result.seconds],
+            }
+            for result in contest.results
+        ],
+    }
+
+
+def load_contender(
+    path: str,
+    runtime: str,
+    device: str,
+    threads: int,
+    description: Description | None,
+    plugins: Sequence[str],
+) -> Segment:
+    """A model as the contest calls it; what a contender's process runs first."""
+    load_components(plugins)
+    model = load_model(path, runtime, device, threads=threads, description=description)
+
+    def segment(images: list[np.ndarray]) -> object:
+        return model.predict(images, batch_size=len(images))
+
+    return segment
+
+
+def _contenders(args: argparse.Namespace) -> list[Contender]:
+    if args.runtimes and args.runtime:
+        raise UserError("--runtime and --runtimes: give one of them")
+    tasks = tuple(Task(size, batch) for size in args.sizes for batch in args.batches)
+    description = description_of(args)
+    found = []
+    for path in args.models:
+        for runtime in args.runtimes or [args.runtime]:
+            chosen = runtime_for(Path(path), runtime, args.device)
+            for threads in args.thread_counts or [args.threads or os.cpu_count() or 1]:
+                load = partial(
+                    load_contender, path, chosen, args.device, threads, description, args.plugin
+                )
+                found.append(Contender(Path(path).name, load, chosen, threads, tasks))
+    return found
+
+
+def _size(text: str) -> tuple[int, int]:
+    match = re.fullmatch(r"(\d+)x(\d+)", text)
+    if match is None or "0" in match.groups():
+        raise argparse.ArgumentTypeError(f"'{text}' is no size like 512x1024 (height x width)")
+    return int(match[1]), int(match[2])
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="t2sda benchmark",
+        description="Time models side by side, from a uint8 picture to its labels: every model in "
+        "a process of its own, in rounds that take turns.",
+    )
+    parser.add_argument(
+        "models", nargs="+", metavar="MODEL", help="run folder, checkpoint or exported file"
+    )
+    parser.add_argument(
+        "--sizes",
+        nargs="+",
+        type=_size,
+        default=[(512, 1024)],
+        metavar="HxW",
+        help="of the pictures (default: 512x1024)",
+    )
+    parser.add_argument(
+        "--batches", nargs="+", type=side, default=[1], metavar="N", help="pictures at once"
+    )
+    parser.add_argument(
+        "--thread-counts", nargs="+", type=side, metavar="N", help="default: one a core"
+    )
+    parser.add_argument(
+        "--runtimes", nargs="+", choices=RUNTIMES, help="that every model is run in"
+    )
+    parser.add_argument("--rounds", type=side, default=10, metavar="N", help="default: 10")
+    parser.add_argument("--json", metavar="FILE", help="write every time there")
+    add_model_arguments(parser)
+    return parser

@@ -1,0 +1,108 @@
+"""`t2sda export openvino`: a network for CPUs."""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from t2sda.cli.common import load_components
+from t2sda.cli.export_onnx import add_network_arguments, export_checkpoint
+from t2sda.cli.exporting import (
+    add_calibration_arguments,
+    calibration_of,
+    print_scores,
+    tolerance_of,
+)
+from t2sda.errors import UserError
+from t2sda.export.engines import metadata_of_onnx
+from t2sda.export.openvino import export_openvino
+from t2sda.export.quantization import framed_batch, quantize_onnx
+from t2sda.export.runtime import load_model
+from t2sda.files import make_writable_dir
+from t2sda.inference.checkpoints import open_checkpoint
+
+PRECISIONS = ("fp32", "bf16", "int8")
+
+
+def command(argv: Sequence[str]) -> int:
+    """Write an IR, verified against ONNX Runtime, which was verified against PyTorch."""
+    args = _parser().parse_args(argv)
+    load_components(args.plugin)
+    output = Path(args.output)
+    make_writable_dir(output.parent, "--output")
+    with tempfile.TemporaryDirectory() as folder:
+        reference = _as_onnx(args, Path(folder))
+        source = reference
+        pictures = calibration_of(args) if not _is_int8(reference, args) else []
+        if pictures:
+            source = Path(folder) / "int8.onnx"
+            print(quantize_onnx(reference, source, pictures, tolerance_of(args)))
+        report = export_openvino(
+            source,
+            output,
+            precision=args.precision,
+            image_size=tuple(args.size) if args.size else None,
+            dynamic=args.dynamic,
+            reference=reference,
+            tolerance=tolerance_of(args),
+            pictures=_judged(pictures, reference),
+        )
+        print(f"verified in OpenVINO against ONNX Runtime: {report}")
+        print(f"{args.source} -> {args.output} ({args.precision})")
+        if args.evaluate:
+            before = load_model(reference)
+            print_scores(args.evaluate, args.num_evaluated, before, load_model(output))
+    return 0
+
+
+def _as_onnx(args: argparse.Namespace, folder: Path) -> Path:
+    source = Path(args.source)
+    if source.suffix.lower() == ".onnx":
+        if args.branch != "student" or args.output_kind != "labels" or args.layout != "nhwc":
+            raise UserError(
+                f"{source}: an ONNX file has its branch, output and layout already; leave out "
+                f"--branch, --output-kind and --layout"
+            )
+        return source
+    reference = folder / "float32.onnx"
+    print(export_checkpoint(open_checkpoint(source), reference, args, "fp32"))
+    return reference
+
+
+def _is_int8(reference: Path, args: argparse.Namespace) -> bool:
+    return args.precision == "int8" and metadata_of_onnx(reference).precision == "int8"
+
+
+def _judged(pictures: list[np.ndarray], reference: Path) -> list[np.ndarray] | None:
+    """Batches of the target domain to compare on, as the file frames them."""
+    from t2sda.export.engines import metadata_of_onnx
+
+    if not pictures:
+        return None
+    metadata = metadata_of_onnx(reference)
+    return [framed_batch(picture, metadata) for picture in pictures[-3:]]
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="t2sda export openvino",
+        description="Write an OpenVINO IR (FILE.xml and FILE.bin) of a checkpoint or an ONNX file "
+        "of `t2sda export onnx`. It is run and compared before it gets its name.",
+    )
+    parser.add_argument(
+        "source", metavar="RUN|CHECKPOINT|FILE.onnx", help="run folder, checkpoint or ONNX file"
+    )
+    parser.add_argument("--output", required=True, metavar="FILE", help="the .xml file to write")
+    add_network_arguments(parser)
+    parser.add_argument(
+        "--precision",
+        choices=PRECISIONS,
+        default="fp32",
+        help="bf16 needs a CPU with such instructions, int8 needs --calibration (default: fp32)",
+    )
+    add_calibration_arguments(parser)
+    return parser

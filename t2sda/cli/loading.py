@@ -1,0 +1,63 @@
+"""Arguments of the commands that run a model in any runtime."""
+
+from __future__ import annotations
+
+import argparse
+
+from t2sda.cli.exporting import side
+from t2sda.export.deployable import LAYOUTS, OUTPUT_KINDS
+from t2sda.export.foreign import Description
+from t2sda.export.runtime import DEVICES, RUNTIMES
+
+
+def add_model_arguments(parser: argparse.ArgumentParser) -> None:
+    """Where a model runs, and what a file of others does not say about itself."""
+    parser.add_argument(
+        "--runtime", choices=RUNTIMES, help="default: the one that the file is made for"
+    )
+    parser.add_argument(
+        "--device",
+        choices=DEVICES,
+        default="auto",
+        help="auto takes the GPU where there is one",
+    )
+    parser.add_argument(
+        "--threads",
+        type=side,
+        default=0,
+        metavar="N",
+        help="of a CPU within one picture; default: the cores, shared by the workers",
+    )
+    parser.add_argument(
+        "--plugin",
+        action="append",
+        default=[],
+        metavar="MODULE",
+        help="what the run was started with; repeatable",
+    )
+    foreign = parser.add_argument_group("for an ONNX file that t2sda did not write")
+    foreign.add_argument(
+        "--taxonomy", metavar="NAME", help="what its classes are: a label set, or a dataset's name"
+    )
+    for name in ("mean", "std"):
+        foreign.add_argument(
+            f"--pixel-{name}",
+            nargs=3,
+            type=float,
+            metavar=("R", "G", "B"),
+            help="in [0, 255], for a graph that takes normalised floats",
+        )
+    foreign.add_argument("--layout", choices=LAYOUTS, help="of its input")
+    foreign.add_argument("--output-kind", choices=OUTPUT_KINDS, help="of its output")
+
+
+def description_of(args: argparse.Namespace) -> Description | None:
+    """What the arguments say about a foreign file; None if they say nothing."""
+    said = Description(
+        taxonomy=args.taxonomy,
+        pixel_mean=tuple(args.pixel_mean) if args.pixel_mean else None,
+        pixel_std=tuple(args.pixel_std) if args.pixel_std else None,
+        layout=args.layout,
+        output_kind=args.output_kind,
+    )
+    return said or None

@@ -1,0 +1,106 @@
+"""What was seen where: a line for each finished picture, and the sum of them as JSON.
+
+The lines are what `--resume` goes by: one is written when all files of a picture are there.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from t2sda.data.taxonomies import Taxonomy
+from t2sda.errors import UserError
+from t2sda.inference.results import write_whole
+
+RECORD_NAME = "pictures.jsonl"
+SHARES_NAME = "classes.json"
+
+
+class Record:
+    """Finished pictures of an output folder.
+
+    Args:
+        folder: exists.
+        settings: what results depend on; a resumed run must have the same.
+        resume: go on with the record that is there.
+
+    Raises:
+        UserError: if the record that is there was made with other settings.
+    """
+
+    def __init__(self, folder: Path, settings: Mapping[str, Any], resume: bool) -> None:
+        self.path = folder / RECORD_NAME
+        self.finished: dict[str, list[int]] = {}
+        lines = _lines(self.path) if resume else []
+        if lines and lines[0] != {"settings": settings}:
+            raise UserError(
+                f"--resume: results in {folder} were made with {lines[0].get('settings')}, not "
+                f"with {dict(settings)}; choose another output folder, or leave out --resume"
+            )
+        self.finished = {line["name"]: line["pixels"] for line in lines[1:]}
+        # Written anew: the last line of a killed run may be torn.
+        kept = [{"settings": settings}, *lines[1:]]
+        write_whole(self.path, "".join(json.dumps(line) + "\n" for line in kept).encode())
+
+    def add(self, name: str, counts: np.ndarray) -> None:
+        """Note a picture whose files are all written; `counts` are pixels of every class."""
+        self.finished[name] = counts.tolist()
+        line = json.dumps({"name": name, "pixels": counts.tolist()})
+        try:
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write(line + "\n")
+        except OSError as error:
+            raise UserError(f"{self.path}: cannot be written ({error.strerror})") from None
+
+    def counts(self, names: Sequence[str], num_classes: int) -> np.ndarray:
+        """Pixels of every class, (C,), over the pictures called `names`."""
+        rows = [self.finished[name] for name in names if name in self.finished]
+        return np.array(rows, dtype=np.int64).reshape(-1, num_classes).sum(axis=0)
+
+    def write_shares(self, path: Path, names: Sequence[str], taxonomy: Taxonomy) -> None:
+        """The legend as JSON: name, colour and share of every class, over all and by picture."""
+        total = self.counts(names, taxonomy.num_classes)
+        pictures = {name: self.finished[name] for name in names if name in self.finished}
+        content = {
+            "taxonomy": taxonomy.name,
+            "classes": [
+                {
+                    "train_id": index,
+                    "name": name,
+                    "color": list(taxonomy.palette[index]),
+                    "pixels": int(total[index]),
+                    "share": _shares(total)[index],
+                }
+                for index, name in enumerate(taxonomy.class_names)
+            ],
+            "pictures": {
+                name: {
+                    taxonomy.class_names[index]: share
+                    for index, share in enumerate(_shares(np.asarray(counts)))
+                    if share > 0
+                }
+                for name, counts in pictures.items()
+            },
+        }
+        write_whole(path, (json.dumps(content, indent=1) + "\n").encode())
+
+
+def _shares(counts: np.ndarray) -> list[float]:
+    return (counts / max(int(counts.sum()), 1)).round(6).tolist()
+
+
+def _lines(path: Path) -> list[dict[str, Any]]:
+    """Whole lines of a record; none where it is not there."""
+    if not path.is_file():
+        return []
+    found = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            found.append(json.loads(line))
+        except ValueError:
+            break  # torn by a kill; what follows cannot be trusted either
+    return found

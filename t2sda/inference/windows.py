@@ -1,0 +1,109 @@
+"""Pictures larger than a network takes at once, window by window.
+
+Every pixel gets what the window says in whose middle it lies: overlaps are cut in half. Nothing but
+one window and the result is in memory, and files of labels can be used as well as files of logits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from t2sda.data.transforms import Box
+from t2sda.errors import UserError
+
+Segment = Callable[[list[np.ndarray]], list[np.ndarray]]
+"""Pictures (h, w, 3) -> of each an array whose last two axes are (h, w)."""
+
+
+class Window(NamedTuple):
+    """What the network sees, and the part of it that is kept."""
+
+    seen: Box
+    kept: Box
+
+
+def windows(
+    size: tuple[int, int], window: tuple[int, int], stride: tuple[int, int]
+) -> Iterator[Window]:
+    """Windows that cover a picture of `size` (height, width), row by row.
+
+    The last of a row ends at the border; a picture smaller than the window is one window.
+    """
+    check_stride(window, stride)
+    rows, columns = (_spans(*sides) for sides in zip(size, window, stride, strict=True))
+    for top, bottom, first_row, last_row in rows:
+        for left, right, first_column, last_column in columns:
+            yield Window(
+                Box(top, left, bottom - top, right - left),
+                Box(first_row, first_column, last_row - first_row, last_column - first_column),
+            )
+
+
+def check_stride(window: Sequence[int], stride: Sequence[int]) -> None:
+    """Raise UserError if pixels between windows would be left out."""
+    if any(step > side for step, side in zip(stride, window, strict=True)):
+        raise UserError(
+            f"--stride {stride[0]} {stride[1]} is larger than --window {window[0]} {window[1]}: "
+            f"pixels between the windows would be left out"
+        )
+
+
+def segment_by_windows(
+    segment: Segment,
+    image: np.ndarray,
+    window: tuple[int, int],
+    stride: tuple[int, int],
+    batch_size: int = 1,
+) -> np.ndarray:
+    """The result for a picture (H, W, 3), put together from its windows.
+
+    Args:
+        segment: of windows, `batch_size` at once.
+        image: of any size.
+        window: (height, width).
+        stride: (height, width) from one window to the next.
+        batch_size: windows at once.
+
+    Returns:
+        (..., H, W) in the type of `segment`'s results.
+    """
+    size = (image.shape[0], image.shape[1])
+    result: np.ndarray | None = None
+    for batch in _in_batches(windows(size, window, stride), batch_size):
+        pieces = segment([np.ascontiguousarray(item.seen.of(image)) for item in batch])
+        for (seen, kept), piece in zip(batch, pieces, strict=True):
+            if result is None:
+                result = np.empty((*piece.shape[:-2], *size), dtype=piece.dtype)
+            rows = slice(kept.top, kept.top + kept.height)
+            columns = slice(kept.left, kept.left + kept.width)
+            top, left = kept.top - seen.top, kept.left - seen.left
+            result[..., rows, columns] = piece[
+                ..., top : top + kept.height, left : left + kept.width
+            ]
+    assert result is not None
+    return result
+
+
+def _spans(size: int, window: int, stride: int) -> list[tuple[int, int, int, int]]:
+    """Along one side: begin and end of what is seen, begin and end of what is kept."""
+    window = min(window, size)
+    begins = [*range(0, size - window, stride), size - window]
+    ends = [begin + window for begin in begins]
+    cuts = [
+        (end + begin) // 2 for end, begin in zip(ends[:-1], begins[1:], strict=True)
+    ]  # in the middle of every overlap
+    return list(zip(begins, ends, [0, *cuts], [*cuts, size], strict=True))
+
+
+def _in_batches(items: Iterator[Window], batch_size: int) -> Iterator[list[Window]]:
+    batch: list[Window] = []
+    for item in items:
+        batch.append(item)
+        if len(batch) == batch_size:
+            yield batch
+            batch = []
+    if batch:
+        yield batch

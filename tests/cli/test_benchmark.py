@@ -1,0 +1,57 @@
+"""`t2sda benchmark`, as a user calls it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from t2sda.cli.main import main
+from t2sda.export.contest import Contender, Contest, Result, Task
+from tests.deployed import STATIC, shared_export
+
+
+def test_models_and_runtimes_side_by_side(
+    tmp_path_factory: pytest.TempPathFactory, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = shared_export(tmp_path_factory, STATIC)
+    written = tmp_path / "times.json"
+    options = ["--sizes", "64x96", "--rounds", "2", "--thread-counts", "1", "--json", str(written)]
+    assert main(["benchmark", str(path), "--runtimes", "onnxruntime", "openvino", *options]) == 0
+    table = capsys.readouterr().out
+    for word in ("p50", "p99", "images/s", "ratio", "MiB", "openvino", "cores busy"):
+        assert word in table
+    results = json.loads(written.read_text())["results"]
+    assert [result["runtime"] for result in results] == ["onnxruntime", "openvino"]
+    assert results[0]["ratio"] == 1
+    for result in results:
+        assert len(result["seconds"]) == 2 * 3
+        assert result["milliseconds"]["50"] <= result["milliseconds"]["99"]
+        assert result["peak_memory_mib"] > 50
+        assert result["load_seconds"] > 0
+
+
+def test_bad_input(
+    tmp_path_factory: pytest.TempPathFactory, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = shared_export(tmp_path_factory, STATIC)
+    (tmp_path / "text.onnx").write_text("hello")
+    for words, message in (
+        ([str(tmp_path / "nowhere")], "nowhere: no such file or folder"),
+        ([str(path), "--runtimes", "torch"], "torch cannot run it"),
+        ([str(path), "--runtimes", "openvino", "--runtime", "openvino"], "give one of them"),
+        ([str(tmp_path / "text.onnx")], "text.onnx: ONNX Runtime cannot load this file"),
+        ([str(path), "--batches", "2", "--rounds", "1"], "this file takes at most 1 at once"),
+    ):
+        assert main(["benchmark", *words]) == 2
+        assert message in capsys.readouterr().err
+
+
+def test_percentiles_and_pace() -> None:
+    task = Task((64, 96), 2)
+    contender = Contender("name", lambda: lambda images: images, "torch", 1, (task,))
+    result = Result(contender, task, seconds=[0.1, 0.2, 0.3])
+    assert result.percentile(50) == pytest.approx(200)
+    assert result.pictures_per_second == pytest.approx(10)
+    assert Contest([result], 0.0).results == [result]

@@ -1,0 +1,230 @@
+"""`t2sda infer` on videos, by windows, resumed, interrupted, and with little memory."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from t2sda import load_model
+from t2sda.cli.main import main
+from t2sda.inference.video import VideoReader, VideoWriter
+from tests.deployed import DYNAMIC, DYNAMIC_LOGITS, STATIC, shared_export, street
+from tests.full_disk import file_size_limit
+
+RATE = Fraction(12)
+
+
+@pytest.fixture
+def model_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return shared_export(tmp_path_factory, DYNAMIC)
+
+
+def infer(model: Path, source: Path, output: Path, *options: str) -> int:
+    words = ["--model", str(model), "--input", str(source), "--output", str(output)]
+    return main(["infer", *words, "--device", "cpu", *options])
+
+
+def save_streets(folder: Path, count: int, size: tuple[int, int] = (64, 96)) -> Path:
+    folder.mkdir()
+    for index in range(count):
+        Image.fromarray(street(size, index)).save(folder / f"{index:03d}.png")
+    return folder
+
+
+def make_video(path: Path, num_frames: int = 5) -> None:
+    with VideoWriter(path, RATE, 1 / RATE) as writer:
+        for pts in range(num_frames):
+            writer.write(street((64, 96), pts), pts)
+
+
+def test_video_keeps_its_rate_and_frames(model_path: Path, tmp_path: Path) -> None:
+    make_video(tmp_path / "drive.mp4")
+    output = tmp_path / "out"
+    assert infer(model_path, tmp_path / "drive.mp4", output, "--kind", "panel,trainid") == 0
+    panel = VideoReader(output / "drive_panel.mp4")
+    frames = list(panel)
+    assert (panel.rate, len(frames)) == (RATE, 5)
+    assert frames[0].image.shape == (64, 192, 3)  # side by side
+    labels = list(VideoReader(output / "drive_trainid.mkv"))
+    first = next(iter(VideoReader(tmp_path / "drive.mp4"))).image
+    assert np.array_equal(labels[0].image[..., 0], load_model(model_path).predict(first))
+    assert infer(model_path, tmp_path / "drive.mp4", output, "--kind", "labelid") == 2
+
+
+def test_a_full_disk_in_the_middle_of_a_video(
+    model_path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (20, 128, 192, 3), dtype=np.uint8)
+    with VideoWriter(tmp_path / "drive.mp4", RATE, 1 / RATE) as writer:
+        for pts, picture in enumerate(noise):
+            writer.write(picture, pts)
+    output = tmp_path / "out"
+    with file_size_limit(60_000):
+        assert infer(model_path, tmp_path / "drive.mp4", output, "--kind", "panel") == 2
+    error = capsys.readouterr().err
+    assert "drive_panel.mp4: cannot be written" in error
+    assert len(error.splitlines()) == 1
+    assert [path.name for path in output.iterdir()] == ["pictures.jsonl"]
+
+
+def test_a_damaged_video_is_left_out_and_the_others_finished(
+    model_path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = save_streets(tmp_path / "in", 1)
+    (folder / "bad.mp4").write_text("hello")
+    assert infer(model_path, folder, tmp_path / "out", "--kind", "overlay") == 3
+    assert "bad.mp4: not a video that can be decoded" in capsys.readouterr().err
+    assert (tmp_path / "out/000_overlay.png").is_file()
+
+
+def test_shares_of_classes_as_json(model_path: Path, tmp_path: Path) -> None:
+    folder = save_streets(tmp_path / "in", 2)
+    assert infer(model_path, folder, tmp_path / "out", "--kind", "trainid") == 0
+    shares = json.loads((tmp_path / "out/classes.json").read_text())
+    labels = np.asarray(Image.open(tmp_path / "out/000_trainid.png"))
+    for index, entry in enumerate(shares["classes"]):
+        assert entry["train_id"] == index
+        share = shares["pictures"]["000"].get(entry["name"], 0)
+        assert share == pytest.approx((labels == index).mean(), abs=1e-5)
+    assert sum(entry["share"] for entry in shares["classes"]) == pytest.approx(1, abs=1e-4)
+
+
+def test_resume_does_what_is_missing_and_nothing_else(
+    model_path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, output = save_streets(tmp_path / "in", 3), tmp_path / "out"
+    assert infer(model_path, folder, output, "--kind", "trainid") == 0
+    whole = (output / "classes.json").read_text()
+    old = (output / "000_trainid.png").stat().st_mtime_ns
+    (output / "001_trainid.png").unlink()
+    record = output / "pictures.jsonl"
+    record.write_text(record.read_text()[:-20])  # torn by a kill while the third was noted
+    assert infer(model_path, folder, output, "--kind", "trainid", "--resume") == 0
+    assert "2 pictures in" in (text := capsys.readouterr().out)
+    assert "1 finished earlier" in text
+    assert (output / "000_trainid.png").stat().st_mtime_ns == old
+    assert (output / "001_trainid.png").is_file()
+    assert (output / "classes.json").read_text() == whole
+    assert infer(model_path, folder, output, "--kind", "color", "--resume") == 2
+    assert "choose another output folder, or leave out --resume" in capsys.readouterr().err
+
+
+def test_batches_change_nothing(model_path: Path, tmp_path: Path) -> None:
+    folder = save_streets(tmp_path / "in", 5)
+    for output, options in (("a", ()), ("b", ("--batch", "2", "--workers", "2"))):
+        assert infer(model_path, folder, tmp_path / output, "--kind", "trainid", *options) == 0
+    for index in range(5):
+        name = f"{index:03d}_trainid.png"
+        one, two = (np.asarray(Image.open(tmp_path / output / name)) for output in "ab")
+        assert (one != two).mean() < 1e-3  # sums in another order
+
+
+def test_a_static_file_takes_no_batches_and_its_own_window(
+    tmp_path_factory: pytest.TempPathFactory, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    static, folder = shared_export(tmp_path_factory, STATIC), save_streets(tmp_path / "in", 2)
+    for options, message in (
+        (("--batch", "2"), "batches of 2: this file takes at most 1 at once"),
+        (("--window", "64", "64"), "takes pictures of 96x160 only; use --window 96 160"),
+        (("--stride", "64", "64"), "--stride: there is no window to move"),
+    ):
+        assert infer(static, folder, tmp_path / "out", *options) == 2
+        assert message in capsys.readouterr().err
+
+
+def test_probabilities(tmp_path_factory: pytest.TempPathFactory, tmp_path: Path) -> None:
+    logits = shared_export(tmp_path_factory, DYNAMIC_LOGITS)
+    folder = save_streets(tmp_path / "in", 1)
+    kinds = ("--kind", "probabilities,trainid")
+    assert infer(logits, folder, tmp_path / "out", *kinds) == 0
+    probabilities = np.load(tmp_path / "out/000_probabilities.npy")
+    labels = np.asarray(Image.open(tmp_path / "out/000_trainid.png"))
+    np.testing.assert_allclose(probabilities.astype(float).sum(axis=0), 1, atol=0.01)
+    assert np.array_equal(probabilities.argmax(axis=0), labels)
+
+
+def test_one_pixel(model_path: Path, tmp_path: Path) -> None:
+    folder = save_streets(tmp_path / "in", 1, size=(64, 64))
+    Image.new("RGB", (1, 1), (120, 130, 140)).save(folder / "000.png")
+    assert infer(model_path, folder, tmp_path / "out", "--kind", "trainid,overlay,panel") == 0
+    assert np.asarray(Image.open(tmp_path / "out/000_trainid.png")).shape == (1, 1)
+
+
+def test_a_panorama_needs_the_memory_of_its_window(model_path: Path, tmp_path: Path) -> None:
+    Image.fromarray(np.tile(street((96, 160)), (1, 125, 1))).save(tmp_path / "wide.png")
+    seen: list[tuple[int, ...]] = []
+    model = load_model(model_path)
+
+    class Watched:
+        taxonomy = model.taxonomy
+
+        def predict(self, images: list[np.ndarray], batch_size: int = 1) -> list[np.ndarray]:
+            seen.extend(image.shape for image in images)
+            return model.predict(images, batch_size)
+
+        def probabilities(self, image: np.ndarray) -> np.ndarray:
+            raise AssertionError("not asked for")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("t2sda.cli.infer.load_model", lambda *_, **__: Watched())
+        window = ("--window", "96", "160", "--stride", "96", "160")
+        assert (
+            infer(model_path, tmp_path / "wide.png", tmp_path / "out", "--kind", "trainid", *window)
+            == 0
+        )
+    labels = np.asarray(Image.open(tmp_path / "out/wide_trainid.png"))
+    assert labels.shape == (96, 20_000)
+    assert set(seen) == {(96, 160, 3)}  # never more at once
+    assert np.array_equal(labels[:, :160], labels[:, -160:])
+
+
+def test_a_decompression_bomb_is_left_out(
+    model_path: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    folder = save_streets(tmp_path / "in", 1)
+    Image.new("RGB", (300, 300)).save(folder / "bomb.png")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 64 * 96)
+    assert infer(model_path, folder, tmp_path / "out", "--kind", "trainid") == 3
+    assert "bomb.png: not a picture that can be decoded" in capsys.readouterr().err
+    assert (tmp_path / "out/000_trainid.png").is_file()
+
+
+def test_after_ctrl_c_finished_files_are_whole(model_path: Path, tmp_path: Path) -> None:
+    folder, output = save_streets(tmp_path / "in", 2), tmp_path / "out"
+    for index in range(2, 400):
+        (folder / f"{index:03d}.png").symlink_to(folder / "000.png")
+    process = subprocess.Popen(
+        [
+            *(sys.executable, "-m", "t2sda", "infer", "--model", str(model_path)),
+            *("--input", str(folder), "--output", str(output), "--device", "cpu"),
+        ],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    deadline = time.monotonic() + 60
+    while len(list(output.glob("*_trainid.png"))) < 3 and time.monotonic() < deadline:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    _, error = process.communicate(timeout=60)
+    assert process.returncode == 130, error
+    assert error.strip() == "interrupted"
+    assert not list(output.glob("*.partial"))
+    written = list(output.glob("*.png"))
+    assert 9 <= len(written) < 3 * 400
+    for path in written:
+        Image.open(path).load()

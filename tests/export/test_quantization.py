@@ -1,0 +1,107 @@
+"""INT8 files: what is in them, that three runtimes take them, and what is refused."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+
+from t2sda import load_model
+from t2sda.errors import UserError
+from t2sda.export.loaded import FileModel
+from t2sda.export.quantization import QuantizationReport, quantize_onnx
+from t2sda.export.tensorrt import EngineSettings, build_engine
+from t2sda.export.verify import Tolerance
+from tests.deployed import IMAGE_SIZE, STATIC, shared_export, street
+
+PICTURES = [street(IMAGE_SIZE, index) for index in range(3)]
+
+
+@pytest.fixture(scope="module")
+def quantized(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, QuantizationReport]:
+    path = tmp_path_factory.mktemp("int8") / "int8.onnx"
+    source = shared_export(tmp_path_factory, STATIC)
+    return path, quantize_onnx(source, path, PICTURES, Tolerance(0.5, 0.05))
+
+
+def test_weights_are_symmetric_per_channel_and_biases_float(
+    quantized: tuple[Path, QuantizationReport],
+) -> None:
+    graph = onnx.load(quantized[0]).graph
+    values = {item.name: onnx.numpy_helper.to_array(item) for item in graph.initializer}
+    producers = {node.output[0]: node for node in graph.node}
+    convolutions = [node for node in graph.node if node.op_type == "Conv"]
+    quantized_weights = [producers[n.input[1]] for n in convolutions if n.input[1] in producers]
+    assert quantized_weights
+    for dequantize in quantized_weights:
+        quantize = producers[dequantize.input[0]]
+        weight, scale, zero = (values[name] for name in quantize.input)
+        assert (dequantize.op_type, quantize.op_type) == ("DequantizeLinear", "QuantizeLinear")
+        assert zero.dtype == np.int8
+        assert not zero.any()
+        assert scale.shape == zero.shape == (weight.shape[0],)
+    biases = [name for node in convolutions for name in node.input[2:]]
+    assert all(values[name].dtype == np.float32 for name in biases)
+
+
+def test_layers_that_cost_much_stay_float_and_are_named(
+    quantized: tuple[Path, QuantizationReport],
+) -> None:
+    path, report = quantized
+    graph = onnx.load(path).graph
+    kinds = Counter(node.op_type for node in graph.node)
+    layers = kinds["Conv"] + kinds["MatMul"] + kinds["Gemm"]
+    dequantized = {n.output[0] for n in graph.node if n.op_type == "DequantizeLinear"}
+    in_int8 = [
+        node
+        for node in graph.node
+        if node.op_type in ("Conv", "MatMul", "Gemm") and node.input[1] in dequantized
+    ]
+    assert report.num_layers == layers
+    assert len(in_int8) == layers - len(report.kept_float)
+    errors = [cost.error for cost in report.kept_float]
+    assert errors == sorted(errors, reverse=True)
+    assert all(cost.layer.startswith("model.") for cost in report.kept_float)
+
+
+def test_all_three_runtimes_take_the_file(quantized: tuple[Path, QuantizationReport]) -> None:
+    path, report = quantized
+    labels = [load_model(path, runtime).predict(PICTURES[2]) for runtime in (None, "openvino")]
+    assert (labels[0] != labels[1]).mean() <= 0.02  # rounding at the edge of a step
+    assert report.verification.passed
+    assert build_engine(path, EngineSettings("tensorrt-rtx", precision="int8")).content
+
+
+def test_the_file_says_that_it_is_int8(quantized: tuple[Path, QuantizationReport]) -> None:
+    model = load_model(quantized[0])
+    assert isinstance(model, FileModel)
+    assert model.metadata.precision == "int8"
+    assert "onnxruntime" in model.metadata.versions
+
+
+def test_a_file_that_changes_too_much_is_not_kept(
+    tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    source = shared_export(tmp_path_factory, STATIC)
+    with pytest.raises(UserError, match=r"disagrees with its source.*allowed are 0 of the largest"):
+        quantize_onnx(source, tmp_path / "int8.onnx", PICTURES[:1], Tolerance(0.0, 0.0))
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_cannot_be_quantised(
+    tmp_path: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+    quantized: tuple[Path, QuantizationReport],
+) -> None:
+    (tmp_path / "text.onnx").write_text("hello")
+    for source, pictures, message in (
+        (tmp_path / "text.onnx", PICTURES, r"text\.onnx: not an ONNX file"),
+        (quantized[0], PICTURES, r"is in int8; int8 is made from a float32 file"),
+        (shared_export(tmp_path_factory, STATIC), [], "no picture to calibrate on"),
+    ):
+        with pytest.raises(UserError, match=message):
+            quantize_onnx(source, tmp_path / "out.onnx", pictures)
+    assert [path.name for path in tmp_path.iterdir()] == ["text.onnx"]

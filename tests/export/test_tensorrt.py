@@ -1,0 +1,162 @@
+"""Engines: built without a GPU by TensorRT-RTX, refused in another precision, never faked."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from t2sda import load_model
+from t2sda.errors import MissingFileError, UserError
+from t2sda.export.engines import export_engine, verify_engine
+from t2sda.export.tensorrt import (
+    EngineSettings,
+    Layer,
+    Profile,
+    build_engine,
+    layers_of_inspector,
+    precision_of,
+)
+from t2sda.export.tensorrt_runtime import sidecar_of
+from tests.deployed import DYNAMIC, STATIC, shared_export, street
+
+pytest.importorskip("tensorrt_rtx", reason="needs TensorRT-RTX (pip install 't2sda[trt-rtx]')")
+
+RTX = EngineSettings(target="tensorrt-rtx")
+PROFILE = Profile((1, 64, 64), (1, 96, 160), (2, 128, 192))
+without_gpu = pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")
+
+
+@pytest.fixture
+def static(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return shared_export(tmp_path_factory, STATIC)
+
+
+@without_gpu
+def test_an_engine_that_nothing_could_run_is_marked(tmp_path: Path, static: Path) -> None:
+    exported = export_engine(static, tmp_path / "student.engine", RTX)
+    assert exported.report is None
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "student.engine.json",
+        "student.engine.unverified",
+    ]
+    described = json.loads(sidecar_of(tmp_path / "student.engine").read_text())
+    assert described["target"] == "tensorrt-rtx"
+    assert described["engine_precision"] == "fp32"
+    assert json.loads(described["class_names"])[0] == "road"
+    with pytest.raises(UserError, match="--verify-only runs the engine, and no GPU is usable"):
+        verify_engine(static, tmp_path / "student.engine", RTX)
+
+
+def test_dynamic_files_need_a_profile_and_static_ones_have_none(
+    tmp_path_factory: pytest.TempPathFactory, static: Path
+) -> None:
+    dynamic = shared_export(tmp_path_factory, DYNAMIC)
+    with pytest.raises(UserError, match="takes any size; say --profile BxHxW"):
+        build_engine(dynamic, RTX)
+    with pytest.raises(UserError, match=r"takes \(1, 96, 160, 3\) only; leave out --profile"):
+        build_engine(static, EngineSettings("tensorrt-rtx", profile=PROFILE))
+    built = build_engine(dynamic, EngineSettings("tensorrt-rtx", profile=PROFILE))
+    assert built.precision == "fp32"
+    assert {layer.precision for layer in built.layers if layer.kind == "CONVOLUTION"} == {"fp32"}
+    wrong = Profile((1, 128, 64), (1, 96, 160), (2, 128, 192))
+    with pytest.raises(UserError, match="every side of the smallest must be at most"):
+        build_engine(dynamic, EngineSettings("tensorrt-rtx", profile=wrong))
+
+
+def test_another_precision_is_refused(tmp_path: Path, static: Path) -> None:
+    with pytest.raises(UserError, match=r"compute in fp32, not in fp16; precision lives in"):
+        export_engine(
+            static, tmp_path / "m.engine", EngineSettings("tensorrt-rtx", precision="fp16")
+        )
+    assert not list(tmp_path.iterdir())
+
+
+def test_precision_is_that_of_the_layers_that_compute() -> None:
+    def layers(*precisions: str) -> list[Layer]:
+        return [Layer("name", "CONVOLUTION", precision) for precision in precisions]
+
+    cast = Layer("cast", "CAST", "fp32")
+    assert precision_of([cast, *layers("fp16", "fp16", "fp32")]) == "fp16"
+    assert precision_of([cast, *layers("fp32", "int8", "fp32")]) == "int8"
+
+
+def test_inspector_tables_are_read() -> None:
+    half = [{"Name": "x", "Format/Datatype": "Channel major FP16 format where C % 8 == 0"}]
+    text = json.dumps(
+        {"Layers": [{"Name": "conv", "LayerType": "CaskConvolution", "Inputs": half}, "brief"]}
+    )
+    assert layers_of_inspector(text) == (
+        Layer("conv", "CaskConvolution", "fp16"),
+        Layer("brief", "", ""),
+    )
+
+
+def test_settings_that_do_not_fit(tmp_path: Path, static: Path) -> None:
+    for settings, message in (
+        (EngineSettings("tensorrt-rtx", timing_cache=tmp_path / "c"), "TensorRT-RTX has none"),
+        (
+            EngineSettings("tensorrt-rtx", compute_capabilities=("1.0",)),
+            r"--compute-capability 1\.0: unknown; one of .*8\.6",
+        ),
+    ):
+        with pytest.raises(UserError, match=message):
+            build_engine(static, settings)
+
+
+def test_files_that_are_none(tmp_path: Path) -> None:
+    (tmp_path / "text.onnx").write_text("hello")
+    with pytest.raises(UserError, match=r"text\.onnx: not an ONNX file"):
+        export_engine(tmp_path / "text.onnx", tmp_path / "m.engine", RTX)
+    with pytest.raises(UserError, match="cannot parse it|finds 0 inputs and 0 outputs"):
+        build_engine(tmp_path / "text.onnx", RTX)
+    with pytest.raises(MissingFileError, match=r"nowhere\.onnx: no such file"):
+        export_engine(tmp_path / "nowhere.onnx", tmp_path / "m.engine", RTX)
+    with pytest.raises(MissingFileError, match=r"m\.engine\.unverified: no such file"):
+        verify_engine(tmp_path / "text.onnx", tmp_path / "m.engine", RTX)
+
+
+@without_gpu
+def test_loading_an_engine_where_none_runs(tmp_path: Path, static: Path) -> None:
+    engine = tmp_path / "m.engine"
+    engine.write_bytes(b"engine")
+    with pytest.raises(MissingFileError, match=r"m\.engine\.json, which says what it is"):
+        load_model(engine, device="cuda")
+    sidecar_of(engine).write_text("{}")
+    with pytest.raises(UserError, match="damaged; export the engine again"):
+        load_model(engine, device="cuda")
+    export_engine(static, engine, RTX)
+    with pytest.raises(UserError, match="is an engine for tensorrt-rtx; tensorrt cannot run it"):
+        load_model(engine, "tensorrt", device="cuda")
+    with pytest.raises(UserError, match=r"engines run on an NVIDIA GPU .* none is usable here"):
+        load_model(engine, device="auto")
+
+
+@pytest.mark.gpu
+def test_an_engine_runs_and_is_verified(tmp_path: Path, static: Path) -> None:
+    exported = export_engine(static, tmp_path / "m.engine", RTX)
+    assert exported.report is not None
+    picture = street((96, 160))
+    labels = load_model(exported.path, device="cuda").predict(picture)
+    assert (labels != load_model(static).predict(picture)).mean() <= 0.005
+
+
+@pytest.mark.gpu
+@pytest.mark.tensorrt
+def test_timing_cache_and_inspector(tmp_path: Path, static: Path) -> None:
+    settings = EngineSettings("tensorrt", timing_cache=tmp_path / "cache")
+    assert build_engine(static, settings).inspected
+    assert (tmp_path / "cache").stat().st_size > 0
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")
+def test_tensorrt_proper_needs_its_gpu(static: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import tensorrt_rtx
+
+    monkeypatch.setattr("t2sda.export.tensorrt.require", lambda module, extra: tensorrt_rtx)
+    with pytest.raises(UserError, match="--target tensorrt-rtx builds without one"):
+        build_engine(static, EngineSettings("tensorrt"))
+    with pytest.raises(UserError, match="TensorRT builds for the GPU that is there"):
+        build_engine(static, EngineSettings("tensorrt", compute_capabilities=("8.6",)))

@@ -1,0 +1,47 @@
+"""The mixed pass against Eq. (S1) and (S2), pixel by pixel."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+
+from t2sda.losses.mixing import class_mix_mask
+from t2sda.meta_arch.base import build_meta_arch
+from t2sda.structures import DomainBatch, TeacherOutput
+from tests.meta_arch.conftest import config_of, step_of
+from tests.references import segmentation as reference
+
+
+@pytest.mark.parametrize("case", ["plain", "ignored", "no confident pixel", "margins"])
+def test_the_mixed_loss_is_the_equation(case: str, make_batch: Callable[..., DomainBatch]) -> None:
+    meta_arch = build_meta_arch(config_of("SelfTraining"), 19).train()
+    batch = make_batch()
+    generator = torch.Generator().manual_seed(3)
+    sharpness = 0.1 if case == "no confident pixel" else 8.0
+    logits = sharpness * torch.randn(2, 19, 64, 96, generator=generator)
+    if case == "ignored":
+        batch.source_label[:, ::3] = 255
+    if case == "margins":
+        assert batch.target_valid is not None
+        batch.target_valid[:, :20] = False
+    step = step_of(batch)
+    step.teacher = TeacherOutput(target_probs=logits.softmax(dim=1))
+    seen: list[torch.Tensor] = []
+    meta_arch.student.model.register_forward_hook(lambda _m, _i, output: seen.append(output))
+    found = meta_arch("mixed", step)["loss_mixed"].item()
+    pasted = class_mix_mask(batch.source_label, step.streams.generator("class mix"))
+    confidence = step.teacher.confidence.numpy()
+    quality = reference.pseudo_label_quality(confidence, 0.968)
+    assert (quality == 0) == (case == "no confident pixel")
+    assert batch.target_valid is not None
+    expected = reference.target_loss(
+        seen[0].detach().double().numpy(),
+        batch.source_label.numpy(),
+        pasted.numpy(),
+        step.teacher.pseudo_labels.numpy(),
+        quality,
+        batch.target_valid.numpy(),
+    )
+    assert found == pytest.approx(expected, abs=1e-6)

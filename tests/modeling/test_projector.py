@@ -1,0 +1,46 @@
+"""The projector is two Conv-BN-ReLU that keep the resolution, whatever its kernel."""
+
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from t2sda.config import ConfigError, load_config
+from t2sda.modeling.projector import Projector
+
+T2SDA = str(Path(__file__).parents[2] / "configs/quickstart.yaml")
+
+
+def by_hand(state: dict[str, Tensor], embeddings: Tensor, padding: int) -> Tensor:
+    """Convolution without bias, batch statistics, scale and shift, ReLU; twice."""
+    for block in "01":
+        embeddings = F.conv2d(embeddings, state[f"{block}.0.weight"], padding=padding)
+        mean = embeddings.mean((0, 2, 3), keepdim=True)
+        variance = embeddings.var((0, 2, 3), keepdim=True, correction=0)
+        scale, shift = (state[f"{block}.1.{name}"][:, None, None] for name in ("weight", "bias"))
+        embeddings = ((embeddings - mean) / (variance + 1e-5).sqrt() * scale + shift).clamp(min=0)
+    return embeddings
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("kernel_size", [1, 3, 5])
+def test_embeddings_by_hand(kernel_size: int) -> None:
+    cfg = load_config(T2SDA, ["MODEL.PROJECTOR.KERNEL_SIZE", str(kernel_size)])
+    projector = Projector.from_config(cfg, in_channels=6).double().train()
+    for parameter in projector.parameters():
+        parameter.normal_()
+    features = torch.randn(2, 6, 5, 7, dtype=torch.float64)
+    found = projector(features)
+    assert found.shape == (2, 256, 5, 7)
+    expected = by_hand(projector.state_dict(), features, padding=kernel_size // 2)
+    torch.testing.assert_close(found, expected)
+    assert sum(parameter.numel() for parameter in projector.parameters()) == (
+        kernel_size**2 * 256 * (6 + 256) + 4 * 256
+    )
+
+
+def test_even_kernel_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"KERNEL_SIZE: 2 is even; use an odd one"):
+        load_config(T2SDA, ["MODEL.PROJECTOR.KERNEL_SIZE", "2"])

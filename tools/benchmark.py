@@ -1,0 +1,8 @@
+"""Time models side by side: the same as `t2sda benchmark`."""
+
+import sys
+
+from t2sda.cli.main import run_verb
+
+if __name__ == "__main__":
+    sys.exit(run_verb("benchmark"))
