@@ -1,8 +1,9 @@
 """Picture files of the real sets' sizes and formats, for benchmarks: no dataset has to be there.
 
-Drawn streets with white noise of a sensor (sigma 1.1 of 255), which makes the PNG files about as
-large as the real ones: 2.3 MB in GTA5 (57 GB / 24,966), 2.3 MB in Cityscapes (11 GB / 5,000). Where
-the classes are, and how often a crop holds a rare one, is that of the drawn streets.
+Drawn streets, which have a sensor's noise, with more of it (white, sigma 1.1 of 255). The PNG files
+have 2.8 MB (GTA5's size) and 2.9 MB (Cityscapes'); the real ones have 2.3 MB (57 GB / 24,966 and
+11 GB / 5,000), so these decode a little slower. Where the classes are, and how often a crop holds a
+rare one, is that of the drawn streets.
 """
 
 from __future__ import annotations
