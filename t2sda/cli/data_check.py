@@ -44,8 +44,10 @@ def command(argv: Sequence[str]) -> int:
     output_dir = Path(args.output)
     make_writable_dir(output_dir, "--output")
     progress = ConsoleProgress(console)
-    reports = [check_dataset(dataset, spec, progress) for dataset, spec in named]
-    across = duplicates_across(reports, _siblings({r.dataset.name for r in reports}), progress)
+    siblings = _siblings({dataset.name for dataset, _ in named})
+    known = [*(dataset for dataset, _ in named), *siblings]
+    reports = [check_dataset(dataset, spec, progress, known) for dataset, spec in named]
+    across = duplicates_across(reports, siblings, progress)
     for report in reports:
         _show(console, report)
         _write_pictures(report, output_dir)

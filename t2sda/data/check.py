@@ -85,7 +85,10 @@ class DatasetReport:
 
 
 def check_dataset(
-    dataset: SegmentationDataset, spec: OpensDataset | None = None, progress: Progress = unseen
+    dataset: SegmentationDataset,
+    spec: OpensDataset | None = None,
+    progress: Progress = unseen,
+    others: Iterable[SegmentationDataset] = (),
 ) -> DatasetReport:
     """Look at every image and label of a dataset, on all cores.
 
@@ -93,6 +96,7 @@ def check_dataset(
         dataset: opened.
         spec: what it was opened from, to find labels that belong to no image.
         progress: shows how far it is.
+        others: datasets whose labels may lie in the same folder, such as further splits.
     """
     examine = partial(examine_sample, dataset)
     what = f"checking {dataset.name}"
@@ -100,7 +104,8 @@ def check_dataset(
     report.findings += [found for item in report.examinations for found in item.findings]
     report.findings += _duplicates(report.examinations)
     if dataset.labelled:
-        report.findings += [*_labels_without_image(spec, dataset), *_of_all_labels(report)]
+        known = {label for item in (dataset, *others) for label in _labels_of(item)}
+        report.findings += [*_labels_without_image(spec, known), *_of_all_labels(report)]
     return report
 
 
@@ -239,13 +244,16 @@ def _of_all_labels(report: DatasetReport) -> list[Finding]:
     return findings
 
 
-def _labels_without_image(spec: OpensDataset | None, dataset: SegmentationDataset) -> list[Finding]:
-    """Label files that belong to no image; a list of stems leaves out files on purpose."""
-    if not isinstance(spec, DatasetSpec) or not isinstance(dataset, FileDataset):
+def _labels_of(dataset: SegmentationDataset) -> set[Path]:
+    if not isinstance(dataset, FileDataset):
+        return set()
+    return {label for _, label in dataset.pairs if label is not None}
+
+
+def _labels_without_image(spec: OpensDataset | None, known: set[Path]) -> list[Finding]:
+    """Label files that are not `known`; a list of stems leaves out files on purpose."""
+    if not isinstance(spec, DatasetSpec) or spec.stems is not None or spec.labels is None:
         return []
-    if spec.stems is not None or spec.labels is None:
-        return []
-    expected = {label for _, label in dataset.pairs}
     pattern = re.sub(r"\{\w+\}", "*", spec.labels)
     return [
         Finding(
@@ -255,7 +263,7 @@ def _labels_without_image(spec: OpensDataset | None, dataset: SegmentationDatase
             fatal=False,
         )
         for path in sorted(spec.find_root().glob(pattern))
-        if path not in expected
+        if path not in known
     ]
 
 

@@ -163,6 +163,14 @@ def test_a_list_may_leave_labels_out_but_not_name_what_is_missing(harbour: Datas
     assert "images/7.png: no such file; check list and folder" in text
 
 
+def test_labels_of_another_split_in_the_same_folder_are_known(harbour: DatasetSpec) -> None:
+    part = replace(harbour, images="images/[012].png")
+    alone = check_dataset(part.open(), part)
+    assert len(found(alone, "labels without image")) == 2
+    beside = check_dataset(part.open(), part, others=[replace(harbour, name="rest").open()])
+    assert found(beside, "labels without image") == []
+
+
 def test_the_same_image_in_two_splits(harbour: DatasetSpec) -> None:
     root = Path(harbour.root)
     (root / "more").mkdir()
