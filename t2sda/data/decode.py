@@ -102,6 +102,8 @@ def read_samples(path: Path) -> np.ndarray:
             header = _png_header(content)
             if header.bits >= 8 and header.colour_type != _PALETTE:
                 return _decoded_png(content, path)
+            if header.colour_type == _GREY:  # Pillow spreads 0 to 2^bits - 1 over 0 to 255
+                return _decoded_by_pillow(content, path, "L") // (255 // ((1 << header.bits) - 1))
         return _decoded_by_pillow(content, path)
 
 

@@ -74,6 +74,7 @@ class Taxonomy:
         self._check_raw_ids()
         self._check_targets("raw ids", self.train_ids)
         self._check_targets("label colours", self.label_colours)
+        self.ids_of(self.things)
 
     def _check_raw_ids(self) -> None:
         outside = [raw for raw in self.train_ids if not 0 <= raw <= MAX_RAW_ID]
@@ -91,8 +92,6 @@ class Taxonomy:
                 f"taxonomy '{self.name}': {what} map to train ids that do not exist: {wrong}; "
                 f"use 0 to {self.num_classes - 1}, or {IGNORE_INDEX} for ignored"
             )
-
-        self.ids_of(self.things)
 
     def ids_of(self, class_names: Sequence[str]) -> tuple[int, ...]:
         """Train ids of classes by name; raises UserError for a name that is none."""

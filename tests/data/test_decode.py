@@ -174,6 +174,26 @@ def test_label_ids_are_the_numbers_of_the_file(tmp_path: Path, kind: str) -> Non
     np.testing.assert_array_equal(label, ids)
 
 
+@pytest.mark.parametrize("bits", [1, 2, 4])
+def test_grey_labels_of_few_bits_give_their_numbers_and_not_shades(
+    tmp_path: Path, bits: int
+) -> None:
+    path = tmp_path / "label.png"
+    ids = np.arange(16, dtype=np.uint8).reshape(2, 8) % (1 << bits)
+    unpacked = np.unpackbits(ids[..., None], axis=2)[..., -bits:].reshape(2, -1)
+    rows = b"".join(b"\0" + row.tobytes() for row in np.packbits(unpacked, axis=1))
+    header = struct.pack(">IIBBBBB", 8, 2, bits, 0, 0, 0, 0)
+    chunks = ((b"IHDR", header), (b"IDAT", zlib.compress(rows)), (b"IEND", b""))
+    path.write_bytes(
+        b"\x89PNG\r\n\x1a\n"
+        + b"".join(
+            struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+            for kind, data in chunks
+        )
+    )
+    np.testing.assert_array_equal(read_label(path), ids)
+
+
 def test_samples_keep_three_channels_of_16_bits(tmp_path: Path) -> None:
     samples = NOISE.astype(np.uint16) * 7
     (tmp_path / "label.png").write_bytes(png16(samples))
