@@ -10,7 +10,7 @@ from typing import Protocol
 from t2sda.data.datasets import DrawnStreets, FileDataset, SegmentationDataset
 from t2sda.data.label_formats import LABEL_FORMATS
 from t2sda.data.packed import PackedDataset, is_packed
-from t2sda.data.patterns import check_label_pattern, fixed_folder, wildcards_of
+from t2sda.data.patterns import check_below_root, check_label_pattern, fixed_folder, wildcards_of
 from t2sda.data.taxonomies import ClassGroup, Taxonomy
 from t2sda.errors import MissingFileError, UserError
 from t2sda.registry import Registry, nearest_first
@@ -64,6 +64,11 @@ class DatasetSpec:
     beside: str | None = None
 
     def __post_init__(self) -> None:
+        if "/" in self.name or "\\" in self.name:
+            raise UserError(
+                f"dataset '{self.name}': a name has no / or \\; files are named after it"
+            )
+        check_below_root(self.name, images=self.images, labels=self.labels)
         if (self.stems is not None) != ("{stem}" in self.images):
             raise UserError(
                 f"dataset '{self.name}': `images` has {{stem}} exactly when `stems` names a list "
@@ -139,7 +144,13 @@ class DatasetSpec:
         list_path = root / str(self.stems)
         if not list_path.is_file():
             raise MissingFileError(f"dataset '{self.name}': the list file {list_path} is missing")
-        lines = list_path.read_text(encoding="utf-8").splitlines()
+        try:
+            lines = list_path.read_text(encoding="utf-8-sig").splitlines()
+        except UnicodeDecodeError as error:
+            raise UserError(
+                f"dataset '{self.name}': the list file {list_path} is not UTF-8 ({error}); save it "
+                f"as UTF-8 text"
+            ) from None
         return [line.strip() for line in lines if line.strip()]
 
     def _label_of(self, image_path: Path, root: Path) -> Path | None:

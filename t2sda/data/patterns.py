@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import string
-from pathlib import Path, PurePath
+from pathlib import Path, PurePath, PurePosixPath
 
 from t2sda.errors import UserError
 
@@ -17,6 +17,7 @@ def wildcards_of(pattern: str, path: PurePath) -> tuple[str, ...]:
 
     `a/*/*_x.png` and `a/b/c_x.png` give ("b", "c"). A `**` gives its folders without the last /.
     """
+    pattern = PurePosixPath(pattern).as_posix()  # as globbing does: without ./ and //
     pieces, place = [], 0
     for wildcard in _WILDCARD.finditer(pattern):
         pieces.append(re.escape(pattern[place : wildcard.start()]))
@@ -32,6 +33,21 @@ def fixed_folder(pattern: str) -> Path:
     """The folder that a pattern begins with, before its first wildcard."""
     fixed = re.split(r"[*?\[{]", pattern, maxsplit=1)[0]
     return Path(fixed.rpartition("/")[0])
+
+
+def check_below_root(dataset: str, **patterns: str | None) -> None:
+    """Raise UserError for a pattern that globbing would refuse, by the name of its key."""
+    for key, pattern in patterns.items():
+        if pattern is not None and PurePosixPath(pattern).is_absolute():
+            raise UserError(
+                f"dataset '{dataset}': {key}={pattern!r} is absolute; name the folder in `root`, "
+                f"and the rest here"
+            )
+        if any("**" in part and part != "**" for part in PurePosixPath(pattern or "").parts):
+            raise UserError(
+                f"dataset '{dataset}': {key}={pattern!r}: ** stands for folders and must be alone "
+                f"between two /; use * within a name"
+            )
 
 
 def check_label_pattern(dataset: str, images: str, labels: str) -> None:

@@ -48,6 +48,20 @@ def test_list_file_chooses_the_images(harbour: DatasetSpec) -> None:
     assert [Path(spec.open().load(i).name).stem for i in range(2)] == ["3", "1"]
 
 
+def test_a_list_file_written_on_windows(harbour: DatasetSpec) -> None:
+    (Path(harbour.root) / "some.txt").write_bytes(b"\xef\xbb\xbf3\r\n1\r\n")
+    spec = dataclasses.replace(harbour, images="images/{stem}.png", stems="some.txt")
+    assert [Path(spec.open().load(i).name).stem for i in range(2)] == ["3", "1"]
+    (Path(harbour.root) / "some.txt").write_bytes("3\r\n".encode("utf-16"))
+    with pytest.raises(UserError, match=r"some\.txt is not UTF-8"):
+        spec.open()
+
+
+@pytest.mark.parametrize("images", ["./images/*.png", "images//*.png"])
+def test_patterns_may_hold_what_changes_nothing(harbour: DatasetSpec, images: str) -> None:
+    assert dataclasses.replace(harbour, images=images).open().pairs == harbour.open().pairs
+
+
 def test_missing_list_file_is_named(harbour: DatasetSpec) -> None:
     spec = dataclasses.replace(harbour, images="images/{stem}.png", stems="none.txt")
     with pytest.raises(MissingFileError, match=r"list file .*none\.txt is missing"):
@@ -59,6 +73,10 @@ def test_missing_list_file_is_named(harbour: DatasetSpec) -> None:
     [
         ({"images": "images/{stem}.png"}, "exactly when `stems` names"),
         ({"labels": "labels/all.png"}, "share one label"),
+        ({"images": "/data/images/*.png"}, "is absolute; name the folder in `root`"),
+        ({"labels": "/data/labels/{stem}.png"}, "is absolute"),
+        ({"images": "images/a**/*.png"}, "must be alone between two /"),
+        ({"name": "../harbour"}, "a name has no /"),
     ],
 )
 def test_patterns_that_cannot_work_are_refused(
