@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any, TypeVar
 
@@ -19,6 +20,8 @@ Progress = Callable[[Sequence[int], str], Iterable[int]]
 
 CHUNK = 8
 """Indices that a process takes at once."""
+CHUNKS_AHEAD = 2
+"""Chunks a process that are begun before their results are wanted: results may be large."""
 
 
 def unseen(indices: Sequence[int], what: str) -> Iterable[int]:
@@ -65,7 +68,7 @@ def mapped(
         initargs=(function,),
     )
     try:
-        results = pool.map(_call, range(count), chunksize=CHUNK)
+        results = _in_order(pool, count, CHUNKS_AHEAD * num_processes)
         for _ in progress(range(count), what):
             yield next(results)
     except BrokenProcessPool:
@@ -87,5 +90,16 @@ def _prepare(function: Callable[[int], Any]) -> None:
     cv2.setNumThreads(0)
 
 
-def _call(index: int) -> Any:
-    return _function(index)
+def _in_order(pool: ProcessPoolExecutor, count: int, most_ahead: int) -> Iterator[Any]:
+    """Results by index; no more than `most_ahead` chunks are begun or wait to be taken."""
+    ahead: deque[Future[list[Any]]] = deque()
+    for first in range(0, count, CHUNK):
+        ahead.append(pool.submit(_call, range(first, min(first + CHUNK, count))))
+        if len(ahead) == most_ahead:
+            yield from ahead.popleft().result()
+    while ahead:
+        yield from ahead.popleft().result()
+
+
+def _call(indices: range) -> list[Any]:
+    return [_function(index) for index in indices]

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
+import time
 
 import pytest
 
-from t2sda.data.parallel import mapped
+from t2sda.data.parallel import CHUNK, CHUNKS_AHEAD, mapped
 from t2sda.errors import UserError
 
 
@@ -39,6 +41,21 @@ def test_a_process_that_dies_is_reported_instead_of_waited_for() -> None:
 
     with pytest.raises(UserError, match="reading: a process died; .*out of memory"):
         list(mapped(die, 40, "reading", num_processes=2))
+
+
+def test_results_that_nobody_takes_do_not_pile_up() -> None:
+    begun = multiprocessing.Value("i", 0)
+
+    def count(index: int) -> int:
+        with begun.get_lock():
+            begun.value += 1
+        return index
+
+    results = mapped(count, 1000, "packing", num_processes=2)
+    assert next(results) == 0
+    time.sleep(0.3)  # long enough for all 1000, were they asked for
+    assert begun.value <= 2 * CHUNKS_AHEAD * CHUNK
+    assert list(results) == list(range(1, 1000))
 
 
 def test_nothing_to_do() -> None:
