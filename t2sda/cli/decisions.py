@@ -92,7 +92,11 @@ DECISIONS = (
     Decision("B9", _has_target_negatives, _always("γ is a percentile of the whole batch")),
     Decision("B10", contrasts, _always("negatives of the query's own class alone")),
     Decision("B11", contrasts, _always("unlabelled pixels are never negatives")),
-    Decision("B12", contrasts, _always("negatives are drawn for a class, not for a query")),
+    Decision(
+        "B12",
+        lambda cfg: contrasts(cfg) and cfg.T2SDA.NEGATIVE_DRAW == "replacement",
+        _always("negatives are drawn for a class, not for a query"),
+    ),
     Decision(
         "B13",
         pulls,
@@ -120,13 +124,16 @@ DECISIONS = (
         lambda cfg: f"q of (S2): SELF_TRAINING.QUALITY {cfg.SELF_TRAINING.QUALITY}, and >=",
     ),
     Decision(
+        "B18",
+        lambda cfg: "mixed" in pass_names(cfg),
+        _always("L_target on mixed, augmented images; the teacher sees the clean target"),
+    ),
+    Decision(
         "B19", lambda cfg: pulls(cfg) or _labels_translated(cfg), _cross_entropy_of_translated
     ),
     Decision(
         "B25",
-        lambda cfg: (
-            bool(cfg.TRANSLATION.NAME) and TRANSLATORS.get(cfg.TRANSLATION.NAME).needs_target
-        ),
+        _translates_to_the_target,
         _always("the source is cropped to the target's size, translated, cropped again"),
     ),
     Decision(
@@ -139,6 +146,7 @@ DECISIONS = (
         lambda cfg: cfg.TRANSLATION.NAME in ("ColorJitter", "GaussianBlur"),
         lambda cfg: f"{cfg.TRANSLATION.NAME} with SimCLR's values",
     ),
+    Decision("B30", _has_teacher, lambda cfg: f"η: EMA.MOMENTUM {cfg.EMA.MOMENTUM}"),
     Decision(
         "B31",
         lambda cfg: bool(reweighting_hooks(cfg)),
@@ -147,7 +155,13 @@ DECISIONS = (
             + (", then multiplied by C" if cfg.REWEIGHTING.APPLY_TO == "target" else "")
         ),
     ),
-    Decision("B32", pulls, lambda cfg: f"queries: T2SDA.QUERY_STRATEGY {cfg.T2SDA.QUERY_STRATEGY}"),
+    Decision(
+        "B32",
+        lambda cfg: (
+            pulls(cfg) and (cfg.T2SDA.QUERY_DRAW, cfg.T2SDA.REDUCTION) != ("exact", "class_mean")
+        ),
+        lambda cfg: f"queries: T2SDA.QUERY_STRATEGY {cfg.T2SDA.QUERY_STRATEGY}",
+    ),
     Decision(
         "B35",
         lambda cfg: contrasts(cfg) and cfg.T2SDA.NEGATIVE_STRATEGY == "domain_equalized",

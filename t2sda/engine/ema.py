@@ -43,7 +43,8 @@ class EmaTeacher(Hook):
 
     η ramps up as min(1 - 1 / (iteration + 2), ema_momentum): 1/2, 2/3, 3/4, … The DAFormer family
     averages parameters alone and leaves the teacher's BatchNorm buffers as they were initialised,
-    so that its teacher cannot be used in evaluation mode; ours can.
+    so that its teacher cannot be used in evaluation mode; ours can. The paper has 0.999 from DACS,
+    whose code has 0.99 (docs/fidelity.md, B30).
 
     Args:
         student, teacher: of one architecture.

@@ -49,7 +49,8 @@ class PullLoss:
         objective: "info_nce" (Eq. 2) or "mse", see `info_nce` and `pull_mse`.
         reduction: "class_mean" or "query_sum", see `query_weights`.
         query_strategy: "cbqs", "ceqs" or "uniform", see `sampling.num_queries`.
-        negative_strategy: "domain_equalized" or "union", see `negatives.sample_negatives`.
+        negative_strategy: "domain_equalized", "union" or "source", see
+            `negatives.sample_negatives`.
         query_draw, negative_draw: "replacement" as published, or "exact": every position, weighted
             by how often it would be drawn (docs/fidelity.md, B13).
         prototype_norm: "after", "before" or "both", see `class_prototypes`.

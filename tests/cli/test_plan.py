@@ -39,6 +39,13 @@ def test_source_only_takes_none_of_them() -> None:
     assert rows("gta5_to_cityscapes/source_only_deeplabv2_r101.yaml") == []
 
 
+def test_what_exact_modes_make_void_is_not_listed() -> None:
+    # Every position is a query whatever the strategy, and no negative is drawn.
+    void = {"B12", "B32"}
+    assert void <= set(rows("gta5_to_cityscapes/t2sda_daformer_mit_b5.yaml"))
+    assert not void & set(rows("ablations/readings/exact.yaml"))
+
+
 def test_the_batch_and_the_images_are_counted_by_hand() -> None:
     # T2S-DA with masked consistency: 4 student passes, a teacher on 2 domains, the frozen encoder.
     cfg = load_config(
