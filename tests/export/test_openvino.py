@@ -33,6 +33,8 @@ def test_labels_are_those_of_the_onnx_file(tmp_path: Path, static: Path) -> None
     report = export_openvino(static, output, precision="fp32")
     assert report.num_changed == report.num_ties
     assert names(tmp_path) == ["student.bin", "student.xml"]
+    for place in (b"/tmp", str(Path(openvino.__file__).parents[1]).encode()):
+        assert place not in output.read_bytes()
     model = load_model(output)
     assert isinstance(model, FileModel)
     assert model.runtime == "openvino"
@@ -114,7 +116,10 @@ def test_bad_input(tmp_path: Path, static: Path) -> None:
         export_openvino(static, tmp_path / "m.xml", precision="fp32", image_size=(64, 64))
     with pytest.raises(UserError, match=r"lonely\.bin, its weights, is not beside it"):
         load_model(tmp_path / "lonely.xml")
-    assert names(tmp_path) == ["lonely.xml", "text.onnx"]
+    (tmp_path / "folder.xml").mkdir()
+    with pytest.raises(UserError, match=r"folder\.xml: is a folder; --output names the file"):
+        export_openvino(static, tmp_path / "folder.xml", precision="fp32")
+    assert names(tmp_path) == ["folder.xml", "lonely.xml", "text.onnx"]
 
 
 def test_a_device_that_openvino_has_not(tmp_path: Path, static: Path) -> None:
