@@ -102,6 +102,23 @@ def test_a_file_that_disagrees_is_not_kept(tmp_path: Path, static: Path) -> None
     assert names(tmp_path) == ["m.xml"]
 
 
+def test_an_old_xml_never_lies_beside_new_weights(
+    tmp_path: Path, static: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "m.xml").write_text("the old one")
+    replace = Path.replace
+
+    def killed_before_the_second(self: Path, target: Path) -> Path:
+        if target.suffix == ".xml":
+            raise OSError("killed")
+        return replace(self, target)
+
+    monkeypatch.setattr(Path, "replace", killed_before_the_second)
+    with pytest.raises(UserError, match=r"m\.xml: cannot be written \(killed\)"):
+        export_openvino(static, tmp_path / "m.xml", precision="fp32")
+    assert names(tmp_path) == ["m.bin"]
+
+
 def test_bad_input(tmp_path: Path, static: Path) -> None:
     (tmp_path / "text.onnx").write_text("hello")
     (tmp_path / "lonely.xml").write_text("<net/>")

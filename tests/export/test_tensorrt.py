@@ -86,6 +86,23 @@ def test_a_verified_engine_gets_its_name_with_what_it_was_built_for(
     assert engine.read_bytes() != b"an older one"
 
 
+@without_gpu
+def test_an_old_engine_never_lies_beside_new_metadata(
+    tmp_path: Path, static: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = tmp_path / "m.engine.unverified"
+    engine.write_bytes(b"an older one")
+
+    def killed_after_the_first(path: Path, content: bytes) -> None:
+        path.write_bytes(content)
+        raise UserError("killed")
+
+    monkeypatch.setattr("t2sda.export.engines._write", killed_after_the_first)
+    with pytest.raises(UserError, match="killed"):
+        export_engine(static, tmp_path / "m.engine", RTX)
+    assert [path.name for path in tmp_path.iterdir()] == ["m.engine.unverified.json"]
+
+
 def test_dynamic_files_need_a_profile_and_static_ones_have_none(
     tmp_path_factory: pytest.TempPathFactory, static: Path
 ) -> None:
