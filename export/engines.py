@@ -14,7 +14,14 @@ from .metadata import Metadata
 from .onnx import check_output
 from .packages import require
 from .tensorrt import BuiltEngine, EngineSettings, Profile, build_engine
-from .tensorrt_runtime import EngineNetwork, sidecar_of, sidecar_text
+from .tensorrt_runtime import (
+    PROFILE_KEY,
+    TARGET_KEY,
+    EngineNetwork,
+    read_sidecar,
+    sidecar_of,
+    sidecar_text,
+)
 from .verify import (
     TOLERANCES,
     OnnxNetwork,
@@ -52,7 +59,7 @@ def export_engine(onnx_path: Path, output: Path, settings: EngineSettings) -> Ex
         UserError: see `build_engine`; also if the engine disagrees with its file, or cannot be
             written. Nothing is left then.
     """
-    check_output(output)
+    check_output(output, (".engine", ".plan"))
     metadata = metadata_of_onnx(onnx_path)
     built = build_engine(onnx_path, settings)
     runs_here = torch.cuda.is_available()
@@ -60,14 +67,22 @@ def export_engine(onnx_path: Path, output: Path, settings: EngineSettings) -> Ex
     if runs_here:
         report = _verified(built.content, onnx_path, metadata, settings.target, settings.profile)
     path = output if runs_here else output.with_name(output.name + UNVERIFIED_SUFFIX)
-    extra = {"tensorrt_version": built.version, "engine_precision": built.precision}
-    _write(sidecar_of(output), sidecar_text(metadata, settings.target, extra).encode())
+    extra = {
+        "tensorrt_version": built.version,
+        "engine_precision": built.precision,
+        PROFILE_KEY: settings.profile,
+    }
+    text = sidecar_text(metadata, settings.target, extra)
+    path.unlink(missing_ok=True)  # an engine that is there has its own metadata beside it
+    _write(sidecar_of(path), text.encode())
     _write(path, built.content)
     return ExportedEngine(path, built, report)
 
 
-def verify_engine(onnx_path: Path, output: Path, settings: EngineSettings) -> VerificationReport:
+def verify_engine(onnx_path: Path, output: Path) -> VerificationReport:
     """Run `output`.unverified on this GPU beside its ONNX file, and give it its name.
+
+    Its target and profile are those that it was built with.
 
     Raises:
         UserError: if there is no such file or no GPU, or they disagree.
@@ -77,9 +92,13 @@ def verify_engine(onnx_path: Path, output: Path, settings: EngineSettings) -> Ve
         raise MissingFileError(f"{unverified}: no such file; leave out --verify-only to build it")
     if not torch.cuda.is_available():
         raise UserError("--verify-only runs the engine, and no GPU is usable here")
+    described = read_sidecar(unverified)
+    batches = described[PROFILE_KEY]
+    profile = Profile(*((b, h, w) for b, h, w in batches)) if batches else None
     metadata = metadata_of_onnx(onnx_path)
-    content = unverified.read_bytes()
-    report = _verified(content, onnx_path, metadata, settings.target, settings.profile)
+    report = _verified(unverified.read_bytes(), onnx_path, metadata, described[TARGET_KEY], profile)
+    output.unlink(missing_ok=True)
+    sidecar_of(unverified).replace(sidecar_of(output))
     unverified.replace(output)
     return report
 

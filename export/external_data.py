@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ def check_external_data(path: Path) -> None:
     except Exception:  # no ONNX file; the runtime says so in its own words
         return
     folder = path.parent.resolve()
-    for tensor in model_proto.graph.initializer:
+    for tensor in _tensors(model_proto):
         location = _location_of(tensor)
         if location is None:
             continue
@@ -38,6 +39,17 @@ def check_external_data(path: Path) -> None:
             )
         if not target.is_file():
             raise UserError(f"{path}: its weights file '{location}' is not beside it")
+
+
+def _tensors(message: Any) -> Iterator[Any]:
+    """Every tensor in a message of protobuf, however deep: also of constants and of branches."""
+    if message.DESCRIPTOR.name == "TensorProto":
+        yield message
+        return
+    for field, value in message.ListFields():
+        if field.message_type is not None:
+            for item in value if isinstance(value, Sequence) else (value,):
+                yield from _tensors(item)
 
 
 def _location_of(tensor: Any) -> str | None:

@@ -141,6 +141,12 @@ def _size_in(shape: Sequence[int | None], layout: Layout) -> tuple[int, int] | N
 def _check_classes(
     signature: Signature, output_kind: OutputKind, taxonomy: Taxonomy, path: object
 ) -> None:
+    axes = 3 if output_kind == "labels" else 4
+    if len(signature.output_shape) != axes:
+        raise UserError(
+            f"{path}: gives {signature.output_type} of shape {signature.output_shape}; "
+            f"{output_kind} have {axes} axes"
+        )
     channels = signature.output_shape[1] if output_kind != "labels" else None
     if channels not in (None, taxonomy.num_classes):
         raise UserError(

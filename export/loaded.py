@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from t2sda.data.taxonomies import Taxonomy
-from t2sda.data.transforms import Resize
+from t2sda.data.transforms import Resize, resize_label
 from t2sda.errors import UserError
 from t2sda.inference.framing import Frame, framed_to, framed_within
 from t2sda.inference.pictures import check_picture, read_picture
@@ -37,13 +37,11 @@ class LoadedModel(ABC):
         taxonomy: names and colours of its classes.
         runtime: what runs it: "torch", "onnxruntime", "openvino", "tensorrt" or "tensorrt-rtx".
         max_batch_size: most pictures it takes at once; None: any number.
-        holds_logits: whether `logits` and `probabilities` can be asked for.
     """
 
     taxonomy: Taxonomy
     runtime: str
     max_batch_size: int | None = None
-    holds_logits: bool = True
 
     # A str is a sequence of str too; the first signature that fits counts.
     @overload
@@ -182,7 +180,6 @@ class FileModel(LoadedModel):
         self.taxonomy = metadata.taxonomy
         self.runtime = runtime
         self.max_batch_size = max_batch_size
-        self.holds_logits = metadata.output_kind == "logits"
         self._normalises = normalises
 
     def probabilities(self, image: Picture) -> np.ndarray:
@@ -201,6 +198,9 @@ class FileModel(LoadedModel):
         if self.metadata.output_kind != "labels":
             return [own.argmax(axis=0).astype(np.uint8) for own in self._maps(frames)]
         labels = self._run(frames).astype(np.uint8, copy=False)
+        seen = (frames[0].image.shape[0], frames[0].image.shape[1])
+        if labels.shape[1:] != seen:  # a foreign graph that leaves up-sampling to its caller
+            labels = np.stack([resize_label(own, seen) for own in labels])
         return [frame.labels_back(own) for frame, own in zip(frames, labels, strict=True)]
 
     def _logits(self, frames: list[Frame]) -> list[np.ndarray]:

@@ -83,7 +83,7 @@ class Metadata:
             )
         try:
             return cls._parsed({key: json.loads(properties[key]) for key in KEYS})
-        except (KeyError, TypeError, ValueError) as error:
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise UserError(
                 f"{path}: its metadata is damaged ({type(error).__name__}: {error}); export the "
                 f"checkpoint again"

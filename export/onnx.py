@@ -73,7 +73,7 @@ def export_onnx(
             disagrees with PyTorch beyond the tolerance.
     """
     require("onnxscript", "onnx")
-    check_output(output)
+    check_output(output, (".onnx",))
     metadata = Metadata(
         taxonomy=taxonomy,
         image_size=None if dynamic else image_size,
@@ -188,10 +188,14 @@ def write_verified(
         raise UserError(f"{output}: cannot be written ({error.strerror})") from None
 
 
-def check_output(output: Path) -> None:
-    """Find out before minutes of work whether the file can be written."""
+def check_output(output: Path, suffixes: tuple[str, ...] = ()) -> None:
+    """Find out before minutes of work whether the file can be written, and loaded by its name."""
     if output.is_dir():
         raise UserError(f"{output}: is a folder; --output names the file to write")
+    if suffixes and output.suffix.lower() not in suffixes:
+        raise UserError(
+            f"{output}: must end in {' or '.join(suffixes)}; `load_model` goes by the ending"
+        )
     make_writable_dir(output.parent, "--output")
 
 

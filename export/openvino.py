@@ -12,10 +12,11 @@ from typing import Any
 import numpy as np
 
 from t2sda.errors import UserError
-from t2sda.files import make_writable_dir
 
 from .deployable import OutputKind
+from .external_data import check_external_data
 from .metadata import Metadata
+from .onnx import check_output
 from .openvino_runtime import OpenVinoRunner, properties_of, read_model, set_properties
 from .packages import require
 from .verify import (
@@ -50,7 +51,7 @@ def export_openvino(
         output: ends in .xml.
         precision: "fp32", "bf16" (weights stored in 16 bits, computed in bf16) or "int8".
         image_size: (height, width) to fix a graph of any size to.
-        dynamic: leave a graph of any size so; 2.3 times slower than a fixed one.
+        dynamic: leave a graph of any size so; slower than a fixed one.
         reference: the float32 ONNX file to compare with; by default `source`.
         pictures: batches (1, H, W, 3) to compare on; by default drawn streets.
         tolerance: by default that of `precision`.
@@ -59,7 +60,8 @@ def export_openvino(
         UserError: if the file cannot be read or written, the size or precision does not fit, or
             the IR disagrees beyond the tolerance.
     """
-    _check_output(output)
+    check_xml_output(output)
+    check_external_data(source)
     graph = read_model(source)
     metadata = Metadata.from_properties(properties_of(graph), source)
     _check_precision(metadata, precision, source)
@@ -138,17 +140,18 @@ def _fix_size(graph: Any, metadata: Metadata, image_size: tuple[int, int]) -> No
     graph.reshape([1, 3, *image_size] if channels_first else [1, *image_size, 3])
 
 
-def _check_output(output: Path) -> None:
+def check_xml_output(output: Path) -> None:
+    """Find out before minutes of work whether both files can be written."""
     if output.suffix != ".xml":
         raise UserError(f"{output}: an OpenVINO file ends in .xml; its .bin is written beside it")
-    make_writable_dir(output.parent, "--output")
+    check_output(output)
 
 
 @contextlib.contextmanager
 def _both_written_whole(output: Path) -> Iterator[Path]:
     """Yields the .xml to write (its .bin comes beside it); both get their names, or neither.
 
-    The weights first: an .xml that is there has its .bin.
+    An old .xml goes before its .bin is replaced: an .xml that is there has its own weights.
     """
     partial = output.with_name(f"{output.stem}.partial.xml")
     weights = partial.with_suffix(".bin")
@@ -157,6 +160,7 @@ def _both_written_whole(output: Path) -> Iterator[Path]:
         for path in (weights, partial):
             with path.open("rb+") as written:
                 os.fsync(written.fileno())
+        output.unlink(missing_ok=True)
         weights.replace(output.with_suffix(".bin"))
         partial.replace(output)
     except (OSError, RuntimeError) as error:

@@ -98,7 +98,7 @@ def quantize_onnx(
         UserError: if the source is none of ours or not float32, nothing can be calibrated on, or
             too many labels change.
     """
-    check_output(output)
+    check_output(output, (".onnx",))
     onnx = require("onnx", "onnx")
     model_proto, metadata = _opened(source)
     batches = [framed_batch(picture, metadata) for picture in pictures]

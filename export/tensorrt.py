@@ -8,6 +8,7 @@ back, and an engine in another precision than the asked one is refused.
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,7 +19,9 @@ from typing import Any, NamedTuple
 import torch
 
 from t2sda.errors import UserError
+from t2sda.files import make_writable_dir, written_whole
 
+from .external_data import check_external_data
 from .packages import require
 
 TARGETS = {"tensorrt": ("tensorrt", "tensorrt"), "tensorrt-rtx": ("tensorrt_rtx", "trt-rtx")}
@@ -50,7 +53,7 @@ class EngineSettings:
         precision: "fp32", "fp16" or "int8" that the engine must be in; None: that of the file.
         profile: of a dynamic file; a file of one size has none.
         timing_cache: a file that spares measuring kernels again; made if it is not there.
-        version_compatible: runs in later versions of TensorRT too.
+        version_compatible: runs in later versions of TensorRT too; not of TensorRT-RTX.
         hardware_compatible: runs on every GPU from Ampere on, not only on this one's kind.
         compute_capabilities: of TensorRT-RTX, the GPUs to build for ("8.6"); none: this machine's.
     """
@@ -108,6 +111,7 @@ def build_engine(onnx_path: Path, settings: EngineSettings) -> BuiltEngine:
     """
     trt = import_tensorrt(settings.target)
     _check_settings(settings)
+    check_external_data(onnx_path)
     log = _logger(trt)
     builder = trt.Builder(log)
     network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
@@ -163,6 +167,10 @@ def precision_of(layers: Sequence[Layer]) -> str:
 def _check_settings(settings: EngineSettings) -> None:
     if settings.target == "tensorrt-rtx" and settings.timing_cache:
         raise UserError("--timing-cache: TensorRT-RTX has none; it chooses kernels where it runs")
+    if settings.target == "tensorrt-rtx" and settings.version_compatible:
+        raise UserError("--version-compatible: TensorRT-RTX lacks the lean runtime that this needs")
+    if settings.timing_cache:
+        make_writable_dir(settings.timing_cache.parent, "--timing-cache")
     if settings.target == "tensorrt" and settings.compute_capabilities:
         raise UserError(
             "--compute-capability: TensorRT builds for the GPU that is there; "
@@ -205,7 +213,8 @@ def _config(trt: Any, builder: Any, network: Any, settings: EngineSettings, onnx
     if settings.timing_cache:
         path = settings.timing_cache
         known = path.read_bytes() if path.is_file() else b""
-        config.set_timing_cache(config.create_timing_cache(known), ignore_mismatch=False)
+        if not config.set_timing_cache(config.create_timing_cache(known), ignore_mismatch=False):
+            raise UserError(f"--timing-cache {path}: of another GPU or version; name a new file")
     _set_profile(builder, config, network, settings.profile, onnx_path)
     return config
 
@@ -251,7 +260,13 @@ def _set_profile(
 
 def _keep_timing_cache(config: Any, settings: EngineSettings) -> None:
     if settings.timing_cache:
-        settings.timing_cache.write_bytes(bytes(config.get_timing_cache().serialize()))
+        try:
+            with written_whole(settings.timing_cache) as partial:
+                partial.write_bytes(bytes(config.get_timing_cache().serialize()))
+        except OSError as error:
+            raise UserError(
+                f"--timing-cache {settings.timing_cache}: cannot be written ({error.strerror})"
+            ) from None
 
 
 def _inspected(trt: Any, log: Any, content: bytes) -> tuple[Layer, ...]:
@@ -272,8 +287,9 @@ def layers_of_inspector(text: str) -> tuple[Layer, ...]:
         if isinstance(layer, str):  # built without detailed verbosity
             rows.append(Layer(layer, "", ""))
             continue
-        words = " ".join(str(port.get("Format/Datatype", "")) for port in layer.get("Inputs", ()))
-        found = (value for key, value in _PRECISION_IN_ENGINE.items() if key in words)
+        inputs = layer.get("Inputs") or [{}]
+        words = re.findall(r"\w+", str(inputs[0].get("Format/Datatype", "")))
+        found = (_PRECISION_IN_ENGINE[word] for word in words if word in _PRECISION_IN_ENGINE)
         rows.append(Layer(layer.get("Name", ""), layer.get("LayerType", ""), next(found, "")))
     return tuple(rows)
 

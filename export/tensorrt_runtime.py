@@ -22,6 +22,8 @@ from .metadata import Metadata
 from .tensorrt import TARGETS, import_tensorrt
 
 TARGET_KEY = "target"
+PROFILE_KEY = "profile"
+"""What the sidecar says besides our metadata; the profile is null for an engine of one size."""
 
 
 def sidecar_of(engine: Path) -> Path:
@@ -54,7 +56,7 @@ def load_engine(path: Path, target: str | None, device: str) -> FileModel:
     )
 
 
-def read_sidecar(engine: Path) -> dict[str, str]:
+def read_sidecar(engine: Path) -> dict[str, Any]:
     """The metadata beside an engine; UserError if it is missing or none of ours."""
     sidecar = sidecar_of(engine)
     if not sidecar.is_file():
@@ -64,14 +66,14 @@ def read_sidecar(engine: Path) -> dict[str, str]:
         )
     try:
         described = json.loads(sidecar.read_text(encoding="utf-8"))
-        if described[TARGET_KEY] in TARGETS:
+        if described[TARGET_KEY] in TARGETS and PROFILE_KEY in described:
             return described
     except (KeyError, TypeError, ValueError):
         pass
     raise UserError(f"{sidecar}: damaged; export the engine again")
 
 
-def sidecar_text(metadata: Metadata, target: str, extra: Mapping[str, str]) -> str:
+def sidecar_text(metadata: Metadata, target: str, extra: Mapping[str, object]) -> str:
     """What lies beside an engine."""
     return json.dumps({TARGET_KEY: target, **extra, **metadata.to_properties()}, indent=1) + "\n"
 

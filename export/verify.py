@@ -61,7 +61,7 @@ class VerificationReport:
     Attributes:
         shapes: (B, H, W) of every batch that was compared.
         max_logit_difference: over all pixels and classes; of probabilities where the file gives
-            those, 0 where it gives labels alone that cannot be looked behind.
+            those, None where it gives labels alone that cannot be looked behind.
         max_logit: the largest absolute logit, to judge the difference by.
         num_pixels: compared.
         num_changed: pixels with another label than the source's.
@@ -70,7 +70,7 @@ class VerificationReport:
     """
 
     shapes: tuple[tuple[int, int, int], ...]
-    max_logit_difference: float
+    max_logit_difference: float | None
     max_logit: float
     num_pixels: int
     num_changed: int
@@ -90,13 +90,19 @@ class VerificationReport:
             labels_agree = self.num_changed == self.num_ties
         else:
             labels_agree = self.changed <= self.tolerance.changed
-        return self.max_logit_difference <= allowed and labels_agree
+        difference = self.max_logit_difference
+        return (difference is None or difference <= allowed) and labels_agree
 
     def __str__(self) -> str:
         shapes = ", ".join("x".join(map(str, shape)) for shape in self.shapes)
+        logits = "its logits cannot be seen"
+        if self.max_logit_difference is not None:
+            logits = (
+                f"logits differ by at most {self.max_logit_difference:.1e} (largest logit "
+                f"{self.max_logit:.3g})"
+            )
         return (
-            f"logits differ by at most {self.max_logit_difference:.1e} (largest logit "
-            f"{self.max_logit:.3g}), {self.num_changed} of {self.num_pixels} labels differ "
+            f"{logits}, {self.num_changed} of {self.num_pixels} labels differ "
             f"({self.changed:.3%}), {self.num_ties} of these where the source's two best logits "
             f"are within {TIE:g}; batches of {shapes}"
         )
@@ -133,9 +139,10 @@ def verify(
         UserError: if the file does not run, or disagrees beyond the tolerance.
     """
     reports = [_compare(file, source, images, tolerance) for images in batches]
+    seen = [item.max_logit_difference for item in reports if item.max_logit_difference is not None]
     report = VerificationReport(
         shapes=tuple(shape for item in reports for shape in item.shapes),
-        max_logit_difference=float(np.max([item.max_logit_difference for item in reports])),
+        max_logit_difference=float(np.max(seen)) if seen else None,
         max_logit=float(np.max([item.max_logit for item in reports])),
         num_pixels=sum(item.num_pixels for item in reports),
         num_changed=sum(item.num_changed for item in reports),
@@ -291,7 +298,7 @@ def _compare(
     compared = expected.softmax(dim=1) if file.output_kind == "probabilities" else expected
     return VerificationReport(
         shapes=(images.shape[:3],),
-        max_logit_difference=0.0 if maps is None else float((maps - compared).abs().max()),
+        max_logit_difference=None if maps is None else float((maps - compared).abs().max()),
         max_logit=float(compared.abs().max()),
         num_pixels=changed.numel(),
         num_changed=int(changed.sum()),

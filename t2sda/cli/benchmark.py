@@ -22,6 +22,7 @@ from t2sda.errors import UserError
 from t2sda.export.contest import Contender, Contest, Result, Segment, Task, hold_contest
 from t2sda.export.foreign import Description
 from t2sda.export.runtime import RUNTIMES, load_model, runtime_for
+from t2sda.files import make_writable_dir
 
 MUCH_FOREIGN_LOAD = 0.2
 """Cores; above it the times are worth little."""
@@ -31,6 +32,8 @@ def command(argv: Sequence[str]) -> int:
     """Time every model in every runtime that can run it, and print one table."""
     args = _parser().parse_args(argv)
     load_components(args.plugin)
+    if args.json:
+        make_writable_dir(Path(args.json).parent, "--json")
     contest = hold_contest(_contenders(args), args.rounds)
     console = standard_console()
     console.print(table_of(contest))

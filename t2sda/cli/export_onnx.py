@@ -32,7 +32,7 @@ def command(argv: Sequence[str]) -> int:
     args = _parser().parse_args(argv)
     load_components(args.plugin)
     output = Path(args.output)
-    check_output(output)
+    check_output(output, (".onnx",))
     checkpoint = open_checkpoint(Path(args.checkpoint))
     pictures = calibration_of(args)
     if args.precision == "int8":

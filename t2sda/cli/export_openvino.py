@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import tempfile
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,10 +20,9 @@ from t2sda.cli.exporting import (
 )
 from t2sda.errors import UserError
 from t2sda.export.engines import metadata_of_onnx
-from t2sda.export.openvino import export_openvino
+from t2sda.export.openvino import check_xml_output, export_openvino
 from t2sda.export.quantization import framed_batch, quantize_onnx
 from t2sda.export.runtime import load_model
-from t2sda.files import make_writable_dir
 from t2sda.inference.checkpoints import open_checkpoint
 
 PRECISIONS = ("fp32", "bf16", "int8")
@@ -33,11 +33,11 @@ def command(argv: Sequence[str]) -> int:
     args = _parser().parse_args(argv)
     load_components(args.plugin)
     output = Path(args.output)
-    make_writable_dir(output.parent, "--output")
+    check_xml_output(output)
     with tempfile.TemporaryDirectory() as folder:
         reference = _as_onnx(args, Path(folder))
         source = reference
-        pictures = calibration_of(args) if not _is_int8(reference, args) else []
+        pictures = [] if _is_int8(reference, args) else calibration_of(args)
         if pictures:
             source = Path(folder) / "int8.onnx"
             print(quantize_onnx(reference, source, pictures, tolerance_of(args)))
@@ -49,7 +49,7 @@ def command(argv: Sequence[str]) -> int:
             dynamic=args.dynamic,
             reference=reference,
             tolerance=tolerance_of(args),
-            pictures=_judged(pictures, reference),
+            pictures=_judged(pictures, reference, args),
         )
         print(f"verified in OpenVINO against ONNX Runtime: {report}")
         print(f"{args.source} -> {args.output} ({args.precision})")
@@ -74,16 +74,22 @@ def _as_onnx(args: argparse.Namespace, folder: Path) -> Path:
 
 
 def _is_int8(reference: Path, args: argparse.Namespace) -> bool:
-    return args.precision == "int8" and metadata_of_onnx(reference).precision == "int8"
+    if args.precision != "int8" or metadata_of_onnx(reference).precision != "int8":
+        return False
+    if args.calibration:
+        raise UserError(f"{args.source}: is in int8 already; leave out --calibration")
+    return True
 
 
-def _judged(pictures: list[np.ndarray], reference: Path) -> list[np.ndarray] | None:
+def _judged(
+    pictures: list[np.ndarray], reference: Path, args: argparse.Namespace
+) -> list[np.ndarray] | None:
     """Batches of the target domain to compare on, as the file frames them."""
-    from t2sda.export.engines import metadata_of_onnx
-
     if not pictures:
         return None
     metadata = metadata_of_onnx(reference)
+    if args.size:
+        metadata = replace(metadata, image_size=tuple(args.size))
     return [framed_batch(picture, metadata) for picture in pictures[-3:]]
 
 

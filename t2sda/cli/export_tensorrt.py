@@ -31,7 +31,7 @@ def command(argv: Sequence[str]) -> int:
     )
     source, output = Path(args.onnx), Path(args.output)
     if args.verify_only:
-        print(f"verified on this GPU: {verify_engine(source, output, settings)}")
+        print(f"verified on this GPU: {verify_engine(source, output)}")
         print(f"{output}.unverified -> {output}")
         return 0
     exported = export_engine(source, output, settings)
@@ -108,7 +108,9 @@ def _parser() -> argparse.ArgumentParser:
         "--timing-cache", metavar="FILE", help="reused between builds; TensorRT only"
     )
     parser.add_argument(
-        "--version-compatible", action="store_true", help="loads in later versions too"
+        "--version-compatible",
+        action="store_true",
+        help="loads in later versions too; TensorRT only",
     )
     parser.add_argument(
         "--hardware-compatible", action="store_true", help="loads on all GPUs from Ampere on"

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import hashlib
 import os
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import cv2
 import torch
@@ -14,6 +17,7 @@ from t2sda.cli.common import load_components
 from t2sda.cli.exporting import side
 from t2sda.cli.inferring import Inference
 from t2sda.cli.loading import add_model_arguments, description_of
+from t2sda.engine.checkpoint import resolve_checkpoint
 from t2sda.engine.metrics import standard_console
 from t2sda.errors import UserError
 from t2sda.export.loaded import FileModel, LoadedModel
@@ -57,9 +61,27 @@ def command(argv: Sequence[str]) -> int:
         standard_console(),
         num_workers=workers,
         resume=args.resume,
-        settings={"model": Path(args.model).name, "window": args.window, "stride": args.stride},
+        settings=_settings(args),
     )
     return inference.run(sources)
+
+
+def _settings(args: argparse.Namespace) -> dict[str, Any]:
+    """What results depend on besides the kinds; a model goes by its content, not by its name."""
+    path = Path(args.model)
+    file = resolve_checkpoint(path) if path.is_dir() else path
+    digest = hashlib.sha256()
+    for part in (file, file.with_suffix(".bin")) if file.suffix.lower() == ".xml" else (file,):
+        with part.open("rb") as content:
+            digest.update(hashlib.file_digest(content, "sha256").digest())
+    description = description_of(args)
+    return {
+        "model": path.name,
+        "model_sha256": digest.hexdigest(),
+        "description": asdict(description) if description else None,
+        "window": args.window,
+        "stride": args.stride,
+    }
 
 
 def _shared_cores(args: argparse.Namespace, num_sources: int) -> tuple[int, int, int]:
@@ -129,7 +151,8 @@ def _parser() -> argparse.ArgumentParser:
         nargs=2,
         type=side,
         metavar=("HEIGHT", "WIDTH"),
-        help="segment window by window; default: the whole picture",
+        help="segment window by window; a pixel gets the label of the window in whose middle it "
+        "lies, overlaps are not averaged; default: the whole picture",
     )
     parser.add_argument(
         "--stride",

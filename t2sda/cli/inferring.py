@@ -83,11 +83,13 @@ class Inference:
         _check_kinds(sources, self.kinds)
         begin = time.perf_counter()
         waiting = [source for source in sources if not self._is_finished(source)]
+        for source in waiting:  # if it cannot be read today, what it was earlier does not count
+            self.record.finished.pop(str(source.name), None)
         for done in self._with_progress(self._work(waiting), len(waiting), begin):
             if done.error is not None:
                 self.unreadable.append(done.error)
             else:
-                self.record.add(str(done.source.name), done.counts)
+                self.record.add(str(done.source.name), done.counts, done.source.path)
         names = [str(source.name) for source in sources]
         self._write_legend(names)
         self._conclude(len(waiting), len(sources), time.perf_counter() - begin)
@@ -99,7 +101,8 @@ class Inference:
             if is_video(source.path)
             else result_paths(self.output_dir / source.name, self.kinds)
         )
-        return str(source.name) in self.record.finished and all(path.is_file() for path in paths)
+        finished = self.record.holds(str(source.name), source.path)
+        return finished and all(path.is_file() for path in paths)
 
     def _work(self, sources: Sequence[Picture]) -> Iterator[Done]:
         pictures = [source for source in sources if not is_video(source.path)]

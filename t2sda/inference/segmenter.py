@@ -58,7 +58,7 @@ class Segmenter:
     def __call__(self, images: list[np.ndarray]) -> list[Segmentation]:
         """Of each picture; raises UserError as the model does."""
         if self.with_probabilities:
-            return [_from_probabilities(self._probabilities(image)) for image in images]
+            return [self._with_probabilities(image) for image in images]
         if self.window is None:
             return [Segmentation(labels) for labels in self._predict(images)]
         return [
@@ -71,14 +71,23 @@ class Segmenter:
     def _predict(self, images: list[np.ndarray]) -> list[np.ndarray]:
         return self.model.predict(images, batch_size=self.batch_size)
 
-    def _probabilities(self, image: np.ndarray) -> np.ndarray:
-        def of_each(pieces: list[np.ndarray]) -> list[np.ndarray]:
-            return [self.model.probabilities(piece).astype(np.float16) for piece in pieces]
-
+    def _with_probabilities(self, image: np.ndarray) -> Segmentation:
         if self.window is None:
-            return of_each([image])[0]
-        return segment_by_windows(of_each, image, self.window, self.stride)
+            found = _labels_last(self.model.probabilities(image))
+        else:
+            found = segment_by_windows(
+                lambda pieces: [_labels_last(self.model.probabilities(piece)) for piece in pieces],
+                image,
+                self.window,
+                self.stride,
+            )
+        return Segmentation(found[-1].astype(np.uint8), found[:-1])
 
 
-def _from_probabilities(probabilities: np.ndarray) -> Segmentation:
-    return Segmentation(probabilities.argmax(axis=0).astype(np.uint8), probabilities)
+def _labels_last(probabilities: np.ndarray) -> np.ndarray:
+    """(C, H, W) float32 -> (C + 1, H, W) float16: probabilities, and the labels behind them.
+
+    Labels are taken before rounding, which makes ties, so that they are those without this kind.
+    """
+    labels = probabilities.argmax(axis=0, keepdims=True)
+    return np.concatenate([probabilities, labels]).astype(np.float16)  # exact up to 2048

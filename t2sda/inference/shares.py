@@ -25,7 +25,7 @@ class Record:
 
     Args:
         folder: exists.
-        settings: what results depend on; a resumed run must have the same.
+        settings: what results depend on, as JSON has it; a resumed run must have the same.
         resume: go on with the record that is there.
 
     Raises:
@@ -34,22 +34,33 @@ class Record:
 
     def __init__(self, folder: Path, settings: Mapping[str, Any], resume: bool) -> None:
         self.path = folder / RECORD_NAME
-        self.finished: dict[str, list[int]] = {}
+        settings = json.loads(json.dumps(settings))  # tuples would not equal what is read back
         lines = _lines(self.path) if resume else []
         if lines and lines[0] != {"settings": settings}:
             raise UserError(
                 f"--resume: results in {folder} were made with {lines[0].get('settings')}, not "
                 f"with {dict(settings)}; choose another output folder, or leave out --resume"
             )
-        self.finished = {line["name"]: line["pixels"] for line in lines[1:]}
+        self.finished: dict[str, list[int]] = {line["name"]: line["pixels"] for line in lines[1:]}
+        self._stamps: dict[str, list[int] | None] = {
+            line["name"]: line.get("stamp") for line in lines[1:]
+        }
         # Written anew: the last line of a killed run may be torn.
         kept = [{"settings": settings}, *lines[1:]]
         write_whole(self.path, "".join(json.dumps(line) + "\n" for line in kept).encode())
 
-    def add(self, name: str, counts: np.ndarray) -> None:
+    def holds(self, name: str, source: Path) -> bool:
+        """Whether a picture is finished, and its file is still the one that was segmented."""
+        stamp = _stamp(source)
+        return name in self.finished and stamp is not None and self._stamps[name] == stamp
+
+    def add(self, name: str, counts: np.ndarray, source: Path) -> None:
         """Note a picture whose files are all written; `counts` are pixels of every class."""
         self.finished[name] = counts.tolist()
-        line = json.dumps({"name": name, "pixels": counts.tolist()})
+        self._stamps[name] = _stamp(source)
+        line = json.dumps(
+            {"name": name, "pixels": self.finished[name], "stamp": self._stamps[name]}
+        )
         try:
             with self.path.open("a", encoding="utf-8") as file:
                 file.write(line + "\n")
@@ -89,6 +100,15 @@ class Record:
         write_whole(path, (json.dumps(content, indent=1) + "\n").encode())
 
 
+def _stamp(path: Path) -> list[int] | None:
+    """Size and time of change; None if the file has vanished."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return [found.st_size, found.st_mtime_ns]
+
+
 def _shares(counts: np.ndarray) -> list[float]:
     return (counts / max(int(counts.sum()), 1)).round(6).tolist()
 
@@ -97,10 +117,13 @@ def _lines(path: Path) -> list[dict[str, Any]]:
     """Whole lines of a record; none where it is not there."""
     if not path.is_file():
         return []
-    found = []
+    found: list[dict[str, Any]] = []
     for line in path.read_text(encoding="utf-8").splitlines():
         try:
-            found.append(json.loads(line))
+            values = json.loads(line)
         except ValueError:
             break  # torn by a kill; what follows cannot be trusted either
+        if not isinstance(values, dict) or (found and not {"name", "pixels"} <= values.keys()):
+            break
+        found.append(values)
     return found

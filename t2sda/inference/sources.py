@@ -29,9 +29,9 @@ class Picture:
 def find_pictures(source: str, output_dir: Path) -> list[Picture]:
     """The pictures that a file, folder or pattern stands for, in the order of their paths.
 
-    A folder is searched with its sub-folders, for files that end like pictures or videos; results
-    written into it earlier, below `output_dir`, are left out. A pattern (*, **, ?, [abc]) takes
-    every file that matches.
+    A folder is searched with its sub-folders, for files that end like pictures or videos. A
+    pattern (*, **, ?, [abc]) takes every file that matches. Results of earlier runs are left out:
+    what lies below an `output_dir` inside of the folder, or of what all matches share.
 
     Raises:
         MissingFileError: if there is nothing of that name, or no picture in it.
@@ -40,7 +40,9 @@ def find_pictures(source: str, output_dir: Path) -> list[Picture]:
     path = Path(source)
     if path.is_file():
         return [Picture(path, Path(path.stem))]
-    root, paths = (path, _below(path, output_dir)) if path.is_dir() else _matching(source)
+    root, paths = (
+        (path, _below(path, output_dir)) if path.is_dir() else _matching(source, output_dir)
+    )
     return [Picture(path, name) for path, name in _names(sorted(paths), root).items()]
 
 
@@ -54,19 +56,27 @@ def _below(folder: Path, output_dir: Path) -> list[Path]:
     paths = [
         path
         for path in folder.rglob("*")
-        if path.suffix.lower() in PICTURE_SUFFIXES | VIDEO_SUFFIXES
-        and path.is_file()
-        and output not in path.resolve().parents
+        if path.suffix.lower() in PICTURE_SUFFIXES | VIDEO_SUFFIXES and path.is_file()
     ]
+    paths = _without_results(paths, folder, output)
     if not paths:
         endings = " ".join(sorted(PICTURE_SUFFIXES | VIDEO_SUFFIXES))
         raise MissingFileError(f"{folder}: no picture in this folder (looked for {endings})")
     return paths
 
 
-def _matching(pattern: str) -> tuple[Path, list[Path]]:
+def _without_results(paths: list[Path], root: Path, output: Path) -> list[Path]:
+    """What lies below an output folder inside of `root` was written by an earlier run."""
+    if root.resolve() not in output.parents:
+        return paths
+    return [path for path in paths if output not in path.resolve().parents]
+
+
+def _matching(pattern: str, output_dir: Path) -> tuple[Path, list[Path]]:
     paths = [Path(found) for found in glob.glob(pattern, recursive=True)]  # noqa: PTH207
     paths = [path for path in paths if path.is_file()]
+    if paths:
+        paths = _without_results(paths, _common_folder(paths), output_dir.resolve())
     if not paths:
         what = "no file matches this pattern" if glob.has_magic(pattern) else "no such file"
         raise MissingFileError(f"{pattern}: {what}; --input takes a file, a folder or a pattern")

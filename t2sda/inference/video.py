@@ -66,15 +66,17 @@ class VideoReader:
         self.num_frames: int = self._stream.frames
 
     def __iter__(self) -> Iterator[Frame]:
-        """Every frame; raises UnreadableFileError where the file is damaged."""
+        """Every frame; raises UnreadableFileError where the file is damaged or holds none."""
         step = max(round(1 / (self.rate * self.time_base)), 1)
-        last = -step
+        first = last = -step
         try:
             for frame in self._container.decode(self._stream):
                 last = last + step if frame.pts is None else max(frame.pts, last + 1)
                 image = frame.to_ndarray(format="rgb24")
                 turns = round(getattr(frame, "rotation", 0) / 90) % 4
                 yield Frame(np.ascontiguousarray(np.rot90(image, turns)), last)
+            if last == first:
+                raise UnreadableFileError(f"{self.path}: holds no frame")
         except self._av.error.FFmpegError as error:
             raise UnreadableFileError(f"{self.path}: cannot be decoded ({error})") from None
         finally:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 
 import pytest
 
+from t2sda.cli.benchmark import ratio
 from t2sda.cli.main import main
+from t2sda.export import contest
 from t2sda.export.contest import Contender, Contest, Result, Task
 from tests.deployed import STATIC, shared_export
 
@@ -46,6 +49,26 @@ def test_bad_input(
     ):
         assert main(["benchmark", *words]) == 2
         assert message in capsys.readouterr().err
+
+
+def test_ratios_are_to_the_first_on_the_same_task() -> None:
+    tasks = (Task((64, 96), 1), Task((64, 96), 4))
+    results = [
+        Result(Contender(name, lambda: lambda images: images, "torch", 1, tasks), task, [seconds])
+        for name, all_seconds in (("slow", (0.4, 0.8)), ("fast", (0.1, 0.4)))
+        for task, seconds in zip(tasks, all_seconds, strict=True)
+    ]
+    held = Contest(results, 0.0)
+    assert [ratio(result, held) for result in results] == pytest.approx([1, 1, 4, 2])
+
+
+def test_load_of_others_is_what_is_busy_less_our_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    busy, own = iter([100.0, 109.0]), iter([10.0, 13.0])
+    monkeypatch.setattr(contest, "busy_seconds", lambda: next(busy))
+    monkeypatch.setattr(contest, "_process_seconds", lambda pid: next(own))
+    load = contest._ForeignLoad([])
+    load._began = time.perf_counter() - 4.0
+    assert load.cores() == pytest.approx(1.5, rel=0.01)
 
 
 def test_percentiles_and_pace() -> None:

@@ -16,7 +16,7 @@ from t2sda.cli.main import main
 from t2sda.config import dump_config, load_config
 from t2sda.export.loaded import FileModel
 from t2sda.inference.checkpoints import open_checkpoint
-from tests.deployed import shared_checkpoint, street, write_checkpoint
+from tests.deployed import DYNAMIC, shared_checkpoint, shared_export, street, write_checkpoint
 
 ROOT = Path(__file__).parents[2]
 SIZE = ("--size", "64", "96")
@@ -142,6 +142,21 @@ def test_int8_of_the_teacher_and_openvino_of_it(
     words = ["export", "openvino", str(int8), "--output", str(tmp_path / "int8.xml")]
     assert main([*words, "--precision", "int8"]) == 0
     assert load_model(tmp_path / "int8.xml").predict(street((64, 96))).shape == (64, 96)
+    assert main([*words, "--precision", "int8", "--calibration", "streets_hazy_val"]) == 2
+    assert "is in int8 already; leave out --calibration" in capsys.readouterr().err
+
+
+def test_int8_openvino_of_a_dynamic_file_at_a_size(
+    tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    output = tmp_path / "int8.xml"
+    words = ["export", "openvino", str(shared_export(tmp_path_factory, DYNAMIC)), *SIZE]
+    calibration = ("--calibration", "streets_hazy_val", "--num-calibration", "2")
+    options = ("--precision", "int8", *calibration, "--max-changed", "0.3")
+    assert main([*words, "--output", str(output), *options]) == 0
+    model = load_model(output)
+    assert isinstance(model, FileModel)
+    assert (model.metadata.precision, model.metadata.image_size) == ("int8", (64, 96))
 
 
 def test_openvino_of_a_run_and_tensorrt_of_its_file(

@@ -11,6 +11,7 @@ import time
 from fractions import Fraction
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 from PIL import Image
@@ -82,8 +83,15 @@ def test_a_damaged_video_is_left_out_and_the_others_finished(
 ) -> None:
     folder = save_streets(tmp_path / "in", 1)
     (folder / "bad.mp4").write_text("hello")
+    with av.open(str(folder / "empty.avi"), "w") as container:
+        stream = container.add_stream("mpeg4", 12)
+        stream.width, stream.height, stream.pix_fmt = 96, 64, "yuv420p"
+        container.start_encoding()
     assert infer(model_path, folder, tmp_path / "out", "--kind", "overlay") == 3
-    assert "bad.mp4: not a video that can be decoded" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert "bad.mp4: not a video that can be decoded" in error
+    assert "empty.avi: holds no frame" in error
+    assert not list((tmp_path / "out").glob("empty*"))
     assert (tmp_path / "out/000_overlay.png").is_file()
 
 
@@ -119,6 +127,27 @@ def test_resume_does_what_is_missing_and_nothing_else(
     assert "choose another output folder, or leave out --resume" in capsys.readouterr().err
 
 
+def test_resume_mixes_neither_models_nor_pictures(
+    model_path: Path,
+    tmp_path: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    folder, output = save_streets(tmp_path / "in", 2), tmp_path / "out"
+    again = ("--kind", "trainid", "--resume")
+    assert infer(model_path, folder, output, *again[:2]) == 0
+    Image.fromarray(street((64, 64))).save(folder / "000.png")  # another of the same name
+    assert infer(model_path, folder, output, *again) == 0
+    assert "1 finished earlier" in capsys.readouterr().out
+    assert np.asarray(Image.open(output / "000_trainid.png")).shape == (64, 64)
+    other = tmp_path / model_path.name
+    other.write_bytes(shared_export(tmp_path_factory, STATIC).read_bytes())
+    assert infer(other, folder, output, *again) == 2
+    assert "choose another output folder, or leave out --resume" in capsys.readouterr().err
+    (output / "pictures.jsonl").write_text('[1]\n{"name": 5}\n')  # none of ours
+    assert infer(model_path, folder, output, *again) == 0
+
+
 def test_batches_change_nothing(model_path: Path, tmp_path: Path) -> None:
     folder = save_streets(tmp_path / "in", 5)
     for output, options in (("a", ()), ("b", ("--batch", "2", "--workers", "2"))):
@@ -150,7 +179,8 @@ def test_probabilities(tmp_path_factory: pytest.TempPathFactory, tmp_path: Path)
     probabilities = np.load(tmp_path / "out/000_probabilities.npy")
     labels = np.asarray(Image.open(tmp_path / "out/000_trainid.png"))
     np.testing.assert_allclose(probabilities.astype(float).sum(axis=0), 1, atol=0.01)
-    assert np.array_equal(probabilities.argmax(axis=0), labels)
+    assert (probabilities.argmax(axis=0) == labels).mean() > 0.999  # float16 makes ties
+    assert np.array_equal(labels, load_model(logits).predict(folder / "000.png"))
 
 
 def test_one_pixel(model_path: Path, tmp_path: Path) -> None:

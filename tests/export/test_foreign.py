@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,9 @@ from t2sda import load_model
 from t2sda.cli.main import main
 from t2sda.data.taxonomies import CITYSCAPES_19
 from t2sda.errors import UserError
+from t2sda.export.external_data import check_external_data
 from t2sda.export.foreign import Description
+from t2sda.export.openvino import export_openvino
 from tests.deployed import STATIC, shared_export, street
 
 MEAN, STD = (100.0, 110.0, 120.0), (50.0, 60.0, 70.0)
@@ -73,6 +76,25 @@ def test_it_says_which_words_are_missing(tmp_path: Path) -> None:
         load_model(unclear, description=SAID)
 
 
+def test_labels_of_fewer_pixels_are_upsampled_and_have_three_axes(tmp_path: Path) -> None:
+    info, picture = helper.make_tensor_value_info, street((64, 96))
+    for name, keepdims, shape in (("three", 0, [1, 16, 24]), ("four", 1, [1, 1, 16, 24])):
+        path = scores_of(tmp_path / f"{name}.onnx", [1, 3, 64, 96], strides=[4, 4])
+        model_proto = onnx.load(path)
+        model_proto.graph.node.append(
+            helper.make_node("ArgMax", ["scores"], ["ids"], axis=1, keepdims=keepdims)
+        )
+        del model_proto.graph.output[:]
+        model_proto.graph.output.append(info("ids", TensorProto.INT64, shape))
+        onnx.save(model_proto, path)
+    labels = load_model(tmp_path / "three.onnx", description=SAID).predict(picture)
+    pixels = (picture[::4, ::4].astype(np.float32) - MEAN) / STD
+    expected = np.einsum("kc,hwc->khw", WEIGHTS[:, :, 0, 0], pixels).argmax(axis=0)
+    assert (labels == expected.repeat(4, axis=0).repeat(4, axis=1)).mean() > 0.999
+    with pytest.raises(UserError, match=r"of shape \(1, 1, 16, 24\); labels have 3 axes"):
+        load_model(tmp_path / "four.onnx", description=replace(SAID, output_kind="labels"))
+
+
 def test_words_that_contradict_the_file(
     tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
@@ -84,6 +106,12 @@ def test_words_that_contradict_the_file(
     )
     with pytest.raises(UserError, match="--taxonomy cityscapes_42: unknown; one of "):
         load_model(path, description=Description("cityscapes_42", MEAN, STD))
+    model_proto = onnx.load(path)
+    model_proto.graph.initializer[0].CopyFrom(numpy_helper.from_array(WEIGHTS[:5], "weights"))
+    model_proto.graph.output[0].CopyFrom(info("scores", TensorProto.FLOAT, [1, 5, 64, 96]))
+    onnx.save(model_proto, path)
+    with pytest.raises(UserError, match="gives 5 classes, but --taxonomy cityscapes_19 has 19"):
+        load_model(path, description=SAID)
     with pytest.raises(UserError, match="describes itself; leave out --taxonomy"):
         load_model(shared_export(tmp_path_factory, STATIC), description=SAID)
 
@@ -104,6 +132,25 @@ def test_from_the_command_line(tmp_path: Path) -> None:
     assert code == 0
     expected = load_model(path, description=SAID).predict(street((64, 96)))
     assert np.array_equal(np.asarray(Image.open(tmp_path / "out/a_trainid.png")), expected)
+
+
+def test_weights_in_constants_and_branches_are_looked_at_too(tmp_path: Path) -> None:
+    tensor = numpy_helper.from_array(WEIGHTS, "weights")
+    tensor.ClearField("raw_data")
+    tensor.data_location = TensorProto.EXTERNAL
+    tensor.external_data.add(key="location", value="../secret.bin")
+    constant = helper.make_node("Constant", [], ["weights"], value=tensor)
+    output = helper.make_tensor_value_info("weights", TensorProto.FLOAT, [19, 3, 1, 1])
+    branch = helper.make_graph([constant], "branch", [], [output])
+    choice = helper.make_node("If", ["given"], ["chosen"], then_branch=branch, else_branch=branch)
+    for node in (constant, choice):
+        path = tmp_path / f"{node.op_type}.onnx"
+        graph = helper.make_graph([node], "foreign", [], [output])
+        path.write_bytes(helper.make_model(graph).SerializeToString())
+        with pytest.raises(UserError, match=r"'\.\./secret\.bin', outside its folder"):
+            check_external_data(path)
+        with pytest.raises(UserError, match=r"'\.\./secret\.bin', outside its folder"):
+            export_openvino(path, tmp_path / "m.xml", precision="fp32")
 
 
 @pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])

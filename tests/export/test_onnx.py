@@ -246,6 +246,8 @@ def test_unwritable_output_is_found_before_the_work(tmp_path: Path) -> None:
         export_onnx(model, CITYSCAPES_19, tmp_path / "file/model.onnx", image_size=(64, 64))
     with pytest.raises(UserError, match="is a folder; --output names the file"):
         export_onnx(model, CITYSCAPES_19, tmp_path, image_size=(64, 64))
+    with pytest.raises(UserError, match=r"model\.bin: must end in \.onnx; `load_model` goes by"):
+        export_onnx(model, CITYSCAPES_19, tmp_path / "model.bin", image_size=(64, 64))
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 

@@ -33,6 +33,8 @@ def test_labels_are_those_of_the_onnx_file(tmp_path: Path, static: Path) -> None
     report = export_openvino(static, output, precision="fp32")
     assert report.num_changed == report.num_ties
     assert names(tmp_path) == ["student.bin", "student.xml"]
+    for place in (b"/tmp", str(Path(openvino.__file__).parents[1]).encode()):
+        assert place not in output.read_bytes()
     model = load_model(output)
     assert isinstance(model, FileModel)
     assert model.runtime == "openvino"
@@ -100,6 +102,23 @@ def test_a_file_that_disagrees_is_not_kept(tmp_path: Path, static: Path) -> None
     assert names(tmp_path) == ["m.xml"]
 
 
+def test_an_old_xml_never_lies_beside_new_weights(
+    tmp_path: Path, static: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "m.xml").write_text("the old one")
+    replace = Path.replace
+
+    def killed_before_the_second(self: Path, target: Path) -> Path:
+        if target.suffix == ".xml":
+            raise OSError("killed")
+        return replace(self, target)
+
+    monkeypatch.setattr(Path, "replace", killed_before_the_second)
+    with pytest.raises(UserError, match=r"m\.xml: cannot be written \(killed\)"):
+        export_openvino(static, tmp_path / "m.xml", precision="fp32")
+    assert names(tmp_path) == ["m.bin"]
+
+
 def test_bad_input(tmp_path: Path, static: Path) -> None:
     (tmp_path / "text.onnx").write_text("hello")
     (tmp_path / "lonely.xml").write_text("<net/>")
@@ -114,7 +133,10 @@ def test_bad_input(tmp_path: Path, static: Path) -> None:
         export_openvino(static, tmp_path / "m.xml", precision="fp32", image_size=(64, 64))
     with pytest.raises(UserError, match=r"lonely\.bin, its weights, is not beside it"):
         load_model(tmp_path / "lonely.xml")
-    assert names(tmp_path) == ["lonely.xml", "text.onnx"]
+    (tmp_path / "folder.xml").mkdir()
+    with pytest.raises(UserError, match=r"folder\.xml: is a folder; --output names the file"):
+        export_openvino(static, tmp_path / "folder.xml", precision="fp32")
+    assert names(tmp_path) == ["folder.xml", "lonely.xml", "text.onnx"]
 
 
 def test_a_device_that_openvino_has_not(tmp_path: Path, static: Path) -> None:

@@ -105,3 +105,19 @@ def test_what_cannot_be_quantised(
         with pytest.raises(UserError, match=message):
             quantize_onnx(source, tmp_path / "out.onnx", pictures)
     assert [path.name for path in tmp_path.iterdir()] == ["text.onnx"]
+
+
+def test_pictures_that_are_verified_on_are_not_calibrated_on(
+    tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = shared_export(tmp_path_factory, STATIC)
+    calibrated: list[np.ndarray] = []
+
+    def stop(model_proto: object, batches: list[np.ndarray], folder: Path) -> None:
+        calibrated.extend(batches)
+        raise UserError("enough")
+
+    monkeypatch.setattr("t2sda.export.quantization._calibrated", stop)
+    with pytest.raises(UserError, match="enough"):
+        quantize_onnx(source, tmp_path / "int8.onnx", PICTURES)
+    assert np.array_equal(np.concatenate(calibrated), np.stack(PICTURES[:2]))

@@ -222,7 +222,8 @@ def test_files_that_are_something_else(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "changes", [{"palette": None}, {"output_kind": "masks"}, {"image_size": [1, 2, 3]}]
+    "changes",
+    [{"palette": None}, {"output_kind": "masks"}, {"image_size": [1, 2, 3]}, {"subsets": [1]}],
 )
 def test_damaged_metadata(
     tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, changes: dict[str, object]

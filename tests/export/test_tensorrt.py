@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from t2sda import load_model
 from t2sda.errors import MissingFileError, UserError
 from t2sda.export.engines import export_engine, verify_engine
+from t2sda.export.metadata import Metadata
 from t2sda.export.tensorrt import (
     EngineSettings,
     Layer,
@@ -20,6 +22,7 @@ from t2sda.export.tensorrt import (
     precision_of,
 )
 from t2sda.export.tensorrt_runtime import sidecar_of
+from t2sda.export.verify import OnnxNetwork
 from tests.deployed import DYNAMIC, STATIC, shared_export, street
 
 pytest.importorskip("tensorrt_rtx", reason="needs TensorRT-RTX (pip install 't2sda[trt-rtx]')")
@@ -39,15 +42,65 @@ def test_an_engine_that_nothing_could_run_is_marked(tmp_path: Path, static: Path
     exported = export_engine(static, tmp_path / "student.engine", RTX)
     assert exported.report is None
     assert sorted(path.name for path in tmp_path.iterdir()) == [
-        "student.engine.json",
         "student.engine.unverified",
+        "student.engine.unverified.json",
     ]
-    described = json.loads(sidecar_of(tmp_path / "student.engine").read_text())
+    described = json.loads(sidecar_of(exported.path).read_text())
     assert described["target"] == "tensorrt-rtx"
     assert described["engine_precision"] == "fp32"
     assert json.loads(described["class_names"])[0] == "road"
     with pytest.raises(UserError, match="--verify-only runs the engine, and no GPU is usable"):
-        verify_engine(static, tmp_path / "student.engine", RTX)
+        verify_engine(static, tmp_path / "student.engine")
+
+
+@without_gpu
+def test_a_verified_engine_gets_its_name_with_what_it_was_built_for(
+    tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dynamic, engine = shared_export(tmp_path_factory, DYNAMIC), tmp_path / "m.engine"
+    engine.write_bytes(b"an older one")
+    sidecar_of(engine).write_text("its metadata")
+    export_engine(dynamic, engine, EngineSettings("tensorrt-rtx", profile=PROFILE))
+    assert (engine.read_bytes(), sidecar_of(engine).read_text()) == (
+        b"an older one",
+        "its metadata",
+    )
+    asked: list[tuple[str, tuple[int, ...]]] = []
+
+    class InPlaceOfTheGpu(OnnxNetwork):
+        def __init__(self, content: bytes, target: str, metadata: Metadata) -> None:
+            super().__init__(dynamic, metadata)
+            self.output_kind = "labels"
+            self.target = target
+
+        def maps(self, images: np.ndarray) -> None:  # type: ignore[override]
+            asked.append((self.target, images.shape[:3]))
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr("t2sda.export.engines.EngineNetwork", InPlaceOfTheGpu)
+    report = verify_engine(dynamic, engine)
+    assert asked == [("tensorrt-rtx", shape) for shape in PROFILE]
+    assert report.max_logit_difference is None
+    assert str(report).startswith("its logits cannot be seen, 0 of ")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["m.engine", "m.engine.json"]
+    assert engine.read_bytes() != b"an older one"
+
+
+@without_gpu
+def test_an_old_engine_never_lies_beside_new_metadata(
+    tmp_path: Path, static: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = tmp_path / "m.engine.unverified"
+    engine.write_bytes(b"an older one")
+
+    def killed_after_the_first(path: Path, content: bytes) -> None:
+        path.write_bytes(content)
+        raise UserError("killed")
+
+    monkeypatch.setattr("t2sda.export.engines._write", killed_after_the_first)
+    with pytest.raises(UserError, match="killed"):
+        export_engine(static, tmp_path / "m.engine", RTX)
+    assert [path.name for path in tmp_path.iterdir()] == ["m.engine.unverified.json"]
 
 
 def test_dynamic_files_need_a_profile_and_static_ones_have_none(
@@ -84,12 +137,16 @@ def test_precision_is_that_of_the_layers_that_compute() -> None:
 
 
 def test_inspector_tables_are_read() -> None:
-    half = [{"Name": "x", "Format/Datatype": "Channel major FP16 format where C % 8 == 0"}]
-    text = json.dumps(
-        {"Layers": [{"Name": "conv", "LayerType": "CaskConvolution", "Inputs": half}, "brief"]}
-    )
-    assert layers_of_inspector(text) == (
+    half = {"Name": "x", "Format/Datatype": "Channel major FP16 format where C % 8 == 0"}
+    bias, brain = {"Name": "b", "Format/Datatype": "Float"}, {"Format/Datatype": "BFloat16"}
+    layers: list[object] = [
+        {"Name": "conv", "LayerType": "CaskConvolution", "Inputs": [half, bias]},
+        {"Name": "product", "LayerType": "gemm", "Inputs": [brain]},
+        "brief",
+    ]
+    assert layers_of_inspector(json.dumps({"Layers": layers})) == (
         Layer("conv", "CaskConvolution", "fp16"),
+        Layer("product", "gemm", "bf16"),
         Layer("brief", "", ""),
     )
 
@@ -97,6 +154,7 @@ def test_inspector_tables_are_read() -> None:
 def test_settings_that_do_not_fit(tmp_path: Path, static: Path) -> None:
     for settings, message in (
         (EngineSettings("tensorrt-rtx", timing_cache=tmp_path / "c"), "TensorRT-RTX has none"),
+        (EngineSettings("tensorrt-rtx", version_compatible=True), "lacks the lean runtime"),
         (
             EngineSettings("tensorrt-rtx", compute_capabilities=("1.0",)),
             r"--compute-capability 1\.0: unknown; one of .*8\.6",
@@ -115,7 +173,9 @@ def test_files_that_are_none(tmp_path: Path) -> None:
     with pytest.raises(MissingFileError, match=r"nowhere\.onnx: no such file"):
         export_engine(tmp_path / "nowhere.onnx", tmp_path / "m.engine", RTX)
     with pytest.raises(MissingFileError, match=r"m\.engine\.unverified: no such file"):
-        verify_engine(tmp_path / "text.onnx", tmp_path / "m.engine", RTX)
+        verify_engine(tmp_path / "text.onnx", tmp_path / "m.engine")
+    with pytest.raises(UserError, match=r"must end in \.engine or \.plan"):
+        export_engine(tmp_path / "text.onnx", tmp_path / "m.trt", RTX)
 
 
 @without_gpu
@@ -127,7 +187,8 @@ def test_loading_an_engine_where_none_runs(tmp_path: Path, static: Path) -> None
     sidecar_of(engine).write_text("{}")
     with pytest.raises(UserError, match="damaged; export the engine again"):
         load_model(engine, device="cuda")
-    export_engine(static, engine, RTX)
+    unverified = export_engine(static, engine, RTX).path
+    sidecar_of(engine).write_text(sidecar_of(unverified).read_text())
     with pytest.raises(UserError, match="is an engine for tensorrt-rtx; tensorrt cannot run it"):
         load_model(engine, "tensorrt", device="cuda")
     with pytest.raises(UserError, match=r"engines run on an NVIDIA GPU .* none is usable here"):

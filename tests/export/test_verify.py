@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import torch
 from t2sda.errors import UserError
 from t2sda.export.metadata import Metadata
 from t2sda.export.verify import (
+    TOLERANCES,
     VerificationReport,
     dynamic_shapes,
     static_shapes,
@@ -43,6 +45,15 @@ def test_what_passes() -> None:
     assert not replace(GOOD, max_logit_difference=5e-4).passed
     assert not replace(GOOD, max_logit_difference=float("nan")).passed
     assert not replace(GOOD, num_changed=2).passed
+
+
+def test_tolerances_are_those_of_the_documents() -> None:
+    text = (Path(__file__).parents[2] / "docs/deployment.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `(\w+)` \| ([\d.e-]+) \| (?:([\d.]+) %|where .*) \|$", text, re.M)
+    stated = {
+        name: (float(logits), float(share) / 100 if share else None) for name, logits, share in rows
+    }
+    assert stated == {name: tuple(tolerance) for name, tolerance in TOLERANCES.items()}
 
 
 def test_dynamic_files_see_odd_portrait_and_single_pictures() -> None:

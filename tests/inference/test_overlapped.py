@@ -44,3 +44,21 @@ def test_after_an_error_what_was_begun_is_finished_and_nothing_new_begun() -> No
         list(overlapped(fail_at_two, range(100), 1))
     assert {0, 1} <= set(finished)
     assert len(finished) < 8
+
+
+def test_after_an_error_what_waits_is_not_begun() -> None:
+    begun: list[int] = []
+    released = threading.Event()
+
+    def fail_first(number: int) -> None:
+        begun.append(number)
+        if number == 0:
+            raise ValueError("zero")
+        released.wait(10)
+
+    release = threading.Timer(0.3, released.set)
+    release.start()
+    with pytest.raises(ValueError, match="zero"):
+        list(overlapped(fail_first, range(100), 2))
+    release.join()
+    assert 3 not in begun  # two are held by the workers, the fourth waited

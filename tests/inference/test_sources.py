@@ -61,6 +61,17 @@ def test_results_inside_the_folder_are_not_taken_for_pictures(tmp_path: Path) ->
     assert found(tmp_path, tmp_path / "results") == {"a": "a.png"}
 
 
+def test_results_of_a_pattern_are_not_taken_for_pictures(tmp_path: Path) -> None:
+    touch(tmp_path / "a.png", tmp_path / "sub/b.png", tmp_path / "results/a_overlay.png")
+    assert found(tmp_path / "**/*.png", tmp_path / "results") == {"a": "a.png", "sub/b": "b.png"}
+
+
+def test_output_above_the_folder_hides_nothing(tmp_path: Path) -> None:
+    touch(tmp_path / "photos/a.png")
+    assert found(tmp_path / "photos", tmp_path) == {"a": "a.png"}
+    assert found(tmp_path / "photos/*.png", tmp_path) == {"a": "a.png"}
+
+
 def test_results_among_the_pictures_are_refused(tmp_path: Path) -> None:
     touch(tmp_path / "a.png")
     with pytest.raises(UserError, match="results would lie among the pictures"):

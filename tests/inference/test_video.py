@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from fractions import Fraction
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -41,6 +42,33 @@ def test_frames_rate_and_times_come_back(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["a.mp4"]
 
 
+def test_uneven_times_come_back(tmp_path: Path) -> None:
+    with VideoWriter(tmp_path / "a.mp4", RATE, 1 / RATE) as writer:
+        for pts in (0, 1, 5, 6):
+            writer.write(street((64, 96)), pts)
+    reader = VideoReader(tmp_path / "a.mp4")
+    times = np.diff([float(frame.pts * reader.time_base) for frame in reader])
+    np.testing.assert_allclose(times, np.array([1, 4, 1]) / float(RATE), rtol=1e-3)
+
+
+def test_a_frame_that_lies_on_its_side_is_turned_upright(tmp_path: Path) -> None:
+    make_video(tmp_path / "a.mp4", num_frames=1)
+    reader = VideoReader(tmp_path / "a.mp4")
+    image = street((64, 96))
+    # As FFmpeg has it: the angle by which the frame is turned counterclockwise to be shown.
+    on_its_side = SimpleNamespace(pts=0, rotation=-90, to_ndarray=lambda format: image)
+    reader._container = SimpleNamespace(decode=lambda stream: [on_its_side], close=lambda: None)
+    (frame,) = reader
+    assert np.array_equal(frame.image, image[::-1].swapaxes(0, 1))  # clockwise
+
+
+def test_a_killed_run_leaves_no_file_of_that_name(tmp_path: Path) -> None:
+    with VideoWriter(tmp_path / "a.mkv", RATE, 1 / RATE) as writer:
+        writer.write(np.zeros((64, 96), np.uint8), 0)
+        assert [path.name for path in tmp_path.iterdir()] == ["a.mkv.partial"]
+    assert [path.name for path in tmp_path.iterdir()] == ["a.mkv"]
+
+
 def test_train_ids_are_lossless(tmp_path: Path) -> None:
     labels = np.random.default_rng(0).integers(0, 19, (63, 95), dtype=np.uint8)
     with VideoWriter(tmp_path / "a.mkv", RATE, 1 / RATE) as writer:
@@ -73,6 +101,15 @@ def test_what_is_no_video(tmp_path: Path) -> None:
     (tmp_path / "notes.mp4").write_text("hello")
     with pytest.raises(UnreadableFileError, match=r"notes\.mp4: not a video that can be decoded"):
         VideoReader(tmp_path / "notes.mp4")
+
+
+def test_a_video_without_frames(tmp_path: Path) -> None:
+    with av.open(str(tmp_path / "a.avi"), "w") as container:
+        stream = container.add_stream("mpeg4", 12)
+        stream.width, stream.height, stream.pix_fmt = 96, 64, "yuv420p"
+        container.start_encoding()
+    with pytest.raises(UnreadableFileError, match=r"a\.avi: holds no frame"):
+        list(VideoReader(tmp_path / "a.avi"))
 
 
 def test_without_pyav(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
