@@ -14,6 +14,7 @@ from t2sda.errors import UserError
 from .metadata import KEYS
 from .packages import require
 from .session import DeviceUnavailableError, first_line
+from .signal_stack import signal_stack_kept
 
 SECTION = "t2sda"
 """Where an IR holds our metadata; of an ONNX file OpenVINO reads it under "framework"."""
@@ -94,7 +95,8 @@ class OpenVinoRunner:
         if threads:
             settings["INFERENCE_NUM_THREADS"] = threads * streams
         try:
-            self._compiled = core.compile_model(model, DEVICES[device], settings)
+            with signal_stack_kept():
+                self._compiled = core.compile_model(model, DEVICES[device], settings)
         except RuntimeError as error:
             raise UserError(f"{name}: OpenVINO cannot compile it: {_cause(error)}") from None
         self._local = threading.local()
