@@ -21,13 +21,26 @@ SECTION = "t2sda"
 DEVICES = {"cpu": "CPU", "auto": "CPU"}
 
 
+def open_core() -> Any:
+    """OpenVINO's entrance, its CPU plugin loaded; raises UserError where the package is missing.
+
+    The plugin replaces the alternate signal stack when it is loaded, so that is undone here.
+    """
+    openvino = require("openvino", "openvino")
+    with signal_stack_kept():
+        core = openvino.Core()
+        if "CPU" in core.available_devices:
+            cpu_capabilities(core)
+    return core
+
+
 def read_model(path: Path) -> Any:
     """The graph of an IR (`.xml`, with its `.bin`) or ONNX file; UserError if it is none."""
-    openvino = require("openvino", "openvino")
+    core = open_core()
     if path.suffix.lower() == ".xml" and not path.with_suffix(".bin").is_file():
         raise UserError(f"{path}: {path.with_suffix('.bin').name}, its weights, is not beside it")
     try:
-        return openvino.Core().read_model(str(path))
+        return core.read_model(str(path))
     except RuntimeError as error:
         raise UserError(f"{path}: OpenVINO cannot load this file: {_cause(error)}") from None
 
@@ -77,7 +90,7 @@ class OpenVinoRunner:
         streams: int = 1,
     ) -> None:
         openvino = require("openvino", "openvino")
-        core = openvino.Core()
+        core = open_core()
         if device not in DEVICES or DEVICES[device] not in core.available_devices:
             raise DeviceUnavailableError(
                 f"device {device}: OpenVINO {openvino.__version__} runs on "
@@ -95,8 +108,7 @@ class OpenVinoRunner:
         if threads:
             settings["INFERENCE_NUM_THREADS"] = threads * streams
         try:
-            with signal_stack_kept():
-                self._compiled = core.compile_model(model, DEVICES[device], settings)
+            self._compiled = core.compile_model(model, DEVICES[device], settings)
         except RuntimeError as error:
             raise UserError(f"{name}: OpenVINO cannot compile it: {_cause(error)}") from None
         self._local = threading.local()

@@ -21,10 +21,10 @@ class _Stack(ctypes.Structure):
 def signal_stack_kept() -> Iterator[None]:
     """Put this thread's alternate signal stack back as it was before.
 
-    OpenVINO's CPU plugin sets one of its own while it compiles, of the smallest size that the
-    kernel accepts. Python's handlers run on the alternate stack, do not fit, and the process ends
-    with SIGSEGV at the next signal: at the end of a child process, for one, where PyTorch's loader
-    has installed a handler for that. Systems without `sigaltstack` have nothing to keep.
+    OpenVINO's CPU plugin sets one of its own when it is loaded, and frees it when it is unloaded.
+    Python's handlers run on the alternate stack, so the process then ends with SIGSEGV at the next
+    signal: at the end of a child process, for one, where PyTorch's loader has installed a handler
+    for that. Systems without `sigaltstack` have nothing to keep.
     """
     sigaltstack = getattr(ctypes.CDLL(None), "sigaltstack", None)
     if sigaltstack is None:

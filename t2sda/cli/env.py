@@ -19,7 +19,7 @@ from t2sda.cli.common import load_components
 from t2sda.data.catalog import DATASETS, DATASETS_VARIABLE, dataset_folders
 from t2sda.engine.metrics import standard_console
 from t2sda.errors import UserError
-from t2sda.export.signal_stack import signal_stack_kept
+from t2sda.export.openvino_runtime import open_core
 
 PACKAGES = (
     *("torch", "torchvision", "timm", "fvcore", "iopath", "numpy", "opencv-python-headless"),
@@ -133,9 +133,8 @@ def _run_onnxruntime(provider: str) -> str:
 
 def _run_openvino() -> str:
     openvino = importlib.import_module("openvino")
-    core = openvino.Core()
-    with signal_stack_kept():
-        compiled = core.compile_model(core.read_model(_one_node_model()), "CPU")
+    core = open_core()
+    compiled = core.compile_model(core.read_model(_one_node_model()), "CPU")
     compiled([np.ones(1, dtype=np.float32)])
     return f"openvino {openvino.__version__}, devices {', '.join(core.available_devices)}"
 

@@ -12,11 +12,16 @@ from t2sda import load_model
 from t2sda.errors import UserError
 from t2sda.export.loaded import FileModel
 from t2sda.export.openvino import export_openvino
-from t2sda.export.openvino_runtime import OpenVinoRunner, read_model
+from t2sda.export.openvino_runtime import (
+    OpenVinoRunner,
+    cpu_capabilities,
+    open_core,
+    read_model,
+)
 from t2sda.export.verify import Tolerance
 from tests.deployed import DYNAMIC, DYNAMIC_LOGITS, IMAGE_SIZE, STATIC, shared_export, street
 
-HAS_BF16 = "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+HAS_BF16 = "BF16" in cpu_capabilities(open_core())
 
 
 @pytest.fixture
