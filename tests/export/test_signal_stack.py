@@ -34,7 +34,7 @@ PROGRAM = """
 from tests.export.test_signal_stack import alternate_stack
 from t2sda.export.openvino_runtime import open_core
 before = alternate_stack()
-open_core()
+core = open_core()  # its plugin stays loaded
 print(before == alternate_stack())
 """
 
