@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
@@ -25,6 +26,8 @@ CHOICES = {
     "negative_draw": ("replacement", "exact"),
     "prototype_norm": ("after", "before", "both"),
 }
+CACHE_LINE = 16
+"""Floats in 64 bytes."""
 CHUNK_GROUPS = 8
 """Groups whose negatives are gathered at once where sizes may not follow the values."""
 
@@ -319,7 +322,8 @@ class _UnitRows(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, embeddings: Tensor, rows: Tensor) -> Tensor:
-        picked = _flatten(embeddings).index_select(0, rows)
+        columns = at_least_float32(embeddings).flatten(2).transpose(0, 1).flatten(1)  # (D, B*h*w)
+        picked = columns.gather(1, rows.expand(len(columns), -1)).t().contiguous()
         norms = torch.linalg.vector_norm(picked, dim=-1, keepdim=True)
         norms.masked_fill_(norms == 0, 1.0)
         unit = picked.div_(norms)
@@ -354,9 +358,11 @@ def _flatten(*embeddings: Tensor) -> Tensor:
     """(B, D, h, w) each -> (the sum of all B*h*w, D), a copy in float32 or better."""
     images = [image for one in embeddings for image in at_least_float32(one).flatten(2)]
     rows = images[0].new_empty(sum(image.shape[1] for image in images), images[0].shape[0])
-    # Image by image: torch has a fast copy for the transpose of a matrix, but not of a stack.
+    # Image by image: torch has a fast copy for the transpose of a matrix, but not of a stack. Not
+    # in place: columns that lie a power of two apart would share the lines of a CPU's cache.
     for part, image in zip(rows.split([image.shape[1] for image in images]), images, strict=True):
-        part.copy_(image.t())
+        spread = F.pad(image, (0, CACHE_LINE))
+        part.copy_(spread[:, : image.shape[1]].t())
     return rows
 
 
