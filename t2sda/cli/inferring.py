@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from t2sda.cli.infer_progress import InferProgress, infer_progress
 from t2sda.data.decode import UnreadableFileError
 from t2sda.errors import MissingFileError, UserError
 from t2sda.inference.overlapped import overlapped
@@ -85,11 +85,13 @@ class Inference:
         waiting = [source for source in sources if not self._is_finished(source)]
         for source in waiting:  # if it cannot be read today, what it was earlier does not count
             self.record.finished.pop(str(source.name), None)
-        for done in self._with_progress(self._work(waiting), len(waiting), begin):
-            if done.error is not None:
-                self.unreadable.append(done.error)
-            else:
-                self.record.add(str(done.source.name), done.counts, done.source.path)
+        with infer_progress(self.console, len(waiting)) as progress:
+            for done in self._work(waiting, progress):
+                if done.error is not None:
+                    self.unreadable.append(done.error)
+                else:
+                    self.record.add(str(done.source.name), done.counts, done.source.path)
+                progress.picture(done.source.path)
         names = [str(source.name) for source in sources]
         self._write_legend(names)
         self._conclude(len(waiting), len(sources), time.perf_counter() - begin)
@@ -104,7 +106,7 @@ class Inference:
         finished = self.record.holds(str(source.name), source.path)
         return finished and all(path.is_file() for path in paths)
 
-    def _work(self, sources: Sequence[Picture]) -> Iterator[Done]:
+    def _work(self, sources: Sequence[Picture], progress: InferProgress) -> Iterator[Done]:
         pictures = [source for source in sources if not is_video(source.path)]
         size = self.segmenter.batch_size
         batches = [pictures[begin : begin + size] for begin in range(0, len(pictures), size)]
@@ -112,7 +114,7 @@ class Inference:
             yield from batch
         for source in sources:
             if is_video(source.path):
-                yield self._segment_video(source)
+                yield self._segment_video(source, progress)
 
     def _segment_pictures(self, batch: Sequence[Picture]) -> list[Done]:
         nothing = np.zeros(self.taxonomy.num_classes, dtype=np.int64)
@@ -130,8 +132,9 @@ class Inference:
             done.append(Done(source, class_counts(own.labels, self.taxonomy)))
         return done
 
-    def _segment_video(self, source: Picture) -> Done:
+    def _segment_video(self, source: Picture, progress: InferProgress) -> Done:
         counts = np.zeros(self.taxonomy.num_classes, dtype=np.int64)
+        num_frames = 0
         try:
             reader = VideoReader(source.path)
             with ExitStack() as stack:
@@ -147,9 +150,12 @@ class Inference:
                     for writer, picture in zip(writers, drawn, strict=True):
                         writer.write(picture, frame.pts)
                     counts += class_counts(found.labels, self.taxonomy)
-                    self._frames_done += 1
+                    num_frames += 1
+                    progress.frame(source.path, num_frames, reader.num_frames)
         except _LEFT_OUT as error:
             return Done(source, counts, error)
+        finally:
+            self._frames_done += num_frames
         return Done(source, counts)
 
     def _segment_frame(self, frame: Frame) -> tuple[Frame, Segmentation, list[np.ndarray]]:
@@ -183,12 +189,6 @@ class Inference:
             for error in self.unreadable:
                 print(f"  {error}", file=sys.stderr)
 
-    def _with_progress(self, done: Iterator[Done], total: int, begin: float) -> Iterable[Done]:
-        """A bar on a terminal, and a line for each picture elsewhere."""
-        if self.console.is_terminal:
-            return _bar(done, total, self.console)
-        return _lines(done, total, self.console, begin)
-
 
 def is_video(path: Path) -> bool:
     """By its name."""
@@ -201,33 +201,4 @@ def _check_kinds(sources: Sequence[Picture], kinds: Sequence[str]) -> None:
         raise UserError(
             f"--kind {wrong[0]}: a video can be shown as {', '.join(VIDEO_KINDS)} "
             f"(panel: side by side)"
-        )
-
-
-def _bar(done: Iterator[Done], total: int, console: Console) -> Iterator[Done]:
-    columns = (
-        TextColumn("segmenting"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[name]}", markup=False),
-    )
-    with Progress(*columns, console=console) as progress:
-        task = progress.add_task("", total=total, name="")
-        for item in done:
-            yield item
-            speed = progress.tasks[0].speed or 0.0
-            name = f"{speed:.1f} a second  {item.source.path.name}"
-            progress.update(task, advance=1, name=name)
-
-
-def _lines(done: Iterator[Done], total: int, console: Console, begin: float) -> Iterator[Done]:
-    for index, item in enumerate(done, start=1):
-        yield item
-        pace = index / (time.perf_counter() - begin)
-        console.print(
-            f"{index}/{total} {item.source.path} {pace:.1f} a second",
-            highlight=False,
-            markup=False,
-            soft_wrap=True,
         )
