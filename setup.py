@@ -44,6 +44,7 @@ setup(
         "torch>=2.6,<2.14",
         "timm>=1.0.15",
         "huggingface-hub>=0.30",  # hf:// and timm:// as sources of weights
+        "filelock>=3.12",  # two packings never write to one folder
         "fvcore>=0.1.5.post20221221",
         "imagecodecs>=2025.3.30",  # the fastest PNG decoder that reports damaged files
         "iopath>=0.1.10",

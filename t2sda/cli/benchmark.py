@@ -52,28 +52,40 @@ def command(argv: Sequence[str]) -> int:
     return 0
 
 
+CONDITIONS = {"size": "{}", "batch": "batch {}", "threads": "{} threads"}
+"""Columns that are told in the title where all rows agree, and how."""
+
+
 def table_of(contest: Contest) -> Table:
     """A row for each contender and task; ratios are to the first contender on the same task."""
-    table = Table(title="latency in ms", title_justify="left", box=None, pad_edge=False)
-    table.add_column("model", overflow="fold")
-    for name in ("runtime", "size", "batch", "threads", "p50", "p90", "p99"):
-        table.add_column(name, justify="right", no_wrap=True)
-    for name in ("images/s", "ratio", "load s", "MiB"):
-        table.add_column(name, justify="right", no_wrap=True)
-    for result in contest.results:
-        table.add_row(
-            result.contender.name,
-            result.contender.runtime,
-            "x".join(map(str, result.task.size)),
-            str(result.task.batch_size),
-            str(result.contender.threads),
-            *(f"{result.percentile(percent):.1f}" for percent in (50, 90, 99)),
-            f"{result.pictures_per_second:.1f}",
-            f"{ratio(result, contest):.2f}",
-            f"{result.load_seconds:.2f}",
-            f"{result.memory:.0f}",
-        )
+    rows = [_row(result, contest) for result in contest.results]
+    told = [name for name in CONDITIONS if len({row[name] for row in rows}) == 1]
+    title = ", ".join(["latency in ms", *(CONDITIONS[name].format(rows[0][name]) for name in told)])
+    table = Table(title=title, title_justify="left", box=None, pad_edge=False)
+    columns = [name for name in rows[0] if name not in told]
+    for name in columns:
+        if name == "model":
+            table.add_column(name, overflow="fold")
+        else:
+            table.add_column(name, justify="right", no_wrap=True)
+    for row in rows:
+        table.add_row(*(row[name] for name in columns))
     return table
+
+
+def _row(result: Result, contest: Contest) -> dict[str, str]:
+    return {
+        "model": result.contender.name,
+        "runtime": result.contender.runtime,
+        "size": "x".join(map(str, result.task.size)),
+        "batch": str(result.task.batch_size),
+        "threads": str(result.contender.threads),
+        **{f"p{percent}": f"{result.percentile(percent):.1f}" for percent in (50, 90, 99)},
+        "images/s": f"{result.pictures_per_second:.1f}",
+        "ratio": f"{ratio(result, contest):.2f}",
+        "load s": f"{result.load_seconds:.2f}",
+        "MiB": f"{result.memory:.0f}",
+    }
 
 
 def ratio(result: Result, contest: Contest) -> float:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from t2sda.data.datasets import DrawnStreets, FileDataset, SegmentationDataset
+from t2sda.data.datasets import DrawnStreets, FileDataset, SegmentationDataset, check_name
 from t2sda.data.label_formats import LABEL_FORMATS
 from t2sda.data.packed import PackedDataset, is_packed
 from t2sda.data.patterns import check_below_root, check_label_pattern, fixed_folder, wildcards_of
@@ -43,7 +44,8 @@ class DatasetSpec:
             (separated by ':' as in PATH), then below the working directory.
         images: pattern below `root`, with * and **, or with {stem} where `stems` is given.
         labels: path below `root`; None: no labels. {stem} is the image's name without folder and
-            ending, {1}, {2}, … what the first, second, … wildcard of `images` stands for.
+            ending, or the line of `stems`; {1}, {2}, … what the first, second, … wildcard of
+            `images` stands for.
         taxonomy: classes and ids.
         stems: a list file below `root`, one stem per line.
         class_groups: classes to merge before scoring.
@@ -64,10 +66,7 @@ class DatasetSpec:
     beside: str | None = None
 
     def __post_init__(self) -> None:
-        if "/" in self.name or "\\" in self.name:
-            raise UserError(
-                f"dataset '{self.name}': a name has no / or \\; files are named after it"
-            )
+        check_name(self.name)
         check_below_root(self.name, images=self.images, labels=self.labels)
         if (self.stems is not None) != ("{stem}" in self.images):
             raise UserError(
@@ -90,9 +89,10 @@ class DatasetSpec:
 
         Raises:
             MissingFileError: if the folder, the list file or the images are not there.
+            UserError: if two images would share a label file.
         """
-        root = self.find_root()
-        pairs = [(image, self._label_of(image, root)) for image in self._image_paths(root)]
+        pairs = self._pairs(self.find_root())
+        _check_own_labels(self.name, self.images, pairs)
         return FileDataset(
             self.name,
             pairs,
@@ -128,17 +128,25 @@ class DatasetSpec:
         beginning = fixed_folder(self.images)
         return next((root for root in existing if (root / beginning).is_dir()), existing[0])
 
-    def _image_paths(self, root: Path) -> list[Path]:
+    def _pairs(self, root: Path) -> list[tuple[Path, Path | None]]:
+        """(image, its label or None)."""
         if self.stems is None:
-            paths = sorted(root.glob(self.images))
+            images = sorted(root.glob(self.images))
+            pairs = [
+                (image, self._label_of(root, image.stem, wildcards_of(self.images, below)))
+                for image, below in ((image, image.relative_to(root)) for image in images)
+            ]
         else:
-            paths = [root / self.images.format(stem=stem) for stem in self._stems(root)]
-        if not paths:
+            pairs = [
+                (root / self.images.format(stem=stem), self._label_of(root, stem))
+                for stem in self._stems(root)
+            ]
+        if not pairs:
             raise MissingFileError(
                 f"dataset '{self.name}': no file matches {root / self.images}; check the folder, "
                 f"and that {DATASETS_VARIABLE} names the right one"
             )
-        return paths
+        return pairs
 
     def _stems(self, root: Path) -> list[str]:
         list_path = root / str(self.stems)
@@ -153,11 +161,10 @@ class DatasetSpec:
             ) from None
         return [line.strip() for line in lines if line.strip()]
 
-    def _label_of(self, image_path: Path, root: Path) -> Path | None:
+    def _label_of(self, root: Path, stem: str, wildcards: Sequence[str] = ()) -> Path | None:
         if self.labels is None:
             return None
-        found = () if self.stems else wildcards_of(self.images, image_path.relative_to(root))
-        return root / self.labels.format("", *found, stem=image_path.stem)
+        return root / self.labels.format("", *wildcards, stem=stem)
 
 
 @dataclass(frozen=True)
@@ -214,3 +221,15 @@ def _check_has_colours(name: str, taxonomy: Taxonomy) -> None:
             f"dataset '{name}': label_format is colours, but taxonomy '{taxonomy.name}' has no "
             f"label_colours; give the colours of its label files"
         )
+
+
+def _check_own_labels(name: str, images: str, pairs: Sequence[tuple[Path, Path | None]]) -> None:
+    """Raise UserError for two images with one label; a list may name an image several times."""
+    owners: dict[Path, Path] = {}
+    for image, label in pairs:
+        if label is not None and owners.setdefault(label, image) != image:
+            raise UserError(
+                f"dataset '{name}': {owners[label]} and {image} would share the label {label}; "
+                f"tell them apart in `labels` by {{1}}, {{2}}, …, what the wildcards of "
+                f"images={images!r} stand for"
+            )

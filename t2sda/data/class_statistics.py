@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import itertools
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numpy as np
@@ -44,9 +45,11 @@ def class_pixels(
     if not dataset.labelled:
         raise UserError(f"dataset '{dataset.name}' has no labels, so there is nothing to count")
     count = dataset.class_pixels
-    name = _identity_of(dataset)
-    if on_error == "skip":
-        count, name = functools.partial(_pixels_if_usable, dataset), f"{name}_usable"
+    identity = dataset.label_identity()
+    if on_error == "skip":  # a label may be unusable because of its image
+        count = functools.partial(_pixels_if_usable, dataset)
+        identity = itertools.chain(identity, dataset.image_identity(), ("usable",))
+    name = _hash_of(identity)
     path = cache_dir() / "class_pixels" / f"{name}.npy"
     shape = (len(dataset), dataset.taxonomy.num_classes + 1)
     if is_main():
@@ -70,9 +73,9 @@ def class_frequencies(pixels: np.ndarray) -> np.ndarray:
     return totals / max(totals.sum(), 1.0)
 
 
-def _identity_of(dataset: SegmentationDataset) -> str:
+def _hash_of(identity: Iterable[str]) -> str:
     digest = hashlib.sha256(f"{_VERSION}".encode())
-    for text in dataset.label_identity():
+    for text in identity:
         digest.update(text.encode(errors="surrogateescape") + b"\n")
     return digest.hexdigest()[:32]
 

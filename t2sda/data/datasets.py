@@ -17,7 +17,7 @@ from t2sda.data.label_formats import LabelReader
 from t2sda.data.streets import draw_street
 from t2sda.data.taxonomies import CITYSCAPES_19, ClassGroup, LabelIdError, Taxonomy
 from t2sda.data.transforms import AS_STORED, Box, Resize, resize_image
-from t2sda.errors import MissingFileError
+from t2sda.errors import MissingFileError, UserError
 from t2sda.structures import IGNORE_INDEX
 
 
@@ -91,6 +91,15 @@ class SegmentationDataset(ABC):
     @abstractmethod
     def label_identity(self) -> Iterator[str]:
         """Text that changes when the labels do; statistics are cached under its hash."""
+
+    def image_identity(self) -> Iterator[str]:
+        """Text that changes when the images' files do: the name, size and time of each."""
+        for index in range(len(self)):
+            name = self.name_of(index)
+            yield name
+            with contextlib.suppress(OSError):  # drawn, or reported when it is read
+                status = Path(name).stat()
+                yield f"{status.st_size} {status.st_mtime_ns}"
 
 
 class FileDataset(SegmentationDataset):
@@ -230,6 +239,13 @@ class DrawnStreets(SegmentationDataset):
         """The arguments that everything is drawn from, and the first label, for another drawing."""
         yield f"{self.domain} {self.seed} {self.num_images} {self.image_size}"
         yield hashlib.sha256(self.load_label(0).tobytes()).hexdigest()
+
+
+def check_name(name: str) -> str:
+    """The name; raises UserError if no file can be named after it."""
+    if "/" in name or "\\" in name:
+        raise UserError(f"dataset '{name}': a name has no / or \\; files are named after it")
+    return name
 
 
 @lru_cache(maxsize=2)  # label and image of a sample are asked for one after the other

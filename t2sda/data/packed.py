@@ -30,7 +30,7 @@ import imagecodecs
 import lmdb
 import numpy as np
 
-from t2sda.data.datasets import Sample, SegmentationDataset
+from t2sda.data.datasets import Sample, SegmentationDataset, check_name
 from t2sda.data.decode import UnreadableFileError
 from t2sda.data.taxonomies import ClassGroup, Taxonomy
 from t2sda.data.transforms import AS_STORED, Box, Resize, resize_image
@@ -53,7 +53,7 @@ class PackedDataset(SegmentationDataset):
         self.folder = folder.resolve()
         header = _header_of(folder)
         try:
-            self.name = str(header["name"])
+            self.name = check_name(str(header["name"]))
             self.bound = tuple(int(side) for side in header["bound"])
             self.identity = str(header["identity"])
             self.taxonomy = taxonomy_from(header["taxonomy"])

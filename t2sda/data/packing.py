@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import itertools
 import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import filelock
 import imagecodecs
 import lmdb
 import numpy as np
@@ -31,6 +33,7 @@ from t2sda.errors import UserError
 from t2sda.files import PARTIAL_SUFFIX, make_writable_dir, written_whole
 
 PLAN_NAME = "plan.json"
+LOCK_NAME = "packing.lock"
 COMMIT_PERIOD = 16
 """Samples per commit: what a killed packing does again at most."""
 
@@ -86,29 +89,57 @@ def pack_dataset(
     packing that was stopped goes on where it was, if dataset, files and size are the same.
 
     Raises:
-        UserError: if `output` is in use, the disk too small, or a file cannot be used.
+        UserError: if `output` is in use, the disk too small, or a file cannot be used or written.
     """
+    if output.exists() and not output.is_dir():
+        raise UserError(f"--output {output}: is a file; choose a new folder")
     if is_packed(output) or (output.exists() and any(output.iterdir())):
         raise UserError(f"--output {output}: not empty; choose another folder, or remove it")
     partial = output.with_name(output.name + PARTIAL_SUFFIX)
     make_writable_dir(partial, "--output")
     plan = _plan(dataset, bound)
-    _check_same_plan(partial, plan)
-    _check_space(partial, dataset, bound)
-    with contextlib.closing(_writable(partial, dataset, bound)) as environment:
-        _write_samples(environment, dataset, bound, progress, num_processes)
-        environment.sync(True)
-    with written_whole(partial / HEADER_NAME) as path:
-        path.write_text(json.dumps(plan), encoding="utf-8")
-    partial.replace(output)
-    for name in (PLAN_NAME, "lock.mdb"):
-        (output / name).unlink(missing_ok=True)
+    with _alone_in(partial), _writing(partial):
+        _check_same_plan(partial, plan)
+        _check_space(partial, dataset, bound)
+        with contextlib.closing(_writable(partial, dataset, bound)) as environment:
+            _write_samples(environment, dataset, bound, progress, num_processes)
+            environment.sync(True)
+        with written_whole(partial / HEADER_NAME) as path:
+            path.write_text(json.dumps(plan), encoding="utf-8")
+        partial.replace(output)
+        for name in (PLAN_NAME, LOCK_NAME, "lock.mdb"):
+            (output / name).unlink(missing_ok=True)
 
 
 def packed_bytes(dataset: SegmentationDataset, bound: tuple[int, int]) -> int:
     """About how large the packed dataset becomes, from the size of its first image."""
     height, width = Resize(bound).size_for(dataset.size_of(0))
     return len(dataset) * (height * width * 3 + 30_000)
+
+
+@contextlib.contextmanager
+def _alone_in(partial: Path) -> Iterator[None]:
+    """Keep other processes from packing into the same folder meanwhile."""
+    try:
+        with filelock.FileLock(partial / LOCK_NAME, timeout=0):
+            yield
+    except filelock.Timeout:
+        raise UserError(
+            f"{partial}: another process is packing there; wait for it, or choose another --output"
+        ) from None
+
+
+@contextlib.contextmanager
+def _writing(partial: Path) -> Iterator[None]:
+    try:
+        yield
+    except UserError:  # of the original; a missing file is an OSError as well
+        raise
+    except (lmdb.Error, OSError) as error:
+        raise UserError(
+            f"{partial}: cannot be written ({error}); mend that, such as by freeing space, and run "
+            f"the command again: what is packed stays"
+        ) from None
 
 
 def _write_samples(
@@ -165,14 +196,9 @@ def _plan(dataset: SegmentationDataset, bound: tuple[int, int]) -> dict[str, Any
 def _identity_of(dataset: SegmentationDataset) -> str:
     """Hash over names, sizes and times of the files, and over what the labels mean."""
     digest = hashlib.sha256()
-    for text in dataset.label_identity() if dataset.labelled else ():
+    labels = dataset.label_identity() if dataset.labelled else ()
+    for text in itertools.chain(labels, dataset.image_identity()):
         digest.update(text.encode(errors="surrogateescape") + b"\n")
-    for index in range(len(dataset)):
-        name = dataset.name_of(index)
-        digest.update(name.encode(errors="surrogateescape") + b"\n")
-        with contextlib.suppress(OSError):  # drawn, or reported when it is read
-            status = Path(name).stat()
-            digest.update(f"{status.st_size} {status.st_mtime_ns}\n".encode())
     return digest.hexdigest()
 
 

@@ -71,9 +71,16 @@ def check_label_pattern(dataset: str, images: str, labels: str) -> None:
 
 def _placeholders(dataset: str, labels: str) -> list[str]:
     try:
-        return [name for _, name, _, _ in string.Formatter().parse(labels) if name is not None]
+        parts = list(string.Formatter().parse(labels))
     except ValueError as error:
         raise UserError(
             f"dataset '{dataset}': labels={labels!r} has unbalanced braces ({error}); write "
             f"{{stem}}"
         ) from None
+    for _, name, _, conversion in parts:
+        if conversion:
+            raise UserError(
+                f"dataset '{dataset}': labels={labels!r} has {{{name}!{conversion}}}; write "
+                f"{{{name}}}: names are put in as they are"
+            )
+    return [name for _, name, _, _ in parts if name is not None]

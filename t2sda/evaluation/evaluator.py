@@ -110,7 +110,7 @@ def evaluate(
         sample = dataset.load(index)
         assert sample.label is not None
         prediction = torch.from_numpy(predictor.predict(sample.image))
-        confusion.update(prediction, torch.from_numpy(sample.label))
+        confusion.update(prediction, torch.from_numpy(np.require(sample.label, requirements="W")))
     confusion.counts = sum_over_ranks(confusion.counts)
     return _scores(confusion, dataset, taxonomy)
 

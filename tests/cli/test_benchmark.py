@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import io
 import json
 import time
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
-from t2sda.cli.benchmark import ratio
+from t2sda.cli.benchmark import ratio, table_of
 from t2sda.cli.main import main
 from t2sda.export import contest
 from t2sda.export.contest import Contender, Contest, Result, Task
@@ -60,6 +62,23 @@ def test_ratios_are_to_the_first_on_the_same_task() -> None:
     ]
     held = Contest(results, 0.0)
     assert [ratio(result, held) for result in results] == pytest.approx([1, 1, 4, 2])
+
+
+def test_what_all_rows_share_is_told_in_the_title() -> None:
+    def text_of(*tasks: Task) -> str:
+        contender = Contender("segformer_b0.onnx", lambda: lambda images: images, "torch", 2, tasks)
+        console = Console(width=100, file=io.StringIO(), record=True)
+        console.print(table_of(Contest([Result(contender, task, [0.2]) for task in tasks], 0.0)))
+        return console.export_text()
+
+    title, head, row = text_of(Task((64, 96), 1)).splitlines()
+    assert title.strip() == "latency in ms, 64x96, batch 1, 2 threads"
+    assert head.split()[:3] == ["model", "runtime", "p50"]
+    assert row.split()[:3] == ["segformer_b0.onnx", "torch", "200.0"]
+    title, head, *rows = text_of(Task((64, 96), 1), Task((64, 96), 4)).splitlines()
+    assert title.strip() == "latency in ms, 64x96, 2 threads"
+    assert head.split()[:3] == ["model", "runtime", "batch"]
+    assert [row.split()[2] for row in rows] == ["1", "4"]
 
 
 def test_load_of_others_is_what_is_busy_less_our_own(monkeypatch: pytest.MonkeyPatch) -> None:

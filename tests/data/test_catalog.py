@@ -57,6 +57,29 @@ def test_a_list_file_written_on_windows(harbour: DatasetSpec) -> None:
         spec.open()
 
 
+def test_a_line_of_a_list_may_hold_folders(harbour: DatasetSpec) -> None:
+    root = Path(harbour.root)
+    (root / "images/quay").mkdir()
+    (root / "images/2.png").rename(root / "images/quay/2.png")
+    (root / "some.txt").write_text("quay/2\n1\n1\n")  # an image twice: drawn twice as often
+    spec = dataclasses.replace(harbour, images="images/{stem}.png", stems="some.txt")
+    labels = [str(label) for _, label in spec.open().pairs]
+    assert labels == [f"{root}/labels/{name}.png" for name in ("quay/2", "1", "1")]
+
+
+def test_images_that_would_share_a_label_are_refused(harbour: DatasetSpec) -> None:
+    root = Path(harbour.root)
+    (root / "images/quay").mkdir()
+    (root / "images/2.png").rename(root / "images/quay/2.png")
+    spec = dataclasses.replace(harbour, images="images/**/*.png")
+    assert len(spec.open()) == 5
+    (root / "images/quay/1.png").write_bytes((root / "images/1.png").read_bytes())
+    with pytest.raises(UserError, match=r"images/1\.png and .*quay/1\.png would share .*labels/1"):
+        spec.open()
+    assert len(dataclasses.replace(spec, labels=None).open()) == 6
+    assert len(dataclasses.replace(spec, labels="labels/{1}/{2}.png").open()) == 6
+
+
 @pytest.mark.parametrize("images", ["./images/*.png", "images//*.png"])
 def test_patterns_may_hold_what_changes_nothing(harbour: DatasetSpec, images: str) -> None:
     assert dataclasses.replace(harbour, images=images).open().pairs == harbour.open().pairs

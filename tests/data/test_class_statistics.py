@@ -138,3 +138,15 @@ def test_a_label_that_is_skipped_counts_nothing_and_is_told(
         assert "1 of 5 labels of 'harbour' cannot be used" in capsys.readouterr().err
     with pytest.raises(UserError, match=r"labels/3\.png"):  # its cache is another one
         class_pixels(harbour.open())
+
+
+def test_a_mended_image_is_noticed_where_labels_are_skipped(
+    harbour: DatasetSpec, cache: Path
+) -> None:
+    whole = class_pixels(harbour.open())
+    image = label_of(harbour, 3).parent.with_name("images") / "3.png"
+    content = image.read_bytes()
+    image.write_bytes(b"")  # a label without the size of its image cannot be used
+    assert not class_pixels(harbour.open(), on_error="skip")[3].any()
+    image.write_bytes(content)
+    np.testing.assert_array_equal(class_pixels(harbour.open(), on_error="skip"), whole)

@@ -23,6 +23,7 @@ from t2sda.data.packing import COMMIT_PERIOD, pack_dataset
 from t2sda.data.taxonomies import CITYSCAPES_19
 from t2sda.data.transforms import Box, Resize, keep_ratio_size, resize_image, resize_label
 from t2sda.errors import UserError
+from tests.full_disk import file_size_limit
 
 BOUND = (20, 24)
 """Five images of 40x60 become 16x24."""
@@ -189,6 +190,36 @@ def test_a_folder_in_use_is_left_alone(harbour: DatasetSpec, tmp_path: Path) -> 
         pack_dataset(harbour.open(), BOUND, tmp_path / "mine")
 
 
+def test_a_file_in_the_place_of_the_folder(harbour: DatasetSpec, tmp_path: Path) -> None:
+    (tmp_path / "packed").write_text("x")
+    with pytest.raises(UserError, match=r"packed: is a file; choose a new folder"):
+        pack_dataset(harbour.open(), BOUND, tmp_path / "packed")
+
+
+def test_two_processes_never_write_to_one_folder(tmp_path: Path) -> None:
+    streets = DrawnStreets("streets", "clear", 1, 3, (64, 64))
+
+    def another_at_once(indices: range, what: str) -> Iterator[int]:
+        with pytest.raises(UserError, match=r"packed\.partial: another process is packing there"):
+            pack_dataset(streets, (64, 64), tmp_path / "packed", num_processes=1)
+        yield from indices
+
+    pack_dataset(streets, (64, 64), tmp_path / "packed", another_at_once, num_processes=1)
+    files = sorted(path.name for path in (tmp_path / "packed").iterdir())
+    assert files == ["data.mdb", "packed.json"]
+
+
+def test_a_disk_that_runs_full_loses_nothing(tmp_path: Path) -> None:
+    streets = DrawnStreets("streets", "clear", 1, 2 * COMMIT_PERIOD, (64, 64))
+    with file_size_limit(400_000), pytest.raises(UserError, match=r"packed\.partial: cannot be wr"):
+        pack_dataset(streets, (64, 64), tmp_path / "packed", num_processes=1)
+    assert not (tmp_path / "packed").exists()
+    pack_dataset(streets, (64, 64), tmp_path / "packed", num_processes=1)
+    packed = PackedDataset(tmp_path / "packed")
+    for index in (0, COMMIT_PERIOD, len(streets) - 1):
+        np.testing.assert_array_equal(packed.load(index).image, streets.load(index).image)
+
+
 def test_a_disk_that_is_too_small_is_found_out_first(
     harbour: DatasetSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -235,6 +266,7 @@ def test_a_file_of_something_else_is_refused(packed: PackedDataset, tmp_path: Pa
     [
         ({"format": 99}, "format 99, but this version of t2sda reads format 1"),
         ({"taxonomy": {"name": "x"}}, "damaged, or written by another version"),
+        ({"name": "a/b"}, "damaged, .*a name has no /"),
         ({"num_images": 9}, "cut short"),
     ],
 )

@@ -55,6 +55,7 @@ def test_the_folder_before_the_first_wildcard(pattern: str, folder: str) -> None
         ("labels/{2}.png", "has {2}, but images='images/*.png' gives only {stem}, {1}"),
         ("labels/{name}.png", "has {name}, but"),
         ("labels/{stem.png", "unbalanced braces"),
+        ("labels/{stem!r}.png", "has {stem!r}; write {stem}"),
     ],
 )
 def test_label_patterns_that_cannot_work_are_refused(labels: str, message: str) -> None:
