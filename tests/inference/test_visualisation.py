@@ -55,6 +55,14 @@ def test_large_pictures_get_wider_lines() -> None:
     assert line_width(2000) == 2
 
 
+def test_counts_of_a_large_picture_are_those_of_its_parts() -> None:
+    labels = np.zeros((3, 700_001), np.uint8)
+    labels[1:, 5:] = CAR
+    counts = class_counts(labels, CITYSCAPES_19)
+    assert counts[[ROAD, CAR]].tolist() == [700_001 + 10, 2 * 699_996]
+    assert counts.sum() == labels.size
+
+
 def test_counts_leave_out_what_is_no_class() -> None:
     counts = class_counts(np.array([[ROAD, ROAD, SKY, 255]], np.uint8), CITYSCAPES_19)
     assert counts.shape == (19,)

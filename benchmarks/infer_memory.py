@@ -1,0 +1,61 @@
+"""Peak memory of `t2sda infer --window` on a panorama, beside that on a picture of one window.
+
+python benchmarks/infer_memory.py --model output/inference/ov_fp32.xml
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from t2sda.data.streets import draw_street
+from t2sda.data.transforms import resize_image
+
+MEASURED = """
+import resource, subprocess, sys
+subprocess.run(sys.argv[1:], check=True, stdout=subprocess.DEVNULL)
+print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024)
+"""
+"""A process of its own: the peak of one's children is that of all there ever were."""
+
+
+def main() -> int:
+    """Draw, run, print."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--model", required=True)
+    parser.add_argument("--window", nargs=2, type=int, default=[512, 1024])
+    parser.add_argument("--width", type=int, default=20_000, help="of the panorama")
+    args = parser.parse_args()
+    height, width = args.window
+    street = resize_image(draw_street("hazy", 9, 0, (256, 512))[0], (height, width))
+    panorama = np.tile(street, (2, -(-args.width // width), 1))[:, : args.width]
+    with tempfile.TemporaryDirectory() as name:
+        for title, picture in (("one window", street), ("panorama", panorama)):
+            path = Path(name) / f"{title.replace(' ', '_')}.png"
+            Image.fromarray(picture).save(path)
+            print(
+                f"{title}: {picture.shape[1]}x{picture.shape[0]}, {picture.nbytes / 2**20:.0f} MiB "
+                f"decoded, peak {peak(args.model, path, (height, width)):.0f} MiB"
+            )
+    return 0
+
+
+def peak(model: str, picture: Path, window: tuple[int, int]) -> float:
+    """MiB of the command."""
+    command = [
+        *(sys.executable, "-m", "t2sda", "infer", "--model", model, "--device", "cpu"),
+        *("--input", str(picture), "--output", str(picture.with_suffix(""))),
+        *("--window", *map(str, window)),
+    ]
+    measured = [sys.executable, "-c", MEASURED, *command]
+    return float(subprocess.run(measured, check=True, capture_output=True, text=True).stdout)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
