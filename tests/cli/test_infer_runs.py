@@ -234,8 +234,9 @@ def test_a_decompression_bomb_is_left_out(
 
 def test_after_ctrl_c_finished_files_are_whole(model_path: Path, tmp_path: Path) -> None:
     folder, output = save_streets(tmp_path / "in", 2), tmp_path / "out"
-    for index in range(2, 400):
-        (folder / f"{index:03d}.png").symlink_to(folder / "000.png")
+    count = 4000  # seconds of work, however late the signal comes
+    for index in range(2, count):
+        (folder / f"{index:04d}.png").symlink_to(folder / "000.png")
     process = subprocess.Popen(
         [
             *(sys.executable, "-m", "t2sda", "infer", "--model", str(model_path)),
@@ -255,6 +256,6 @@ def test_after_ctrl_c_finished_files_are_whole(model_path: Path, tmp_path: Path)
     assert error.strip() == "interrupted"
     assert not list(output.glob("*.partial"))
     written = list(output.glob("*.png"))
-    assert 9 <= len(written) < 3 * 400
+    assert 9 <= len(written) < 3 * count
     for path in written:
         Image.open(path).load()
