@@ -14,9 +14,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from t2sda.data.taxonomies import Taxonomy
-from t2sda.data.transforms import Resize, resize_label
+from t2sda.data.transforms import Resize
 from t2sda.errors import UserError
-from t2sda.inference.framing import Frame, framed_to, framed_within
+from t2sda.inference.framing import Frame, framed_to, framed_within, labels_at_size
 from t2sda.inference.pictures import check_picture, read_picture
 from t2sda.modeling.segmentor import SegmentationModel
 
@@ -200,7 +200,7 @@ class FileModel(LoadedModel):
         labels = self._run(frames).astype(np.uint8, copy=False)
         seen = (frames[0].image.shape[0], frames[0].image.shape[1])
         if labels.shape[1:] != seen:  # a foreign graph that leaves up-sampling to its caller
-            labels = np.stack([resize_label(own, seen) for own in labels])
+            labels = np.stack([labels_at_size(own, seen) for own in labels])
         return [frame.labels_back(own) for frame, own in zip(frames, labels, strict=True)]
 
     def _logits(self, frames: list[Frame]) -> list[np.ndarray]:

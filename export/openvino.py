@@ -25,6 +25,7 @@ from .verify import (
     Tolerance,
     VerificationReport,
     as_layout,
+    check_softmax,
     street_batches,
     verify,
 )
@@ -86,26 +87,31 @@ def export_openvino(
 
 
 class OpenVinoNetwork:
-    """An IR as it is, and for labels its logits, through a second output."""
+    """An IR as it is, and for labels and probabilities its logits, through a second output."""
+
+    output_kind: OutputKind = "logits"
 
     def __init__(self, path: Path, metadata: Metadata) -> None:
         graph = read_model(path)
         self._layout = metadata.layout
-        self._gives_labels = metadata.output_kind == "labels"
-        self.output_kind: OutputKind = "logits" if self._gives_labels else metadata.output_kind
-        if self._gives_labels:
-            best = [op for op in graph.get_ordered_ops() if op.get_type_name() == "TopK"]
-            graph.add_outputs([best[-1].input_value(0)])
+        self._kind = metadata.output_kind
+        if self._kind != "logits":
+            last = {"labels": "TopK", "probabilities": "Softmax"}[self._kind]
+            found = [op for op in graph.get_ordered_ops() if op.get_type_name() == last]
+            graph.add_outputs([found[-1].input_value(0)])
         self._run = OpenVinoRunner(graph, "cpu", metadata.precision, 0, path)
 
     def labels(self, images: np.ndarray) -> np.ndarray:
         """(B, H, W) train ids."""
         output = self._run(as_layout(images, self._layout))
-        return output if self._gives_labels else output.argmax(axis=1)
+        return output if self._kind == "labels" else output.argmax(axis=1)
 
     def maps(self, images: np.ndarray) -> np.ndarray:
-        """(B, C, H, W)."""
-        return self._run.all_outputs(as_layout(images, self._layout))[-1]
+        """(B, C, H, W) logits; UserError if probabilities of the file are not their softmax."""
+        outputs = self._run.all_outputs(as_layout(images, self._layout))
+        if self._kind == "probabilities":
+            check_softmax(outputs[0], outputs[-1])
+        return outputs[-1]
 
 
 def _metadata_of(path: Path) -> Metadata:

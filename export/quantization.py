@@ -147,9 +147,9 @@ class _Quantizer:
         self._onnx = require("onnx", "onnx")
         self._layout = metadata.layout
         self._judged = (
-            self._onnx.ModelProto.FromString(giving_logits(source))
-            if metadata.output_kind == "labels"
-            else model_proto
+            model_proto
+            if metadata.output_kind == "logits"
+            else self._onnx.ModelProto.FromString(giving_logits(source, metadata.output_kind))
         )
         self._nodes = _layers(model_proto.graph)
         self._ranges = _calibrated(

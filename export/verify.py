@@ -50,6 +50,10 @@ TOLERANCES = {
 """By precision. The share is what counts below fp32; the largest of millions of differences shows
 only whether something is broken."""
 SMALLEST_STREET = 64
+FAINTEST = -7.0
+"""Logarithm of the smallest probability that is compared: smaller ones vanish in fewer digits."""
+SOFTMAX_DIFFERENCE = 0.01
+"""Largest of a probability from the softmax of the file's own logits, which bf16 rounds."""
 STREET_SEED = 9
 """A series of drawn streets that no dataset uses."""
 
@@ -60,8 +64,8 @@ class VerificationReport:
 
     Attributes:
         shapes: (B, H, W) of every batch that was compared.
-        max_logit_difference: over all pixels and classes; of probabilities where the file gives
-            those, None where it gives labels alone that cannot be looked behind.
+        max_logit_difference: over all pixels and classes; of logarithms of probabilities, from
+            FAINTEST on, where the file gives those alone; None where it gives labels alone.
         max_logit: the largest absolute logit, to judge the difference by.
         num_pixels: compared.
         num_changed: pixels with another label than the source's.
@@ -112,7 +116,7 @@ class Network(Protocol):
     """What can be compared: batches (B, H, W, 3) uint8 in.
 
     Attributes:
-        output_kind: what `maps` gives; "labels" if it gives None.
+        output_kind: what `maps` gives; "labels" if it gives None. A source gives logits.
     """
 
     output_kind: OutputKind
@@ -235,28 +239,41 @@ class TorchNetwork:
 
 
 class OnnxNetwork:
-    """An ONNX file as it is, and for a file of labels its logits, through a second output."""
+    """An ONNX file as it is, and the logits of a file of labels or probabilities."""
+
+    output_kind: OutputKind = "logits"
 
     def __init__(self, path: Path, metadata: Metadata) -> None:
-        self.output_kind: OutputKind = metadata.output_kind
+        self._kind = metadata.output_kind
         self._layout = metadata.layout
         static = metadata.image_size is not None
         self._run = SessionRunner(open_session(path, "cpu"), static)
         self._run_to_logits = self._run
-        if metadata.output_kind == "labels":
-            self.output_kind = "logits"
-            session = open_session(giving_logits(path), "cpu", name=path)
+        if self._kind != "logits":
+            session = open_session(giving_logits(path, self._kind), "cpu", name=path)
             self._run_to_logits = SessionRunner(session, static)
-        self._gives_labels = metadata.output_kind == "labels"
 
     def labels(self, images: np.ndarray) -> np.ndarray:
         """(B, H, W) train ids."""
         output = self._run(as_layout(images, self._layout))
-        return output if self._gives_labels else output.argmax(axis=1)
+        return output if self._kind == "labels" else output.argmax(axis=1)
 
     def maps(self, images: np.ndarray) -> np.ndarray:
-        """(B, C, H, W)."""
-        return self._run_to_logits(as_layout(images, self._layout))
+        """(B, C, H, W) logits; UserError if probabilities of the file are not their softmax."""
+        logits = self._run_to_logits(as_layout(images, self._layout))
+        if self._kind == "probabilities":
+            check_softmax(self._run(as_layout(images, self._layout)), logits)
+        return logits
+
+
+def check_softmax(probabilities: np.ndarray, logits: np.ndarray) -> None:
+    """Raise UserError if (B, C, H, W) probabilities are not the softmax of the logits."""
+    expected = torch.from_numpy(logits).softmax(dim=1).numpy()
+    difference = np.abs(probabilities - expected).max()
+    if not difference <= SOFTMAX_DIFFERENCE:
+        raise UserError(
+            f"probabilities differ by up to {difference:.1e} from the softmax of the logits"
+        )
 
 
 def as_layout(images: np.ndarray, layout: str) -> np.ndarray:
@@ -266,15 +283,16 @@ def as_layout(images: np.ndarray, layout: str) -> np.ndarray:
     return np.ascontiguousarray(images.transpose(0, 3, 1, 2))
 
 
-def giving_logits(path: Path) -> bytes:
-    """The graph of labels, cut off before its argmax."""
+def giving_logits(path: Path, output_kind: OutputKind) -> bytes:
+    """The graph of labels or probabilities, cut off before its argmax or softmax."""
     onnx = require("onnx", "onnx")
     model_proto = onnx.load(path)
-    argmax = next(node for node in reversed(model_proto.graph.node) if node.op_type == "ArgMax")
+    last = {"labels": "ArgMax", "probabilities": "Softmax"}[output_kind]
+    cut = next(node for node in reversed(model_proto.graph.node) if node.op_type == last)
     float32 = onnx.TensorProto.FLOAT
     del model_proto.graph.output[:]
     model_proto.graph.output.append(
-        onnx.helper.make_tensor_value_info(argmax.input[0], float32, [None] * 4)
+        onnx.helper.make_tensor_value_info(cut.input[0], float32, [None] * 4)
     )
     return model_proto.SerializeToString()
 
@@ -295,11 +313,16 @@ def _compare(
     best_two = expected.topk(2, dim=1).values
     tied = best_two[:, 0] - best_two[:, 1] <= TIE
     changed = labels != expected.argmax(dim=1)
-    compared = expected.softmax(dim=1) if file.output_kind == "probabilities" else expected
+    difference = None
+    if maps is not None and file.output_kind == "probabilities":
+        faintest = expected.log_softmax(dim=1).clamp(min=FAINTEST)
+        difference = float((maps.log().clamp(min=FAINTEST) - faintest).abs().max())
+    elif maps is not None:
+        difference = float((maps - expected).abs().max())
     return VerificationReport(
         shapes=(images.shape[:3],),
-        max_logit_difference=None if maps is None else float((maps - compared).abs().max()),
-        max_logit=float(compared.abs().max()),
+        max_logit_difference=difference,
+        max_logit=float(expected.abs().max()),
         num_pixels=changed.numel(),
         num_changed=int(changed.sum()),
         num_ties=int((changed & tied).sum()),

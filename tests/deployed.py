@@ -73,6 +73,9 @@ def _spread_logits(meta_arch: MetaArch) -> None:
 DYNAMIC = Export("dynamic_labels.onnx", dynamic=True, output_kind="labels")
 DYNAMIC_LOGITS = Export("dynamic_logits.onnx", dynamic=True, output_kind="logits")
 STATIC = Export("static_labels.onnx", dynamic=False, output_kind="labels")
+STATIC_PROBABILITIES = Export(
+    "static_probabilities.onnx", dynamic=False, output_kind="probabilities"
+)
 
 
 def shared_checkpoint(factory: pytest.TempPathFactory) -> Path:

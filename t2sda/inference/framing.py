@@ -9,7 +9,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from t2sda.data.transforms import Resize, resize_image, resize_label
+from t2sda.data.transforms import Resize, resize_image
 
 SMALLEST_SIDE = 32
 """What is smaller is continued by its border: networks halve pictures five times."""
@@ -33,7 +33,7 @@ class Frame:
     def labels_back(self, labels: np.ndarray) -> np.ndarray:
         """Train ids (h, w) of the frame -> (H, W) of the picture, by the nearest."""
         height, width = self.inner_size
-        return resize_label(labels[:height, :width], self.size)
+        return labels_at_size(labels[:height, :width], self.size)
 
     def logits_back(self, logits: np.ndarray) -> np.ndarray:
         """Logits (C, h, w) of the frame -> (C, H, W) of the picture, bilinearly."""
@@ -45,6 +45,17 @@ class Frame:
             torch.from_numpy(inner)[None], self.size, mode="bilinear", align_corners=False
         )
         return resized[0].numpy()
+
+
+def labels_at_size(labels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Train ids (h, w) -> (H, W), each that of the pixel whose centre is nearest.
+
+    Training's `resize_label` takes the pixel at the upper left, as OpenCV and the baselines do: as
+    a result that would be shifted by up to half a pixel.
+    """
+    if labels.shape == size:
+        return labels
+    return cv2.resize(labels, size[::-1], interpolation=cv2.INTER_NEAREST_EXACT)
 
 
 def framed_within(image: np.ndarray, resize: Resize) -> Frame:

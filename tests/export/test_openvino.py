@@ -19,7 +19,15 @@ from t2sda.export.openvino_runtime import (
     read_model,
 )
 from t2sda.export.verify import Tolerance
-from tests.deployed import DYNAMIC, DYNAMIC_LOGITS, IMAGE_SIZE, STATIC, shared_export, street
+from tests.deployed import (
+    DYNAMIC,
+    DYNAMIC_LOGITS,
+    IMAGE_SIZE,
+    STATIC,
+    STATIC_PROBABILITIES,
+    shared_export,
+    street,
+)
 
 HAS_BF16 = "BF16" in cpu_capabilities(open_core())
 
@@ -61,6 +69,22 @@ def test_bf16_computes_in_bf16_and_halves_the_weights(tmp_path: Path, static: Pa
         assert isinstance(model, FileModel)
         assert isinstance(model.run, OpenVinoRunner)
         assert model.run.precision == expected
+
+
+def test_probabilities_are_compared_by_their_logits(
+    tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    source = shared_export(tmp_path_factory, STATIC_PROBABILITIES)
+    report = export_openvino(source, tmp_path / "student.xml", precision="fp32")
+    assert report.max_logit > 1, "not that of probabilities"
+    assert report.max_logit_difference is not None
+    assert 0 < report.max_logit_difference < 1e-3
+    picture = street(IMAGE_SIZE)
+    np.testing.assert_allclose(
+        load_model(tmp_path / "student.xml").probabilities(picture),
+        load_model(source).probabilities(picture),
+        atol=1e-4,
+    )
 
 
 def test_a_cpu_without_bf16_is_an_error(

@@ -15,7 +15,7 @@ from t2sda.export.loaded import FileModel
 from t2sda.export.quantization import QuantizationReport, quantize_onnx
 from t2sda.export.tensorrt import EngineSettings, build_engine
 from t2sda.export.verify import Tolerance
-from tests.deployed import IMAGE_SIZE, STATIC, shared_export, street
+from tests.deployed import IMAGE_SIZE, STATIC, STATIC_PROBABILITIES, shared_export, street
 
 PICTURES = [street(IMAGE_SIZE, index) for index in range(3)]
 
@@ -121,3 +121,18 @@ def test_pictures_that_are_verified_on_are_not_calibrated_on(
     with pytest.raises(UserError, match="enough"):
         quantize_onnx(source, tmp_path / "int8.onnx", PICTURES)
     assert np.array_equal(np.concatenate(calibrated), np.stack(PICTURES[:2]))
+
+
+def test_probabilities_are_judged_by_their_logits(
+    tmp_path: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+    quantized: tuple[Path, QuantizationReport],
+) -> None:
+    source = shared_export(tmp_path_factory, STATIC_PROBABILITIES)
+    path = tmp_path / "int8.onnx"
+    report = quantize_onnx(source, path, PICTURES, Tolerance(0.5, 0.05))
+    of_labels = quantized[1]
+    assert report.kept_float == pytest.approx(of_labels.kept_float)
+    assert report.verification.max_logit == pytest.approx(of_labels.verification.max_logit)
+    picture = street(IMAGE_SIZE)
+    assert load_model(path).probabilities(picture).sum(axis=0) == pytest.approx(1, abs=1e-3)

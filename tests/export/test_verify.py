@@ -6,18 +6,23 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import onnxruntime
 import pytest
 import torch
 
 from t2sda.errors import UserError
+from t2sda.export.deployable import OutputKind
 from t2sda.export.metadata import Metadata
 from t2sda.export.verify import (
     TOLERANCES,
+    Tolerance,
     VerificationReport,
+    check_softmax,
     dynamic_shapes,
     static_shapes,
     street_pictures,
+    verify,
     verify_onnx,
 )
 from t2sda.inference.checkpoints import model_of_checkpoint, open_checkpoint
@@ -94,3 +99,41 @@ def test_a_file_that_does_not_take_the_pictures_is_refused(
     path = shared_export(tmp_path_factory, STATIC)
     with pytest.raises(UserError, match=r"does not run on pictures of shape \(1, 64, 96, 3\)"):
         verify_onnx(path, model, metadata_of(path), (64, 96))
+
+
+def test_probabilities_that_are_not_the_softmax_of_the_logits_are_refused() -> None:
+    logits = np.array([4.0, 1.0, -2.0], np.float32).reshape(1, 3, 1, 1)
+    probabilities = np.exp(logits) / np.exp(logits).sum()
+    check_softmax(probabilities, logits)
+    with pytest.raises(UserError, match=r"probabilities differ by up to .* from the softmax"):
+        check_softmax(np.full_like(logits, 1 / 3), logits)
+    with pytest.raises(UserError, match="differ by up to nan"):
+        check_softmax(np.full_like(logits, np.nan), logits)
+
+
+class _Fixed:
+    """A network that always gives the same, such as an engine of probabilities."""
+
+    def __init__(self, output_kind: OutputKind, maps: np.ndarray) -> None:
+        self.output_kind = output_kind
+        self._maps = maps
+
+    def labels(self, images: np.ndarray) -> np.ndarray:
+        return self._maps.argmax(axis=1)
+
+    def maps(self, images: np.ndarray) -> np.ndarray:
+        return self._maps
+
+
+def test_probabilities_alone_are_compared_by_their_logarithms() -> None:
+    logits = np.array([[30.0, -20.0], [3.0, 2.0], [1.0, 9.0]], np.float32).reshape(1, 3, 1, 2)
+    probabilities = torch.from_numpy(logits).softmax(dim=1).numpy()
+    batch = [np.zeros((1, 1, 2, 3), np.uint8)]
+    source = _Fixed("logits", logits)
+    tolerance = Tolerance(0.02, 0.005)
+    report = verify(_Fixed("probabilities", probabilities), source, batch, tolerance)
+    assert report.max_logit == 30
+    assert report.max_logit_difference == pytest.approx(0, abs=1e-5)
+    probabilities[0, :, 0, 1] = [0.1, 0.1, 0.8]  # the same labels
+    with pytest.raises(UserError, match="disagrees with its source"):
+        verify(_Fixed("probabilities", probabilities), source, batch, tolerance)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from t2sda.data.transforms import Resize
-from t2sda.inference.framing import framed_to, framed_within
+from t2sda.inference.framing import Frame, framed_to, framed_within
 
 FILL = (1, 2, 3)
 WHITE = 255
@@ -43,6 +43,21 @@ def test_labels_come_back_without_the_padding() -> None:
     assert back.shape == (200, 100)
     assert (back[:100] == 4).all()
     assert (back[100:] == 5).all()
+
+
+@pytest.mark.parametrize(
+    ("inner", "size"), [((21, 31), (32, 47)), ((21, 31), (8, 13))]
+)  # no pixel between two
+def test_labels_come_back_from_the_nearest_centre(
+    inner: tuple[int, int], size: tuple[int, int]
+) -> None:
+    labels = np.random.default_rng(0).integers(0, 19, inner, dtype=np.uint8)
+    frame = Frame(np.zeros((*inner, 3), np.uint8), inner, size)
+    rows, columns = (
+        [min(int((index + 0.5) * seen / own), seen - 1) for index in range(own)]
+        for seen, own in zip(inner, size, strict=True)
+    )
+    assert np.array_equal(frame.labels_back(labels), labels[np.ix_(rows, columns)])
 
 
 def test_logits_come_back_bilinearly() -> None:
