@@ -77,6 +77,7 @@ def described(signature: Signature, said: Description, path: object) -> Metadata
     )
     needed = [*("taxonomy", "layout", "output_kind")]
     needed += ["pixel_mean", "pixel_std"] if signature.input_type == "float32" else []
+    _check_said(signature, said, path)
     missing = [FLAGS[name] for name in needed if getattr(found, name) is None]
     if missing:
         raise UserError(
@@ -119,6 +120,26 @@ def normalised(images: np.ndarray, metadata: Metadata) -> np.ndarray:
     mean = np.asarray(metadata.pixel_mean, dtype=np.float32)
     std = np.asarray(metadata.pixel_std, dtype=np.float32)
     return (images.astype(np.float32) - mean) / std
+
+
+def _check_said(signature: Signature, said: Description, path: object) -> None:
+    """Raise UserError for what the graph says otherwise, or cannot use."""
+    if signature.input_type == "uint8" and (said.pixel_mean or said.pixel_std):
+        raise UserError(
+            f"{path}: takes uint8, so it normalises by itself; leave out --pixel-mean, --pixel-std"
+        )
+    told = _layout_of(signature.input_shape)
+    if said.layout and told not in (None, said.layout):
+        raise UserError(
+            f"{path}: takes pictures of shape {signature.input_shape}, which is {told}, not "
+            f"--layout {said.layout}"
+        )
+    batch_size = signature.input_shape[0]
+    if batch_size not in (None, 1):
+        raise UserError(
+            f"{path}: takes exactly {batch_size} pictures at once; export it for one, or for any "
+            f"number"
+        )
 
 
 def _layout_of(shape: Sequence[int | None]) -> Layout | None:

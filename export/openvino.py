@@ -66,7 +66,7 @@ def export_openvino(
     graph = read_model(source)
     metadata = Metadata.from_properties(properties_of(graph), source)
     _check_precision(metadata, precision, source)
-    _check_size(metadata, image_size, dynamic, source)
+    check_size(metadata, image_size, dynamic, source)
     if metadata.image_size is None and image_size is not None:
         _fix_size(graph, metadata, image_size)
         metadata = replace(metadata, image_size=image_size, image_bound=None)
@@ -128,9 +128,10 @@ def _check_precision(metadata: Metadata, precision: str, source: Path) -> None:
         )
 
 
-def _check_size(
-    metadata: Metadata, image_size: tuple[int, int] | None, dynamic: bool, source: Path
+def check_size(
+    metadata: Metadata, image_size: tuple[int, int] | None, dynamic: bool, source: object
 ) -> None:
+    """Raise UserError if the size asked for is not that of an ONNX file, or none is said."""
     fixed = metadata.image_size
     if fixed is None and image_size is None and not dynamic:
         raise UserError(f"{source}: takes any size; say --size HEIGHT WIDTH, or --dynamic")

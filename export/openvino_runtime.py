@@ -138,6 +138,15 @@ class OpenVinoRunner:
         return [request.get_output_tensor(index).data.copy() for index in range(count)]
 
 
+def check_precision_runs(precision: str) -> None:
+    """Raise UserError if this CPU could not run, and so not verify, a file in it."""
+    if precision == "bf16" and "BF16" not in cpu_capabilities(open_core()):
+        raise UserError(
+            "--precision bf16: this CPU has no instructions for it, so the file could not be "
+            "verified; use fp32, or export on the machine that will run it"
+        )
+
+
 def cpu_capabilities(core: Any) -> list[str]:
     """What the CPU computes in, in OpenVINO's words ("FP32", "BF16", "INT8", …)."""
     return list(core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"))

@@ -59,7 +59,8 @@ def add_dataset_arguments(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="MODULE",
-        help="Python module or .py file that registers datasets of your own; repeatable",
+        help="Python module or .py file that registers datasets or components of your own, such "
+        "as the run was started with; repeatable",
     )
     parser.add_argument(
         "--file",

@@ -7,14 +7,20 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from t2sda.cli.common import load_components
-from t2sda.cli.exporting import (
+from t2sda.cli.common import add_dataset_arguments, load_datasets
+from t2sda.cli.export_data import (
     add_calibration_arguments,
-    add_size_arguments,
+    add_evaluation_arguments,
     calibration_of,
+    evaluation_of,
+    print_scores,
+    register_datasets_of_run,
+)
+from t2sda.cli.exporting import (
+    add_size_arguments,
+    add_verification_arguments,
     default_image_size,
     origin_of,
-    print_scores,
     tolerance_of,
 )
 from t2sda.engine.checkpoint import Checkpoint
@@ -30,10 +36,12 @@ PRECISIONS = ("fp32", "fp16", "int8")
 def command(argv: Sequence[str]) -> int:
     """Write an ONNX file of a branch, verified against PyTorch."""
     args = _parser().parse_args(argv)
-    load_components(args.plugin)
+    load_datasets(args)
     output = Path(args.output)
     check_output(output, (".onnx",))
     checkpoint = open_checkpoint(Path(args.checkpoint))
+    register_datasets_of_run(checkpoint.cfg)
+    labelled = evaluation_of(args, checkpoint.taxonomy)
     pictures = calibration_of(args)
     if args.precision == "int8":
         with tempfile.TemporaryDirectory() as folder:
@@ -48,9 +56,9 @@ def command(argv: Sequence[str]) -> int:
         )
     size = "any size" if args.dynamic else "x".join(map(str, _image_size(checkpoint, args)))
     print(f"{checkpoint.path} -> {args.output} ({size}, {args.precision}, {args.output_kind})")
-    if args.evaluate:
+    if labelled:
         before = load_model(checkpoint.path, branch=args.branch)
-        print_scores(args.evaluate, args.num_evaluated, before, load_model(output))
+        print_scores(labelled, before, load_model(output))
     return 0
 
 
@@ -118,4 +126,7 @@ def _parser() -> argparse.ArgumentParser:
         help="of backbone and head; int8 needs --calibration (default: fp32)",
     )
     add_calibration_arguments(parser)
+    add_verification_arguments(parser)
+    add_evaluation_arguments(parser)
+    add_dataset_arguments(parser)
     return parser

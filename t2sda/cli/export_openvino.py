@@ -10,17 +10,22 @@ from pathlib import Path
 
 import numpy as np
 
-from t2sda.cli.common import load_components
-from t2sda.cli.export_onnx import add_network_arguments, export_checkpoint
-from t2sda.cli.exporting import (
+from t2sda.cli.common import add_dataset_arguments, load_datasets
+from t2sda.cli.export_data import (
     add_calibration_arguments,
+    add_evaluation_arguments,
     calibration_of,
+    check_calibration,
+    evaluation_of,
     print_scores,
-    tolerance_of,
+    register_datasets_of_run,
 )
+from t2sda.cli.export_onnx import add_network_arguments, export_checkpoint
+from t2sda.cli.exporting import add_verification_arguments, tolerance_of
 from t2sda.errors import UserError
 from t2sda.export.engines import metadata_of_onnx
-from t2sda.export.openvino import check_xml_output, export_openvino
+from t2sda.export.openvino import check_size, check_xml_output, export_openvino
+from t2sda.export.openvino_runtime import check_precision_runs
 from t2sda.export.quantization import framed_batch, quantize_onnx
 from t2sda.export.runtime import load_model
 from t2sda.inference.checkpoints import open_checkpoint
@@ -31,11 +36,15 @@ PRECISIONS = ("fp32", "bf16", "int8")
 def command(argv: Sequence[str]) -> int:
     """Write an IR, verified against ONNX Runtime, which was verified against PyTorch."""
     args = _parser().parse_args(argv)
-    load_components(args.plugin)
+    load_datasets(args)
     output = Path(args.output)
     check_xml_output(output)
+    check_precision_runs(args.precision)
     with tempfile.TemporaryDirectory() as folder:
         reference = _as_onnx(args, Path(folder))
+        metadata = metadata_of_onnx(reference)
+        check_size(metadata, tuple(args.size) if args.size else None, args.dynamic, args.source)
+        labelled = evaluation_of(args, metadata.taxonomy)
         source = reference
         pictures = [] if _is_int8(reference, args) else calibration_of(args)
         if pictures:
@@ -53,9 +62,8 @@ def command(argv: Sequence[str]) -> int:
         )
         print(f"verified in OpenVINO against ONNX Runtime: {report}")
         print(f"{args.source} -> {args.output} ({args.precision})")
-        if args.evaluate:
-            before = load_model(reference)
-            print_scores(args.evaluate, args.num_evaluated, before, load_model(output))
+        if labelled:
+            print_scores(labelled, load_model(reference), load_model(output))
     return 0
 
 
@@ -69,14 +77,18 @@ def _as_onnx(args: argparse.Namespace, folder: Path) -> Path:
             )
         return source
     reference = folder / "float32.onnx"
-    print(export_checkpoint(open_checkpoint(source), reference, args, "fp32"))
+    checkpoint = open_checkpoint(source)
+    register_datasets_of_run(checkpoint.cfg)
+    check_calibration(args)  # mistakes are told before the minutes of work
+    evaluation_of(args, checkpoint.taxonomy)
+    print(export_checkpoint(checkpoint, reference, args, "fp32"))
     return reference
 
 
 def _is_int8(reference: Path, args: argparse.Namespace) -> bool:
     if args.precision != "int8" or metadata_of_onnx(reference).precision != "int8":
         return False
-    if args.calibration:
+    if args.calibration or args.num_calibration:
         raise UserError(f"{args.source}: is in int8 already; leave out --calibration")
     return True
 
@@ -111,4 +123,7 @@ def _parser() -> argparse.ArgumentParser:
         help="bf16 needs a CPU with such instructions, int8 needs --calibration (default: fp32)",
     )
     add_calibration_arguments(parser)
+    add_verification_arguments(parser)
+    add_evaluation_arguments(parser)
+    add_dataset_arguments(parser)
     return parser

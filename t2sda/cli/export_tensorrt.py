@@ -8,18 +8,22 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
+import torch
 from rich.table import Table
 
-from t2sda.cli.common import load_components
+from t2sda.cli.common import add_dataset_arguments, load_datasets
+from t2sda.cli.export_data import add_evaluation_arguments, evaluation_of, print_scores
 from t2sda.engine.metrics import standard_console
-from t2sda.export.engines import ExportedEngine, export_engine, verify_engine
+from t2sda.errors import UserError
+from t2sda.export.engines import ExportedEngine, export_engine, metadata_of_onnx, verify_engine
+from t2sda.export.runtime import load_model
 from t2sda.export.tensorrt import TARGETS, BuiltEngine, EngineSettings, Profile, Shape
 
 
 def command(argv: Sequence[str]) -> int:
     """Build an engine, or verify one that was built without a GPU."""
     args = _parser().parse_args(argv)
-    load_components([])
+    load_datasets(args)
     settings = EngineSettings(
         target=args.target,
         precision=args.precision,
@@ -30,14 +34,24 @@ def command(argv: Sequence[str]) -> int:
         compute_capabilities=tuple(args.compute_capability),
     )
     source, output = Path(args.onnx), Path(args.output)
+    labelled = evaluation_of(args, metadata_of_onnx(source).taxonomy)
+    if labelled and not torch.cuda.is_available():
+        raise UserError(
+            "--evaluate: no GPU is usable here that could run the engine; leave it out, and give "
+            "it with --verify-only where there is one"
+        )
     if args.verify_only:
         print(f"verified on this GPU: {verify_engine(source, output)}")
         print(f"{output}.unverified -> {output}")
-        return 0
-    exported = export_engine(source, output, settings)
-    if args.inspect:
-        standard_console().print(_table(exported.built))
-    _conclude(exported, source, output)
+    else:
+        exported = export_engine(source, output, settings)
+        if args.inspect:
+            standard_console().print(_table(exported.built))
+        _conclude(exported, source, output)
+        if exported.report is None:
+            return 0
+    if labelled:
+        print_scores(labelled, load_model(source), load_model(output, device="cuda"))
     return 0
 
 
@@ -128,4 +142,6 @@ def _parser() -> argparse.ArgumentParser:
         action="store_true",
         help="run FILE.unverified on this GPU and give it its name",
     )
+    add_evaluation_arguments(parser)
+    add_dataset_arguments(parser)
     return parser

@@ -13,7 +13,7 @@ from typing import Any
 import cv2
 import torch
 
-from t2sda.cli.common import load_components
+from t2sda.cli.common import load_datasets
 from t2sda.cli.exporting import side
 from t2sda.cli.inferring import Inference
 from t2sda.cli.loading import add_model_arguments, description_of
@@ -39,7 +39,7 @@ def command(argv: Sequence[str]) -> int:
     args = _parser().parse_args(argv)
     output_dir = Path(args.output)
     sources = find_pictures(args.input, output_dir)
-    load_components(args.plugin)
+    load_datasets(args)
     workers, streams, threads = _shared_cores(args, len(sources))
     model = load_model(
         args.model,

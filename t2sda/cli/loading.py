@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 
+from t2sda.cli.common import add_dataset_arguments
 from t2sda.cli.exporting import side
 from t2sda.export.deployable import LAYOUTS, OUTPUT_KINDS
 from t2sda.export.foreign import Description
@@ -28,13 +29,7 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="of a CPU within one picture; default: the cores, shared by the workers",
     )
-    parser.add_argument(
-        "--plugin",
-        action="append",
-        default=[],
-        metavar="MODULE",
-        help="what the run was started with; repeatable",
-    )
+    add_dataset_arguments(parser)
     foreign = parser.add_argument_group("for an ONNX file that t2sda did not write")
     foreign.add_argument(
         "--taxonomy", metavar="NAME", help="what its classes are: a label set, or a dataset's name"

@@ -116,6 +116,26 @@ def test_words_that_contradict_the_file(
         load_model(shared_export(tmp_path_factory, STATIC), description=SAID)
 
 
+def test_words_that_the_graph_cannot_use(tmp_path: Path) -> None:
+    info = helper.make_tensor_value_info
+    path = scores_of(tmp_path / "other.onnx", [1, 3, 64, 96])
+    with pytest.raises(UserError, match=r"which is nchw, not --layout nhwc"):
+        load_model(path, description=replace(SAID, layout="nhwc"))
+    several = scores_of(tmp_path / "several.onnx", [4, 3, 64, 96])
+    with pytest.raises(UserError, match="takes exactly 4 pictures at once"):
+        load_model(several, description=SAID)
+    model_proto = onnx.load(path)
+    model_proto.graph.input[0].CopyFrom(info("bytes", TensorProto.UINT8, [1, 3, 64, 96]))
+    cast = helper.make_node("Cast", ["bytes"], ["pixels"], to=TensorProto.FLOAT)
+    model_proto.graph.node.insert(0, cast)
+    onnx.save(model_proto, path)
+    assert (
+        load_model(path, description=Description("cityscapes_19")).predict(street((64, 96))).any()
+    )
+    with pytest.raises(UserError, match="takes uint8, so it normalises by itself; leave out"):
+        load_model(path, description=SAID)
+
+
 def test_from_the_command_line(tmp_path: Path) -> None:
     from PIL import Image
 
