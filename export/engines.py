@@ -15,6 +15,7 @@ from .onnx import check_output
 from .packages import require
 from .tensorrt import BuiltEngine, EngineSettings, Profile, build_engine
 from .tensorrt_runtime import (
+    ENGINE_SUFFIXES,
     PROFILE_KEY,
     TARGET_KEY,
     EngineNetwork,
@@ -59,7 +60,7 @@ def export_engine(onnx_path: Path, output: Path, settings: EngineSettings) -> Ex
         UserError: see `build_engine`; also if the engine disagrees with its file, or cannot be
             written. Nothing is left then.
     """
-    check_output(output, (".engine", ".plan"))
+    check_output(output, ENGINE_SUFFIXES)
     metadata = metadata_of_onnx(onnx_path)
     built = build_engine(onnx_path, settings)
     runs_here = torch.cuda.is_available()

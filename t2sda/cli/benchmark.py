@@ -143,7 +143,7 @@ def _contenders(args: argparse.Namespace) -> list[Contender]:
     found = []
     for path in args.models:
         for runtime in args.runtimes or [args.runtime]:
-            chosen = runtime_for(Path(path), runtime, args.device)
+            chosen = runtime_for(Path(path), runtime)
             for threads in args.thread_counts or [args.threads or os.cpu_count() or 1]:
                 load = partial(
                     load_contender, path, chosen, args.device, threads, description, args.plugin

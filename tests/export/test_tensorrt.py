@@ -11,7 +11,8 @@ import torch
 
 from t2sda import load_model
 from t2sda.errors import MissingFileError, UserError
-from t2sda.export.engines import export_engine, verify_engine
+from t2sda.export.engines import export_engine, metadata_of_onnx, verify_engine
+from t2sda.export.loaded import FileModel
 from t2sda.export.metadata import Metadata
 from t2sda.export.tensorrt import (
     EngineSettings,
@@ -21,7 +22,7 @@ from t2sda.export.tensorrt import (
     layers_of_inspector,
     precision_of,
 )
-from t2sda.export.tensorrt_runtime import sidecar_of
+from t2sda.export.tensorrt_runtime import PROFILE_KEY, sidecar_of, sidecar_text
 from t2sda.export.verify import OnnxNetwork
 from tests.deployed import DYNAMIC, STATIC, shared_export, street
 
@@ -189,10 +190,38 @@ def test_loading_an_engine_where_none_runs(tmp_path: Path, static: Path) -> None
         load_model(engine, device="cuda")
     unverified = export_engine(static, engine, RTX).path
     sidecar_of(engine).write_text(sidecar_of(unverified).read_text())
-    with pytest.raises(UserError, match="is an engine for tensorrt-rtx; tensorrt cannot run it"):
+    with pytest.raises(UserError, match="is a file for tensorrt-rtx; tensorrt cannot run it"):
         load_model(engine, "tensorrt", device="cuda")
-    with pytest.raises(UserError, match=r"engines run on an NVIDIA GPU .* none is usable here"):
-        load_model(engine, device="auto")
+    for device in (None, "auto", "cuda"):
+        with pytest.raises(UserError, match=r"engines run on an NVIDIA GPU .* none is usable here"):
+            load_model(engine, device=device)
+    with pytest.raises(UserError, match="engines run on .* device cpu was asked for"):
+        load_model(engine, device="cpu")
+
+
+def test_an_engine_needs_no_device_to_be_named(
+    tmp_path: Path, static: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class InPlaceOfTheGpu:
+        max_batch_size = 1
+
+        def __init__(self, engine: bytes, target: str) -> None:
+            self.loaded = (engine, target)
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr("t2sda.export.tensorrt_runtime.EngineRunner", InPlaceOfTheGpu)
+    engine = tmp_path / "m.engine"
+    engine.write_bytes(b"engine")
+    sidecar_of(engine).write_text(
+        sidecar_text(metadata_of_onnx(static), "tensorrt-rtx", {PROFILE_KEY: None})
+    )
+    for runtime, device in ((None, None), ("tensorrt-rtx", None), (None, "auto"), (None, "cuda")):
+        model = load_model(engine, runtime, device)
+        assert isinstance(model, FileModel)
+        assert model.runtime == "tensorrt-rtx"
+        assert model.run.loaded == (b"engine", "tensorrt-rtx")  # type: ignore[attr-defined]
+    with pytest.raises(UserError, match="engines run on .* device cpu was asked for"):
+        load_model(engine, device="cpu")
 
 
 @pytest.mark.gpu
