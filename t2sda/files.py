@@ -30,6 +30,30 @@ def written_whole(path: Path) -> Iterator[Path]:
             partial.unlink(missing_ok=True)
 
 
+@contextlib.contextmanager
+def pair_written_whole(file: Path, description: Path) -> Iterator[tuple[Path, Path]]:
+    """Yields where to write a file and what describes it; both get their names, or neither.
+
+    Until the block ends without error the old pair is as it was; after an error nothing else is
+    left. Whoever is killed later leaves a file without a description, never with another one's.
+    """
+    partials = tuple(path.with_name(path.name + PARTIAL_SUFFIX) for path in (file, description))
+    try:
+        yield partials[0], partials[1]
+        for partial in partials:
+            _sync(partial)
+        description.unlink(missing_ok=True)
+        _sync(description.parent)
+        partials[0].replace(file)
+        _sync(file.parent)
+        partials[1].replace(description)
+        _sync(description.parent)
+    finally:
+        for partial in partials:
+            with contextlib.suppress(OSError):  # its folder may be the reason
+                partial.unlink(missing_ok=True)
+
+
 def make_writable_dir(folder: Path, setting: str) -> None:
     """Create a folder, and find out before the work whether it can be written to.
 
