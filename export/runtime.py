@@ -22,7 +22,7 @@ from .foreign import Description, Signature, described
 from .loaded import CheckpointModel, FileModel, LoadedModel, PathLike
 from .metadata import Metadata, is_ours
 from .openvino_runtime import OpenVinoRunner, properties_of, read_model
-from .session import SessionRunner, open_session
+from .session import SessionRunner, open_session, static_runner
 from .tensorrt_runtime import ENGINE_SUFFIXES, TARGET_KEY, load_engine, read_sidecar
 
 RUNTIMES = ("torch", "onnxruntime", "openvino", "tensorrt", "tensorrt-rtx")
@@ -148,11 +148,10 @@ def _load_in_onnxruntime(
     properties = session.get_modelmeta().custom_metadata_map
     metadata = _metadata(path, properties, signature, description)
     static = None not in signature.input_shape
-    if static and session.get_providers()[0] != "CPUExecutionProvider":
-        session = open_session(path, "cuda", graphs=True)
+    runner = static_runner(session, path, threads) if static else SessionRunner(session)
     return FileModel(
         path,
-        SessionRunner(session, static),
+        runner,
         metadata,
         runtime="onnxruntime",
         max_batch_size=signature.input_shape[0],

@@ -240,13 +240,12 @@ class OnnxNetwork:
     def __init__(self, path: Path, metadata: Metadata) -> None:
         self.output_kind: OutputKind = metadata.output_kind
         self._layout = metadata.layout
-        static = metadata.image_size is not None
-        self._run = SessionRunner(open_session(path, "cpu"), static)
+        self._run = SessionRunner(open_session(path, "cpu"))
         self._run_to_logits = self._run
         if metadata.output_kind == "labels":
             self.output_kind = "logits"
             session = open_session(giving_logits(path), "cpu", name=path)
-            self._run_to_logits = SessionRunner(session, static)
+            self._run_to_logits = SessionRunner(session)
         self._gives_labels = metadata.output_kind == "labels"
 
     def labels(self, images: np.ndarray) -> np.ndarray:
