@@ -74,6 +74,23 @@ def make_writable_dir(folder: Path, setting: str) -> None:
         ) from None
 
 
+def check_writable_file(path: Path, setting: str) -> None:
+    """Find out before the work whether a file can be written, or an old one overwritten.
+
+    Args:
+        path: its folder is made where it is missing.
+        setting: what to change if it cannot ("--json").
+    Raises:
+        UserError: if it cannot be written.
+    """
+    if path.is_dir():
+        raise UserError(f"{path}: is a folder; {setting} names the file to write")
+    if not path.exists():
+        make_writable_dir(path.parent, setting)
+    elif not os.access(path, os.W_OK):
+        raise UserError(f"cannot write to {path}; choose another file with {setting}")
+
+
 def _sync(path: Path) -> None:
     """Wait until the file, or the folder's list of files, is on the disk (POSIX)."""
     descriptor = os.open(path, os.O_RDONLY)
