@@ -42,7 +42,7 @@ class Contender:
     """A model in a runtime.
 
     Attributes:
-        name: in the table.
+        name: in messages and, unless it is a path with a shorter name, in the table.
         load: called in a process of its own; can be pickled.
         runtime, threads: in the table.
         tasks: what it is timed on.

@@ -8,13 +8,14 @@ from pathlib import Path
 import torch
 
 from t2sda.errors import MissingFileError, UserError
-from t2sda.files import written_whole
+from t2sda.files import pair_written_whole
 
 from .metadata import Metadata
 from .onnx import check_output
 from .packages import require
 from .tensorrt import BuiltEngine, EngineSettings, Profile, build_engine
 from .tensorrt_runtime import (
+    ENGINE_SUFFIXES,
     PROFILE_KEY,
     TARGET_KEY,
     EngineNetwork,
@@ -53,16 +54,18 @@ class ExportedEngine:
 
 
 def export_engine(onnx_path: Path, output: Path, settings: EngineSettings) -> ExportedEngine:
-    """Build an engine and run it beside its ONNX file; without a GPU it is marked unverified.
+    """Build an engine and run it beside its ONNX file, or mark it as unverified.
+
+    It is unverified without a GPU, and where `settings` asks for other GPUs than the one here.
 
     Raises:
         UserError: see `build_engine`; also if the engine disagrees with its file, or cannot be
-            written. Nothing is left then.
+            written. What was there before stays then.
     """
-    check_output(output, (".engine", ".plan"))
+    check_output(output, ENGINE_SUFFIXES)
     metadata = metadata_of_onnx(onnx_path)
     built = build_engine(onnx_path, settings)
-    runs_here = torch.cuda.is_available()
+    runs_here = _is_built_for_this_machine(settings)
     report = None
     if runs_here:
         report = _verified(built.content, onnx_path, metadata, settings.target, settings.profile)
@@ -72,10 +75,7 @@ def export_engine(onnx_path: Path, output: Path, settings: EngineSettings) -> Ex
         "engine_precision": built.precision,
         PROFILE_KEY: settings.profile,
     }
-    text = sidecar_text(metadata, settings.target, extra)
-    path.unlink(missing_ok=True)  # an engine that is there has its own metadata beside it
-    _write(sidecar_of(path), text.encode())
-    _write(path, built.content)
+    _write(path, built.content, sidecar_text(metadata, settings.target, extra))
     return ExportedEngine(path, built, report)
 
 
@@ -85,7 +85,7 @@ def verify_engine(onnx_path: Path, output: Path) -> VerificationReport:
     Its target and profile are those that it was built with.
 
     Raises:
-        UserError: if there is no such file or no GPU, or they disagree.
+        UserError: if there is no such file or no GPU, they disagree, or `output` cannot be written.
     """
     unverified = output.with_name(output.name + UNVERIFIED_SUFFIX)
     if not unverified.is_file():
@@ -96,10 +96,11 @@ def verify_engine(onnx_path: Path, output: Path) -> VerificationReport:
     batches = described[PROFILE_KEY]
     profile = Profile(*((b, h, w) for b, h, w in batches)) if batches else None
     metadata = metadata_of_onnx(onnx_path)
-    report = _verified(unverified.read_bytes(), onnx_path, metadata, described[TARGET_KEY], profile)
-    output.unlink(missing_ok=True)
-    sidecar_of(unverified).replace(sidecar_of(output))
-    unverified.replace(output)
+    content, text = unverified.read_bytes(), sidecar_of(unverified).read_text(encoding="utf-8")
+    report = _verified(content, onnx_path, metadata, described[TARGET_KEY], profile)
+    _write(output, content, text)
+    unverified.unlink()
+    sidecar_of(unverified).unlink()
     return report
 
 
@@ -114,6 +115,13 @@ def metadata_of_onnx(path: Path) -> Metadata:
         raise UserError(f"{path}: not an ONNX file ({error})") from None
     properties = {item.key: item.value for item in model_proto.metadata_props}
     return Metadata.from_properties(properties, path)
+
+
+def _is_built_for_this_machine(settings: EngineSettings) -> bool:
+    if not torch.cuda.is_available():
+        return False
+    asked = [capability.replace(".", "") for capability in settings.compute_capabilities]
+    return not asked or "{}{}".format(*torch.cuda.get_device_capability()) in asked
 
 
 def _verified(
@@ -132,9 +140,10 @@ def _verified(
     )
 
 
-def _write(path: Path, content: bytes) -> None:
+def _write(path: Path, content: bytes, sidecar: str) -> None:
     try:
-        with written_whole(path) as partial:
+        with pair_written_whole(path, sidecar_of(path)) as (partial, partial_sidecar):
             partial.write_bytes(content)
+            partial_sidecar.write_text(sidecar, encoding="utf-8")
     except OSError as error:
         raise UserError(f"{path}: cannot be written ({error.strerror})") from None

@@ -204,7 +204,7 @@ class _Quantizer:
     def maps(self, model_proto: Any | None, batches: Sequence[np.ndarray]) -> list[np.ndarray]:
         """Logits of a graph, by default of the one in float32."""
         content = (model_proto or self._judged).SerializeToString()
-        run = SessionRunner(open_session(content, "cpu", name="the quantised network"), False)
+        run = SessionRunner(open_session(content, "cpu", name="the quantised network"))
         return [run(as_layout(batch, self._layout)) for batch in batches]
 
 

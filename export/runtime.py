@@ -8,6 +8,7 @@ labels = model.predict("street.jpg")  # (H, W) uint8 train ids
 from __future__ import annotations
 
 import importlib
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -21,23 +22,23 @@ from .foreign import Description, Signature, described
 from .loaded import CheckpointModel, FileModel, LoadedModel, PathLike
 from .metadata import Metadata, is_ours
 from .openvino_runtime import OpenVinoRunner, properties_of, read_model
-from .session import SessionRunner, open_session
+from .session import SessionRunner, open_session, static_runner
+from .tensorrt_runtime import ENGINE_SUFFIXES, TARGET_KEY, load_engine, read_sidecar
 
 RUNTIMES = ("torch", "onnxruntime", "openvino", "tensorrt", "tensorrt-rtx")
 DEVICES = ("auto", "cpu", "cuda")
 RUNTIMES_OF = {
     ".onnx": ("onnxruntime", "openvino"),
     ".xml": ("openvino",),
-    ".engine": ("tensorrt", "tensorrt-rtx"),
-    ".plan": ("tensorrt", "tensorrt-rtx"),
 }
-"""By a file's ending, what can run it; the first is the default. Everything else is for torch."""
+"""By a file's ending, what can run it; the first is the default. An engine says it beside itself,
+everything else is for torch."""
 
 
 def load_model(
     path: PathLike,
     runtime: str | None = None,
-    device: str = "cpu",
+    device: str | None = None,
     *,
     threads: int = 0,
     streams: int = 1,
@@ -52,7 +53,7 @@ def load_model(
         runtime: "torch", "onnxruntime", "openvino", "tensorrt" or "tensorrt-rtx"; by default the
             one that the file is made for.
         device: "cpu", "cuda", or "auto" for the GPU where there is one that works; what is asked
-            for by name is used, or an error.
+            for by name is used, or an error. By default engines run on "cuda", all else on "cpu".
         threads: of a CPU within one picture; 0: one a core. For torch it is the whole process's.
         streams: calls from several threads that OpenVINO runs at the same time; the other
             runtimes run as many as come.
@@ -65,15 +66,14 @@ def load_model(
     """
     path = Path(path)
     importlib.import_module("t2sda.builtin")  # the registries that files name things of
-    chosen = runtime_for(path, runtime, device)
+    chosen = runtime_for(path, runtime)
+    device = _checked_device(device, chosen)
     if chosen == "torch":
         if description:
             raise UserError(f"{path}: a checkpoint describes itself; leave the description out")
         return _load_checkpoint(path, device, threads, branch)
     if chosen.startswith("tensorrt"):
-        from .tensorrt_runtime import load_engine
-
-        return load_engine(path, chosen if runtime else None, device)
+        return load_engine(path, device)
     if path.suffix.lower() == ".onnx":
         check_external_data(path)
     description = description or Description()
@@ -82,24 +82,45 @@ def load_model(
     return _load_in_openvino(path, device, (threads, streams), description)
 
 
-def runtime_for(path: Path, runtime: str | None, device: str) -> str:
+def runtime_for(path: Path, runtime: str | None) -> str:
     """What runs the file: what is asked for, or its default; see `load_model`."""
-    if not path.exists():
-        raise MissingFileError(f"{path}: no such file or folder")
-    if device not in DEVICES:
-        raise UserError(f"device '{device}': unknown; one of {', '.join(DEVICES)}")
-    if runtime is not None and runtime not in RUNTIMES:
-        raise UserError(f"runtime '{runtime}': unknown; one of {', '.join(RUNTIMES)}")
-    fitting = RUNTIMES_OF.get(path.suffix.lower(), ("torch",)) if path.is_file() else ("torch",)
     if runtime is None:
-        return fitting[0]
-    if runtime not in fitting:
-        engine = runtime.startswith("tensorrt") and fitting[0] == "onnxruntime"
+        return _able(path)[0]
+    if runtime not in RUNTIMES:
+        raise UserError(f"runtime '{runtime}': unknown; one of {', '.join(RUNTIMES)}")
+    return runtimes_for(path, [runtime])[0]
+
+
+def runtimes_for(path: Path, asked: Sequence[str]) -> list[str]:
+    """Those of `asked` that can run the file, in their order; UserError if none can."""
+    able = _able(path)
+    found = [runtime for runtime in asked if runtime in able]
+    if not found:
+        engine = asked[0].startswith("tensorrt") and able[0] == "onnxruntime"
         advice = "; `t2sda export tensorrt` makes an engine of it" if engine else ""
         raise UserError(
-            f"{path}: is a file for {' or '.join(fitting)}; {runtime} cannot run it{advice}"
+            f"{path}: is a file for {' or '.join(able)}; {' and '.join(asked)} cannot run it"
+            f"{advice}"
         )
-    return runtime
+    return found
+
+
+def _able(path: Path) -> Sequence[str]:
+    if not path.exists():
+        raise MissingFileError(f"{path}: no such file or folder")
+    if not path.is_file():
+        return ("torch",)
+    if path.suffix.lower() in ENGINE_SUFFIXES:
+        return (read_sidecar(path)[TARGET_KEY],)
+    return RUNTIMES_OF.get(path.suffix.lower(), ("torch",))
+
+
+def _checked_device(device: str | None, runtime: str) -> str:
+    if device is None:
+        return "cuda" if runtime.startswith("tensorrt") else "cpu"
+    if device not in DEVICES:
+        raise UserError(f"device '{device}': unknown; one of {', '.join(DEVICES)}")
+    return device
 
 
 def _load_checkpoint(path: Path, device: str, threads: int, branch: str) -> LoadedModel:
@@ -127,11 +148,10 @@ def _load_in_onnxruntime(
     properties = session.get_modelmeta().custom_metadata_map
     metadata = _metadata(path, properties, signature, description)
     static = None not in signature.input_shape
-    if static and session.get_providers()[0] != "CPUExecutionProvider":
-        session = open_session(path, "cuda", graphs=True)
+    runner = static_runner(session, path, threads) if static else SessionRunner(session)
     return FileModel(
         path,
-        SessionRunner(session, static),
+        runner,
         metadata,
         runtime="onnxruntime",
         max_batch_size=signature.input_shape[0],

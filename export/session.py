@@ -45,7 +45,8 @@ def open_session(
     runtime = require("onnxruntime", "onnx")
     provider = PROVIDERS[device]
     options = runtime.SessionOptions()
-    options.log_severity_level = 3  # errors; what goes wrong is raised below, in one message
+    # Errors; what goes wrong is raised below, in one message. Not every graph can be recorded.
+    options.log_severity_level = 4 if graphs else 3
     options.intra_op_num_threads = threads
     # Threads that wait in a loop take the core from those that decode and encode.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
@@ -71,21 +72,40 @@ def open_session(
     return session
 
 
-class SessionRunner:
-    """Batches through a session of one input and one output; safe from several threads.
+def static_runner(session: Any, model: Path, threads: int) -> SessionRunner:
+    """Runs a graph whose shapes are fixed, on a GPU as one CUDA graph where it can be recorded.
 
-    On a GPU the tensors of a static graph stay where they are between calls (I/O binding), which a
-    recorded CUDA graph needs; calls then come one after the other.
+    ONNX Runtime refuses to record control flow, and nodes that it left on the CPU; the session
+    then runs them one by one.
 
     Args:
         session: of `open_session`.
-        static_shapes: whether every call has the same shapes.
+        model, threads: that it was opened with.
+    """
+    if session.get_providers()[0] != PROVIDERS["cuda"]:
+        return SessionRunner(session)
+    try:
+        recording = open_session(model, "cuda", threads=threads, graphs=True)
+    except UserError:  # not for the file or the GPU: `session` has both
+        return SessionRunner(session)
+    return SessionRunner(recording, recorded=True)
+
+
+class SessionRunner:
+    """Batches through a session of one input and one output; safe from several threads.
+
+    Tensors of a recorded CUDA graph stay where they are between calls (I/O binding); calls then
+    come one after the other.
+
+    Args:
+        session: of `open_session`.
+        recorded: whether it was opened with `graphs`.
     """
 
-    def __init__(self, session: Any, static_shapes: bool) -> None:
+    def __init__(self, session: Any, *, recorded: bool = False) -> None:
         self._session = session
         self.input_name = session.get_inputs()[0].name
-        self._bound = static_shapes and session.get_providers()[0] == PROVIDERS["cuda"]
+        self._bound = recorded
         self._lock = threading.Lock()
         self._input: Any = None
         self._binding: Any = None

@@ -21,6 +21,7 @@ from .loaded import FileModel
 from .metadata import Metadata
 from .tensorrt import TARGETS, import_tensorrt
 
+ENGINE_SUFFIXES = (".engine", ".plan")
 TARGET_KEY = "target"
 PROFILE_KEY = "profile"
 """What the sidecar says besides our metadata; the profile is null for an engine of one size."""
@@ -31,21 +32,18 @@ def sidecar_of(engine: Path) -> Path:
     return engine.with_name(f"{engine.name}.json")
 
 
-def load_engine(path: Path, target: str | None, device: str) -> FileModel:
+def load_engine(path: Path, device: str) -> FileModel:
     """An engine of `t2sda export tensorrt` on this GPU.
 
     Args:
         path: with its `.json` beside it.
-        target: "tensorrt" or "tensorrt-rtx"; None: what it was built for.
         device: "cuda" or "auto".
 
     Raises:
-        UserError: if it was built for something else, or there is no GPU to run it on.
+        UserError: if there is no GPU to run it on.
     """
     described = read_sidecar(path)
     built_for = described[TARGET_KEY]
-    if target not in (None, built_for):
-        raise UserError(f"{path}: is an engine for {built_for}; {target} cannot run it")
     if device == "cpu" or not torch.cuda.is_available():
         found = "none is usable here" if device != "cpu" else "device cpu was asked for"
         raise UserError(f"{path}: engines run on an NVIDIA GPU (device cuda), and {found}")

@@ -246,12 +246,11 @@ class OnnxNetwork:
     def __init__(self, path: Path, metadata: Metadata) -> None:
         self._kind = metadata.output_kind
         self._layout = metadata.layout
-        static = metadata.image_size is not None
-        self._run = SessionRunner(open_session(path, "cpu"), static)
+        self._run = SessionRunner(open_session(path, "cpu"))
         self._run_to_logits = self._run
         if self._kind != "logits":
             session = open_session(giving_logits(path, self._kind), "cpu", name=path)
-            self._run_to_logits = SessionRunner(session, static)
+            self._run_to_logits = SessionRunner(session)
 
     def labels(self, images: np.ndarray) -> np.ndarray:
         """(B, H, W) train ids."""

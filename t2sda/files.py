@@ -30,6 +30,30 @@ def written_whole(path: Path) -> Iterator[Path]:
             partial.unlink(missing_ok=True)
 
 
+@contextlib.contextmanager
+def pair_written_whole(file: Path, description: Path) -> Iterator[tuple[Path, Path]]:
+    """Yields where to write a file and what describes it; both get their names, or neither.
+
+    Until the block ends without error the old pair is as it was; after an error nothing else is
+    left. Whoever is killed later leaves a file without a description, never with another one's.
+    """
+    partials = tuple(path.with_name(path.name + PARTIAL_SUFFIX) for path in (file, description))
+    try:
+        yield partials[0], partials[1]
+        for partial in partials:
+            _sync(partial)
+        description.unlink(missing_ok=True)
+        _sync(description.parent)
+        partials[0].replace(file)
+        _sync(file.parent)
+        partials[1].replace(description)
+        _sync(description.parent)
+    finally:
+        for partial in partials:
+            with contextlib.suppress(OSError):  # its folder may be the reason
+                partial.unlink(missing_ok=True)
+
+
 def make_writable_dir(folder: Path, setting: str) -> None:
     """Create a folder, and find out before the work whether it can be written to.
 
@@ -48,6 +72,23 @@ def make_writable_dir(folder: Path, setting: str) -> None:
         raise UserError(
             f"cannot write to {folder} ({error.strerror}); choose another folder with {setting}"
         ) from None
+
+
+def check_writable_file(path: Path, setting: str) -> None:
+    """Find out before the work whether a file can be written, or an old one overwritten.
+
+    Args:
+        path: its folder is made where it is missing.
+        setting: what to change if it cannot ("--json").
+    Raises:
+        UserError: if it cannot be written.
+    """
+    if path.is_dir():
+        raise UserError(f"{path}: is a folder; {setting} names the file to write")
+    if not path.exists():
+        make_writable_dir(path.parent, setting)
+    elif not os.access(path, os.W_OK):
+        raise UserError(f"cannot write to {path}; choose another file with {setting}")
 
 
 def _sync(path: Path) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from t2sda.errors import UserError
-from t2sda.files import make_writable_dir, written_whole
+from t2sda.files import make_writable_dir, pair_written_whole, written_whole
 
 
 def test_a_finished_file_takes_the_place_of_the_old_one(tmp_path: Path) -> None:
@@ -30,6 +30,63 @@ def test_an_error_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
         raise RuntimeError
     assert path.read_text() == "old"
     assert [item.name for item in tmp_path.iterdir()] == ["a.txt"]
+
+
+def test_a_finished_pair_takes_the_place_of_the_old_one(tmp_path: Path) -> None:
+    file, description = tmp_path / "a", tmp_path / "a.json"
+    for path in (file, description):
+        path.write_text("old")
+    with pair_written_whole(file, description) as partials:
+        for partial in partials:
+            partial.write_text("new")
+        assert (file.read_text(), description.read_text()) == ("old", "old")
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {
+        "a": "new",
+        "a.json": "new",
+    }
+
+
+@pytest.mark.parametrize("num_written", [0, 1])
+def test_an_error_leaves_the_old_pair_and_nothing_else(tmp_path: Path, num_written: int) -> None:
+    file, description = tmp_path / "a", tmp_path / "a.json"
+    for path in (file, description):
+        path.write_text("old")
+    with (
+        contextlib.suppress(FileNotFoundError),
+        pair_written_whole(file, description) as partials,
+    ):
+        for partial in partials[:num_written]:
+            partial.write_text("new")
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {
+        "a": "old",
+        "a.json": "old",
+    }
+
+
+@pytest.mark.parametrize(("num_renamed", "content"), [(0, "old"), (1, "new")])
+def test_whoever_is_killed_between_the_renames_leaves_no_wrong_pair(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, num_renamed: int, content: str
+) -> None:
+    file, description = tmp_path / "a", tmp_path / "a.json"
+    for path in (file, description):
+        path.write_text("old")
+    renamed: list[Path] = []
+    replace = Path.replace
+
+    def replace_or_die(path: Path, target: Path) -> Path:
+        if len(renamed) == num_renamed:
+            raise KeyboardInterrupt
+        renamed.append(target)
+        return replace(path, target)
+
+    monkeypatch.setattr(Path, "replace", replace_or_die)
+    with (
+        contextlib.suppress(KeyboardInterrupt),
+        pair_written_whole(file, description) as partials,
+    ):
+        for partial in partials:
+            partial.write_text("new")
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"a": content}
 
 
 def test_a_folder_that_cannot_be_written_to_names_the_setting(tmp_path: Path) -> None:

@@ -14,15 +14,16 @@ from typing import Any
 import numpy as np
 from rich.table import Table
 
-from t2sda.cli.common import load_components
+from t2sda.cli.common import load_components, load_datasets
 from t2sda.cli.exporting import side
 from t2sda.cli.loading import add_model_arguments, description_of
+from t2sda.data.parallel import num_cores
 from t2sda.engine.metrics import standard_console
 from t2sda.errors import UserError
 from t2sda.export.contest import Contender, Contest, Result, Segment, Task, hold_contest
 from t2sda.export.foreign import Description
-from t2sda.export.runtime import RUNTIMES, load_model, runtime_for
-from t2sda.files import make_writable_dir
+from t2sda.export.runtime import RUNTIMES, load_model, runtime_for, runtimes_for
+from t2sda.files import check_writable_file
 
 MUCH_FOREIGN_LOAD = 0.2
 """Cores; above it the times are worth little."""
@@ -31,9 +32,9 @@ MUCH_FOREIGN_LOAD = 0.2
 def command(argv: Sequence[str]) -> int:
     """Time every model in every runtime that can run it, and print one table."""
     args = _parser().parse_args(argv)
-    load_components(args.plugin)
+    load_datasets(args)
     if args.json:
-        make_writable_dir(Path(args.json).parent, "--json")
+        check_writable_file(Path(args.json), "--json")
     contest = hold_contest(_contenders(args), args.rounds)
     console = standard_console()
     console.print(table_of(contest))
@@ -58,7 +59,11 @@ CONDITIONS = {"size": "{}", "batch": "batch {}", "threads": "{} threads"}
 
 def table_of(contest: Contest) -> Table:
     """A row for each contender and task; ratios are to the first contender on the same task."""
-    rows = [_row(result, contest) for result in contest.results]
+    names = short_names([result.contender.name for result in contest.results])
+    rows = [
+        {"model": name, **_row(result, contest)}
+        for name, result in zip(names, contest.results, strict=True)
+    ]
     told = [name for name in CONDITIONS if len({row[name] for row in rows}) == 1]
     title = ", ".join(["latency in ms", *(CONDITIONS[name].format(rows[0][name]) for name in told)])
     table = Table(title=title, title_justify="left", box=None, pad_edge=False)
@@ -75,7 +80,6 @@ def table_of(contest: Contest) -> Table:
 
 def _row(result: Result, contest: Contest) -> dict[str, str]:
     return {
-        "model": result.contender.name,
         "runtime": result.contender.runtime,
         "size": "x".join(map(str, result.task.size)),
         "batch": str(result.task.batch_size),
@@ -86,6 +90,20 @@ def _row(result: Result, contest: Contest) -> dict[str, str]:
         "load s": f"{result.load_seconds:.2f}",
         "MiB": f"{result.memory:.0f}",
     }
+
+
+def short_names(paths: Sequence[str]) -> list[str]:
+    """Of every path as many parts from its end as tell it from all others."""
+    return [_short_name(Path(path), [Path(other) for other in paths]) for path in paths]
+
+
+def _short_name(path: Path, all_paths: Sequence[Path]) -> str:
+    others = [other for other in all_paths if other != path]
+    for count in range(1, len(path.parts)):
+        end = path.parts[-count:]
+        if all(other.parts[-count:] != end for other in others):
+            return str(Path(*end))
+    return str(path)
 
 
 def ratio(result: Result, contest: Contest) -> float:
@@ -142,14 +160,19 @@ def _contenders(args: argparse.Namespace) -> list[Contender]:
     description = description_of(args)
     found = []
     for path in args.models:
-        for runtime in args.runtimes or [args.runtime]:
-            chosen = runtime_for(Path(path), runtime, args.device)
-            for threads in args.thread_counts or [args.threads or os.cpu_count() or 1]:
+        for runtime in _runtimes(args, Path(path)):
+            for threads in args.thread_counts or [args.threads or num_cores()]:
                 load = partial(
-                    load_contender, path, chosen, args.device, threads, description, args.plugin
+                    load_contender, path, runtime, args.device, threads, description, args.plugin
                 )
-                found.append(Contender(Path(path).name, load, chosen, threads, tasks))
+                found.append(Contender(path, load, runtime, threads, tasks))
     return found
+
+
+def _runtimes(args: argparse.Namespace, path: Path) -> list[str]:
+    if args.runtimes:
+        return runtimes_for(path, args.runtimes)
+    return [runtime_for(path, args.runtime)]
 
 
 def _size(text: str) -> tuple[int, int]:
@@ -183,7 +206,7 @@ def _parser() -> argparse.ArgumentParser:
         "--thread-counts", nargs="+", type=side, metavar="N", help="default: one a core"
     )
     parser.add_argument(
-        "--runtimes", nargs="+", choices=RUNTIMES, help="that every model is run in"
+        "--runtimes", nargs="+", choices=RUNTIMES, help="each model is run in those that can"
     )
     parser.add_argument("--rounds", type=side, default=10, metavar="N", help="default: 10")
     parser.add_argument("--json", metavar="FILE", help="write every time there")

@@ -65,14 +65,18 @@ def _conclude(exported: ExportedEngine, source: Path, output: Path) -> None:
         print(f"verified on this GPU: {exported.report}")
     else:
         print(
-            f"not run: no GPU is usable here. Where there is one: t2sda export tensorrt {source} "
-            f"--output {output} --verify-only"
+            f"not run: no GPU that it was built for is usable here. Where there is one: "
+            f"t2sda export tensorrt {source} --output {output} --verify-only"
         )
 
 
 def _table(built: BuiltEngine) -> Table:
     """How many layers of a kind are in which precision."""
-    what = "engine, by its inspector" if built.inspected else "network as parsed (no GPU to ask)"
+    what = (
+        "engine, by its inspector"
+        if built.inspected
+        else "network as parsed (no GPU here loads it)"
+    )
     table = Table(title=f"layers of the {what}", title_justify="left")
     for name in ("kind", "precision", "layers", "the first of them"):
         table.add_column(name)

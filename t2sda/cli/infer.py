@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-import os
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -17,6 +16,7 @@ from t2sda.cli.common import load_datasets
 from t2sda.cli.exporting import side
 from t2sda.cli.inferring import Inference
 from t2sda.cli.loading import add_model_arguments, description_of
+from t2sda.data.parallel import num_cores
 from t2sda.engine.checkpoint import resolve_checkpoint
 from t2sda.engine.metrics import standard_console
 from t2sda.errors import UserError
@@ -86,10 +86,9 @@ def _settings(args: argparse.Namespace) -> dict[str, Any]:
 
 def _shared_cores(args: argparse.Namespace, num_sources: int) -> tuple[int, int, int]:
     """(workers, networks at once, threads of each): networks have as many threads as cores."""
-    has_affinity = hasattr(os, "sched_getaffinity")  # not on every system
-    cores = len(os.sched_getaffinity(0)) if has_affinity else os.cpu_count() or 1
     if args.device != "cpu" and torch.cuda.is_available():
         return args.workers or GPU_WORKERS, 1, args.threads
+    cores = num_cores()
     alone = num_sources == 1 and not args.workers
     # One picture has all cores; of a video the next frame is decoded meanwhile.
     streams = 1 if alone else min(args.workers or cores, cores)

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import time
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 from rich.console import Console
 
-from t2sda.cli.benchmark import ratio, table_of
+from t2sda.cli.benchmark import ratio, short_names, table_of
 from t2sda.cli.main import main
 from t2sda.export import contest
 from t2sda.export.contest import Contender, Contest, Result, Task
@@ -35,6 +37,117 @@ def test_models_and_runtimes_side_by_side(
         assert result["milliseconds"]["50"] <= result["milliseconds"]["99"]
         assert result["peak_memory_mib"] > 50
         assert result["load_seconds"] > 0
+
+
+@dataclass
+class Held:
+    """The contest that was to be held."""
+
+    contenders: list[Contender] = field(default_factory=list)
+
+    def hold(self, contenders: list[Contender], rounds: int) -> Contest:
+        self.contenders += contenders
+        results = [Result(one, task, [0.2]) for one in contenders for task in one.tasks]
+        return Contest(results, 0.0)
+
+
+@pytest.fixture
+def held(monkeypatch: pytest.MonkeyPatch) -> Held:
+    held = Held()
+    monkeypatch.setattr("t2sda.cli.benchmark.hold_contest", held.hold)
+    return held
+
+
+def test_each_file_is_timed_in_those_runtimes_that_can_run_it(
+    tmp_path_factory: pytest.TempPathFactory,
+    tmp_path: Path,
+    held: Held,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    onnx_path, xml_path = shared_export(tmp_path_factory, STATIC), tmp_path / "m.xml"
+    xml_path.touch()
+    paths = [str(onnx_path), str(xml_path)]
+    assert main(["benchmark", *paths, "--runtimes", "onnxruntime", "openvino"]) == 0
+    assert [(one.name, one.runtime) for one in held.contenders] == [
+        (paths[0], "onnxruntime"),
+        (paths[0], "openvino"),
+        (paths[1], "openvino"),
+    ]
+    assert main(["benchmark", *paths, "--runtimes", "onnxruntime", "torch"]) == 2
+    assert "m.xml: is a file for openvino; onnxruntime and torch cannot" in capsys.readouterr().err
+
+
+def test_an_engine_is_timed_in_what_it_was_built_for(tmp_path: Path, held: Held) -> None:
+    engine = tmp_path / "m.engine"
+    engine.touch()
+    (tmp_path / "m.engine.json").write_text('{"target": "tensorrt-rtx", "profile": null}')
+    for options in ([], ["--runtimes", "tensorrt", "tensorrt-rtx"]):
+        assert main(["benchmark", str(engine), *options]) == 0
+    assert [one.runtime for one in held.contenders] == ["tensorrt-rtx"] * 2
+
+
+def test_as_many_threads_as_cores_that_may_be_used(
+    tmp_path_factory: pytest.TempPathFactory, held: Held, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "cpu_count", lambda: 64)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {3, 5, 7}, raising=False)
+    assert main(["benchmark", str(shared_export(tmp_path_factory, STATIC))]) == 0
+    assert [one.threads for one in held.contenders] == [3]
+
+
+def test_files_of_one_name_are_told_apart(
+    tmp_path: Path,
+    held: Held,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    paths = ["runs/a/student.xml", "runs/b/student.xml"]
+    for path in paths:
+        Path(path).parent.mkdir(parents=True)
+        Path(path).touch()
+    assert main(["benchmark", *paths, "--json", "times.json"]) == 0
+    rows = capsys.readouterr().out.splitlines()[2:4]
+    assert [row.split()[0] for row in rows] == ["a/student.xml", "b/student.xml"]
+    results = json.loads(Path("times.json").read_text())["results"]
+    assert [result["model"] for result in results] == paths
+
+
+@pytest.mark.parametrize(
+    ("paths", "names"),
+    [
+        (["runs/a/m.onnx", "runs/b/m.xml"], ["m.onnx", "m.xml"]),
+        (["a/x/m.onnx", "b/x/m.onnx", "b/y/n.onnx"], ["a/x/m.onnx", "b/x/m.onnx", "n.onnx"]),
+        (["m.onnx", "runs/m.onnx", "/m.onnx"], ["m.onnx", "runs/m.onnx", "/m.onnx"]),
+        (["runs/m.onnx", "./runs/m.onnx"], ["m.onnx", "m.onnx"]),
+        ([".", "SegFormer-B0"], [".", "SegFormer-B0"]),
+    ],
+)
+def test_a_name_is_as_long_as_it_must_be(paths: list[str], names: list[str]) -> None:
+    assert short_names(paths) == names
+
+
+def test_where_times_cannot_be_written_nothing_is_timed(
+    tmp_path_factory: pytest.TempPathFactory,
+    tmp_path: Path,
+    held: Held,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    path = str(shared_export(tmp_path_factory, STATIC))
+    file, folder = tmp_path / "file", tmp_path / "folder"
+    file.touch()
+    folder.mkdir()
+    for written, message in (
+        (folder, "folder: is a folder; --json names the file to write"),
+        (file / "times.json", "file (File exists); choose another folder with --json"),
+    ):
+        assert main(["benchmark", path, "--json", str(written)]) == 2
+        assert message in capsys.readouterr().err
+    monkeypatch.setattr(os, "access", lambda path, mode: False)  # root may write to everything
+    assert main(["benchmark", path, "--json", str(file)]) == 2
+    assert "file; choose another file with --json" in capsys.readouterr().err
+    assert not held.contenders
 
 
 def test_bad_input(

@@ -269,6 +269,20 @@ def test_a_provider_that_is_not_built_in(
     assert isinstance(load_model(path, device="auto"), FileModel)
 
 
+def test_where_no_device_is_asked_for_a_gpu_stays_unused(
+    tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    listed = ["CUDAExecutionProvider", "CPUExecutionProvider"]
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: listed)
+    checkpoint, onnx_path = (
+        shared_checkpoint(tmp_path_factory),
+        shared_export(tmp_path_factory, STATIC),
+    )
+    for path, runtime in ((checkpoint, None), (onnx_path, None), (onnx_path, "openvino")):
+        assert load_model(path, runtime).predict(street(IMAGE_SIZE)).shape == IMAGE_SIZE
+
+
 @pytest.mark.filterwarnings("ignore:Specified provider")
 @pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")
 def test_the_silent_fallback_of_onnxruntime_is_an_error(

@@ -11,7 +11,8 @@ import torch
 
 from t2sda import load_model
 from t2sda.errors import MissingFileError, UserError
-from t2sda.export.engines import export_engine, verify_engine
+from t2sda.export.engines import export_engine, metadata_of_onnx, verify_engine
+from t2sda.export.loaded import FileModel
 from t2sda.export.metadata import Metadata
 from t2sda.export.tensorrt import (
     EngineSettings,
@@ -21,9 +22,10 @@ from t2sda.export.tensorrt import (
     layers_of_inspector,
     precision_of,
 )
-from t2sda.export.tensorrt_runtime import sidecar_of
+from t2sda.export.tensorrt_runtime import PROFILE_KEY, read_sidecar, sidecar_of, sidecar_text
 from t2sda.export.verify import OnnxNetwork
 from tests.deployed import DYNAMIC, STATIC, shared_export, street
+from tests.full_disk import file_size_limit
 
 pytest.importorskip("tensorrt_rtx", reason="needs TensorRT-RTX (pip install 't2sda[trt-rtx]')")
 
@@ -87,20 +89,52 @@ def test_a_verified_engine_gets_its_name_with_what_it_was_built_for(
 
 
 @without_gpu
-def test_an_old_engine_never_lies_beside_new_metadata(
+@pytest.mark.parametrize(("local", "runs"), [((8, 6), True), ((8, 9), True), ((12, 0), False)])
+def test_an_engine_for_other_gpus_is_not_run_on_this_one(
+    local: tuple[int, int],
+    runs: bool,
+    tmp_path: Path,
+    static: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class InPlaceOfTheGpu(OnnxNetwork):
+        def __init__(self, content: bytes, target: str, metadata: Metadata) -> None:
+            assert runs
+            super().__init__(static, metadata)
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: local)
+    monkeypatch.setattr("t2sda.export.engines.EngineNetwork", InPlaceOfTheGpu)
+    settings = EngineSettings("tensorrt-rtx", compute_capabilities=("8.6", "8.9"))
+    exported = export_engine(static, tmp_path / "m.engine", settings)
+    assert exported.path.name == ("m.engine" if runs else "m.engine.unverified")
+    assert (exported.report is not None) == runs
+    assert read_sidecar(exported.path)["target"] == "tensorrt-rtx"
+
+
+@without_gpu
+def test_a_full_disk_leaves_the_old_engine(tmp_path: Path, static: Path) -> None:
+    engine = tmp_path / "m.engine.unverified"
+    old = {engine.name: "an older one", sidecar_of(engine).name: "its metadata"}
+    for name, text in old.items():
+        (tmp_path / name).write_text(text)
+    with file_size_limit(10_000), pytest.raises(UserError, match=r"m\.engine.*cannot be written"):
+        export_engine(static, tmp_path / "m.engine", RTX)
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == old
+
+
+@without_gpu
+def test_a_full_disk_leaves_what_was_to_be_verified(
     tmp_path: Path, static: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    engine = tmp_path / "m.engine.unverified"
-    engine.write_bytes(b"an older one")
-
-    def killed_after_the_first(path: Path, content: bytes) -> None:
-        path.write_bytes(content)
-        raise UserError("killed")
-
-    monkeypatch.setattr("t2sda.export.engines._write", killed_after_the_first)
-    with pytest.raises(UserError, match="killed"):
-        export_engine(static, tmp_path / "m.engine", RTX)
-    assert [path.name for path in tmp_path.iterdir()] == ["m.engine.unverified.json"]
+    engine = tmp_path / "m.engine"
+    export_engine(static, engine, RTX)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr("t2sda.export.engines._verified", lambda *_: None)
+    with file_size_limit(10_000), pytest.raises(UserError, match=r"m\.engine: cannot be written"):
+        verify_engine(static, engine)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
 def test_dynamic_files_need_a_profile_and_static_ones_have_none(
@@ -189,10 +223,38 @@ def test_loading_an_engine_where_none_runs(tmp_path: Path, static: Path) -> None
         load_model(engine, device="cuda")
     unverified = export_engine(static, engine, RTX).path
     sidecar_of(engine).write_text(sidecar_of(unverified).read_text())
-    with pytest.raises(UserError, match="is an engine for tensorrt-rtx; tensorrt cannot run it"):
+    with pytest.raises(UserError, match="is a file for tensorrt-rtx; tensorrt cannot run it"):
         load_model(engine, "tensorrt", device="cuda")
-    with pytest.raises(UserError, match=r"engines run on an NVIDIA GPU .* none is usable here"):
-        load_model(engine, device="auto")
+    for device in (None, "auto", "cuda"):
+        with pytest.raises(UserError, match=r"engines run on an NVIDIA GPU .* none is usable here"):
+            load_model(engine, device=device)
+    with pytest.raises(UserError, match="engines run on .* device cpu was asked for"):
+        load_model(engine, device="cpu")
+
+
+def test_an_engine_needs_no_device_to_be_named(
+    tmp_path: Path, static: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class InPlaceOfTheGpu:
+        max_batch_size = 1
+
+        def __init__(self, engine: bytes, target: str) -> None:
+            self.loaded = (engine, target)
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr("t2sda.export.tensorrt_runtime.EngineRunner", InPlaceOfTheGpu)
+    engine = tmp_path / "m.engine"
+    engine.write_bytes(b"engine")
+    sidecar_of(engine).write_text(
+        sidecar_text(metadata_of_onnx(static), "tensorrt-rtx", {PROFILE_KEY: None})
+    )
+    for runtime, device in ((None, None), ("tensorrt-rtx", None), (None, "auto"), (None, "cuda")):
+        model = load_model(engine, runtime, device)
+        assert isinstance(model, FileModel)
+        assert model.runtime == "tensorrt-rtx"
+        assert model.run.loaded == (b"engine", "tensorrt-rtx")  # type: ignore[attr-defined]
+    with pytest.raises(UserError, match="engines run on .* device cpu was asked for"):
+        load_model(engine, device="cpu")
 
 
 @pytest.mark.gpu
