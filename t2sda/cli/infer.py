@@ -162,7 +162,11 @@ def _parser() -> argparse.ArgumentParser:
         help="from one window to the next; default: two thirds of the window",
     )
     parser.add_argument(
-        "--batch", type=side, default=1, metavar="N", help="pictures or windows at once"
+        "--batch",
+        type=side,
+        default=1,
+        metavar="N",
+        help="pictures, frames of a video or windows at once",
     )
     parser.add_argument(
         "--resume", action="store_true", help="skip what an earlier run of these settings finished"

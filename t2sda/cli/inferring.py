@@ -15,10 +15,10 @@ from rich.console import Console
 from t2sda.cli.infer_progress import InferProgress, infer_progress
 from t2sda.data.decode import UnreadableFileError
 from t2sda.errors import MissingFileError, UserError
-from t2sda.inference.overlapped import overlapped
+from t2sda.inference.overlapped import in_batches, overlapped
 from t2sda.inference.pictures import read_picture
 from t2sda.inference.results import result_paths, write_png, write_results
-from t2sda.inference.segmenter import Segmentation, Segmenter
+from t2sda.inference.segmenter import Segmenter
 from t2sda.inference.shares import SHARES_NAME, Record
 from t2sda.inference.sources import Picture
 from t2sda.inference.video import (
@@ -43,6 +43,14 @@ class Done(NamedTuple):
     source: Picture
     counts: np.ndarray
     error: UserError | None = None
+
+
+class DoneFrame(NamedTuple):
+    """A frame of a video, as each kind of result shows it."""
+
+    drawn: list[np.ndarray]
+    pts: int
+    counts: np.ndarray
 
 
 class Inference:
@@ -108,8 +116,7 @@ class Inference:
 
     def _work(self, sources: Sequence[Picture], progress: InferProgress) -> Iterator[Done]:
         pictures = [source for source in sources if not is_video(source.path)]
-        size = self.segmenter.batch_size
-        batches = [pictures[begin : begin + size] for begin in range(0, len(pictures), size)]
+        batches = in_batches(pictures, self.segmenter.num_pictures)
         for batch in overlapped(self._segment_pictures, batches, self.num_workers):
             yield from batch
         for source in sources:
@@ -144,27 +151,30 @@ class Inference:
                         video_path(self.output_dir / source.name, kind) for kind in self.kinds
                     )
                 ]
-                for frame, found, drawn in overlapped(
-                    self._segment_frame, reader, self.num_workers
-                ):
-                    for writer, picture in zip(writers, drawn, strict=True):
-                        writer.write(picture, frame.pts)
-                    counts += class_counts(found.labels, self.taxonomy)
-                    num_frames += 1
-                    progress.frame(source.path, num_frames, reader.num_frames)
+                batches = in_batches(reader, self.segmenter.num_pictures)
+                for batch in overlapped(self._segment_frames, batches, self.num_workers):
+                    for frame in batch:
+                        for writer, picture in zip(writers, frame.drawn, strict=True):
+                            writer.write(picture, frame.pts)
+                        counts += frame.counts
+                        num_frames += 1
+                        progress.frame(source.path, num_frames, reader.num_frames)
         except _LEFT_OUT as error:
             return Done(source, counts, error)
         finally:
             self._frames_done += num_frames
         return Done(source, counts)
 
-    def _segment_frame(self, frame: Frame) -> tuple[Frame, Segmentation, list[np.ndarray]]:
-        (found,) = self.segmenter([frame.image])
-        return (
-            frame,
-            found,
-            [draw_frame(frame.image, found.labels, self.taxonomy, kind) for kind in self.kinds],
-        )
+    def _segment_frames(self, frames: Sequence[Frame]) -> list[DoneFrame]:
+        images = [frame.image for frame in frames]
+        return [
+            DoneFrame(
+                [draw_frame(frame.image, own.labels, self.taxonomy, kind) for kind in self.kinds],
+                frame.pts,
+                class_counts(own.labels, self.taxonomy),
+            )
+            for frame, own in zip(frames, self.segmenter(images), strict=True)
+        ]
 
     def _write_legend(self, names: Sequence[str]) -> None:
         counts = self.record.counts(names, self.taxonomy.num_classes)

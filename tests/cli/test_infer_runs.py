@@ -18,6 +18,7 @@ from PIL import Image
 
 from t2sda import load_model
 from t2sda.cli.main import main
+from t2sda.export.loaded import FileModel
 from t2sda.inference.video import VideoReader, VideoWriter
 from tests.deployed import DYNAMIC, DYNAMIC_LOGITS, STATIC, shared_export, street
 from tests.full_disk import file_size_limit
@@ -158,6 +159,35 @@ def test_batches_change_nothing(model_path: Path, tmp_path: Path) -> None:
         assert (one != two).mean() < 1e-3  # sums in another order
 
 
+def test_frames_of_a_video_go_through_the_network_in_batches(
+    model_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with VideoWriter(tmp_path / "drive.mp4", RATE, 1 / RATE) as writer:
+        for index, pts in enumerate((0, 1, 5, 6, 8)):
+            writer.write(street((64, 96), index), pts)
+    model = load_model(model_path)
+    assert isinstance(model, FileModel)
+    seen: list[int] = []
+    run = model.run
+
+    def watched(images: np.ndarray) -> np.ndarray:
+        seen.append(len(images))
+        return run(images)
+
+    monkeypatch.setattr(model, "run", watched)
+    monkeypatch.setattr("t2sda.cli.infer.load_model", lambda *_, **__: model)
+    found = {}
+    for size, batches in (("1", [1] * 5), ("2", [2, 2, 1])):
+        seen.clear()
+        options = ("--kind", "trainid", "--batch", size, "--workers", "1")
+        assert infer(model_path, tmp_path / "drive.mp4", tmp_path / size, *options) == 0
+        assert seen == batches
+        found[size] = list(VideoReader(tmp_path / size / "drive_trainid.mkv"))
+    for one, two in zip(found["1"], found["2"], strict=True):
+        assert one.pts == two.pts
+        assert (one.image != two.image).mean() < 1e-3  # sums in another order
+
+
 def test_a_static_file_takes_no_batches_and_its_own_window(
     tmp_path_factory: pytest.TempPathFactory, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -202,7 +232,7 @@ def test_a_panorama_needs_the_memory_of_its_window(model_path: Path, tmp_path: P
             seen.extend(image.shape for image in images)
             return model.predict(images, batch_size)
 
-        def probabilities(self, image: np.ndarray) -> np.ndarray:
+        def probabilities(self, images: list[np.ndarray], batch_size: int = 1) -> list[np.ndarray]:
             raise AssertionError("not asked for")
 
     with pytest.MonkeyPatch.context() as patch:
