@@ -24,6 +24,7 @@ from t2sda.inference.sources import Picture
 from t2sda.inference.video import (
     VIDEO_KINDS,
     VIDEO_SUFFIXES,
+    EncodingError,
     Frame,
     VideoReader,
     VideoWriter,
@@ -34,7 +35,11 @@ from t2sda.inference.visualisation import class_counts, legend
 
 SOME_UNREADABLE = 3
 """Exit code: everything else is done."""
-_LEFT_OUT = (UnreadableFileError, MissingFileError)  # it may vanish while others are worked on
+_LEFT_OUT = (
+    UnreadableFileError,
+    MissingFileError,  # it may vanish while others are worked on
+    EncodingError,
+)
 
 
 class Done(NamedTuple):

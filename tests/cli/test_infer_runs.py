@@ -96,6 +96,27 @@ def test_a_damaged_video_is_left_out_and_the_others_finished(
     assert (tmp_path / "out/000_overlay.png").is_file()
 
 
+def test_a_video_that_cannot_be_encoded_is_left_out_and_the_others_finished(
+    model_path: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("t2sda.inference.video.LONGEST_SIDE", 192)
+    folder = save_streets(tmp_path / "in", 1)
+    with VideoWriter(folder / "a_wide.mp4", RATE, 1 / RATE) as writer:
+        for pts in range(3):
+            writer.write(street((64, 98), pts), pts)
+    make_video(folder / "b_narrow.mp4")
+    assert infer(model_path, folder, tmp_path / "out", "--kind", "panel,trainid") == 3
+    error = capsys.readouterr().err
+    assert "1 files were left out" in error
+    assert "a_wide_panel.mp4: 64x196 (height x width), and H.264 takes sides up to 192" in error
+    names = {path.name for path in (tmp_path / "out").glob("*_*")}
+    results = {"000_panel.png", "000_trainid.png", "b_narrow_panel.mp4", "b_narrow_trainid.mkv"}
+    assert names == results
+
+
 def test_shares_of_classes_as_json(model_path: Path, tmp_path: Path) -> None:
     folder = save_streets(tmp_path / "in", 2)
     assert infer(model_path, folder, tmp_path / "out", "--kind", "trainid") == 0
