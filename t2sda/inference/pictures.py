@@ -39,6 +39,7 @@ def read_picture(path: Path) -> np.ndarray:
     Raises:
         MissingFileError: if there is no such file.
         UnreadableFileError: if it is damaged, no picture, or has no defined white.
+        MemoryError: if it is larger than memory.
     """
     try:
         with Image.open(path) as opened:

@@ -50,6 +50,7 @@ class VideoReader:
         rate: frames a second.
         time_base: seconds that a step of `Frame.pts` stands for.
         num_frames: as the file says; 0 where it does not.
+        size: (height, width) as stored.
 
     Raises:
         UnreadableFileError: if it is no video.
@@ -70,6 +71,7 @@ class VideoReader:
         self.rate: Fraction = self._stream.average_rate or Fraction(25)
         self.time_base: Fraction = self._stream.time_base or 1 / self.rate
         self.num_frames: int = self._stream.frames
+        self.size: tuple[int, int] = (self._stream.height, self._stream.width)
 
     def __iter__(self) -> Iterator[Frame]:
         """Every frame; raises UnreadableFileError where the file is damaged or holds none."""
