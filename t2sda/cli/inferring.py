@@ -174,10 +174,10 @@ class Inference:
         return Done(source, nothing, error.with_traceback(None))
 
     def _named_if_too_large(self, name: object) -> AbstractContextManager[None]:
-        advice = "use --window HEIGHT WIDTH, fewer --workers, or a smaller picture"
-        if self.segmenter.window is not None:
-            advice = "use a smaller --window, a smaller --batch, or fewer --workers"
-        return named_if_too_large(name, advice)
+        window = "--window HEIGHT WIDTH" if self.segmenter.window is None else "a smaller --window"
+        return named_if_too_large(
+            name, f"use {window}, a smaller --batch, fewer --workers, or a smaller picture"
+        )
 
     def _segment_video(self, source: Picture, progress: InferProgress) -> Done:
         counts = np.zeros(self.taxonomy.num_classes, dtype=np.int64)
