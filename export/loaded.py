@@ -78,9 +78,19 @@ class LoadedModel(ABC):
         """
         return self._for_each(images, self._logits, 1)
 
-    def probabilities(self, image: Picture) -> np.ndarray:
-        """(C, H, W) float32 softmax of one picture; UserError if the file holds labels alone."""
-        return torch.from_numpy(self.logits(image)).softmax(dim=0).numpy()
+    @overload
+    def probabilities(self, images: Picture, batch_size: int = 1) -> np.ndarray: ...  # type: ignore[overload-overlap]
+    @overload
+    def probabilities(self, images: Sequence[Picture], batch_size: int = 1) -> list[np.ndarray]: ...
+    def probabilities(
+        self, images: Picture | Sequence[Picture], batch_size: int = 1
+    ) -> np.ndarray | list[np.ndarray]:
+        """The same as `predict`, but (C, H, W) float32 softmax of each.
+
+        Raises:
+            UserError: also if the file holds labels alone.
+        """
+        return self._for_each(images, self._probabilities, batch_size)
 
     @abstractmethod
     def _frame(self, image: np.ndarray) -> Frame: ...
@@ -90,6 +100,9 @@ class LoadedModel(ABC):
 
     @abstractmethod
     def _logits(self, frames: list[Frame]) -> list[np.ndarray]: ...
+
+    def _probabilities(self, frames: list[Frame]) -> list[np.ndarray]:
+        return [torch.from_numpy(own).softmax(dim=0).numpy() for own in self._logits(frames)]
 
     def _for_each(
         self, images: Any, segment: Callable[[list[Frame]], list[np.ndarray]], batch_size: int
@@ -182,12 +195,6 @@ class FileModel(LoadedModel):
         self.max_batch_size = max_batch_size
         self._normalises = normalises
 
-    def probabilities(self, image: Picture) -> np.ndarray:
-        """(C, H, W) float32; UserError if the file holds labels alone."""
-        if self.metadata.output_kind != "probabilities":
-            return super().probabilities(image)
-        return self._for_each(image, self._maps, 1)
-
     def _frame(self, image: np.ndarray) -> Frame:
         if self.metadata.image_size is None:
             return framed_within(image, Resize(self.metadata.image_bound))
@@ -210,6 +217,11 @@ class FileModel(LoadedModel):
                 f"{self.path}: holds no logits, only {kind}; export it with --output-kind logits"
             )
         return self._maps(frames)
+
+    def _probabilities(self, frames: list[Frame]) -> list[np.ndarray]:
+        if self.metadata.output_kind == "probabilities":
+            return self._maps(frames)
+        return super()._probabilities(frames)
 
     def _maps(self, frames: list[Frame]) -> list[np.ndarray]:
         """Logits or probabilities, (C, H, W) of each picture."""

@@ -5,12 +5,14 @@ from __future__ import annotations
 import threading
 from collections.abc import Mapping
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from t2sda.errors import UserError
+from t2sda.inference.memory import is_out_of_memory
 
 from .metadata import KEYS
 from .packages import require
@@ -107,8 +109,9 @@ class OpenVinoRunner:
         }
         if threads:
             settings["INFERENCE_NUM_THREADS"] = threads * streams
+        self._compile = partial(core.compile_model, model, DEVICES[device], settings)
         try:
-            self._compiled = core.compile_model(model, DEVICES[device], settings)
+            self._compiled = self._compile()
         except RuntimeError as error:
             raise UserError(f"{name}: OpenVINO cannot compile it: {_cause(error)}") from None
         self._local = threading.local()
@@ -129,13 +132,23 @@ class OpenVinoRunner:
             self._local.request = self._compiled.create_infer_request()
         request = self._local.request
         try:
-            request.infer([np.ascontiguousarray(images)])
+            # `infer` returns without an error where memory was short, with results of before.
+            request.start_async([np.ascontiguousarray(images)])
+            request.wait()
         except RuntimeError as error:
+            if is_out_of_memory(error):
+                self._start_anew()
             raise UserError(
                 f"OpenVINO cannot run pictures of shape {images.shape}: {_cause(error)}"
             ) from None
         count = len(self._compiled.outputs)
         return [request.get_output_tensor(index).data.copy() for index in range(count)]
+
+    def _start_anew(self) -> None:
+        """A graph that ran out of memory would fail at pictures of the size before from then on."""
+        with suppress(RuntimeError):
+            self._compiled = self._compile()
+            self._local = threading.local()
 
 
 def check_precision_runs(precision: str) -> None:

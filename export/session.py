@@ -45,8 +45,7 @@ def open_session(
     runtime = require("onnxruntime", "onnx")
     provider = PROVIDERS[device]
     options = runtime.SessionOptions()
-    # Errors; what goes wrong is raised below, in one message. Not every graph can be recorded.
-    options.log_severity_level = 4 if graphs else 3
+    options.log_severity_level = 4  # fatal; what goes wrong is raised below, in one message
     options.intra_op_num_threads = threads
     # Threads that wait in a loop take the core from those that decode and encode.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")

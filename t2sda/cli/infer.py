@@ -35,7 +35,7 @@ WAITING = 2
 
 
 def command(argv: Sequence[str]) -> int:
-    """Segment everything; returns 0, or SOME_UNREADABLE if files were left out."""
+    """Segment everything; returns 0, or SOME_LEFT_OUT if files were left out."""
     args = _parser().parse_args(argv)
     output_dir = Path(args.output)
     sources = find_pictures(args.input, output_dir)
@@ -125,8 +125,8 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="t2sda infer",
         description="Segment pictures and videos. For each it writes NAME_KIND, and for all "
-        "together legend.png and classes.json. Files that cannot be read are listed at the end "
-        "(exit code 3).",
+        "together legend.png and classes.json. Files that cannot be read, or need more memory than "
+        "there is, are listed at the end (exit code 3).",
     )
     parser.add_argument(
         "--model", required=True, help="run folder, checkpoint, or a file of `t2sda export`"
@@ -161,7 +161,11 @@ def _parser() -> argparse.ArgumentParser:
         help="from one window to the next; default: two thirds of the window",
     )
     parser.add_argument(
-        "--batch", type=side, default=1, metavar="N", help="pictures or windows at once"
+        "--batch",
+        type=side,
+        default=1,
+        metavar="N",
+        help="pictures, frames of a video or windows at once",
     )
     parser.add_argument(
         "--resume", action="store_true", help="skip what an earlier run of these settings finished"

@@ -72,7 +72,9 @@ class Bars:
     def frame(self, path: Path, done: int, total: int) -> None:
         if path != self._video:
             self._video = path
-            self._progress.reset(self._frames, total=total or None, visible=True)
+            self._progress.reset(self._frames, visible=True)
+            # Set here, as `reset` takes None for the total of the video before.
+            self._progress.tasks[self._frames].total = total or None
         note = self._note(self._frames, path)
         self._progress.update(self._frames, completed=done, note=note)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,15 +15,17 @@ from rich.console import Console
 from t2sda.cli.infer_progress import InferProgress, infer_progress
 from t2sda.data.decode import UnreadableFileError
 from t2sda.errors import MissingFileError, UserError
-from t2sda.inference.overlapped import overlapped
+from t2sda.inference.memory import TooLargeError, named_if_too_large
+from t2sda.inference.overlapped import in_batches, overlapped
 from t2sda.inference.pictures import read_picture
 from t2sda.inference.results import result_paths, write_png, write_results
-from t2sda.inference.segmenter import Segmentation, Segmenter
+from t2sda.inference.segmenter import Segmenter
 from t2sda.inference.shares import SHARES_NAME, Record
 from t2sda.inference.sources import Picture
 from t2sda.inference.video import (
     VIDEO_KINDS,
     VIDEO_SUFFIXES,
+    EncodingError,
     Frame,
     VideoReader,
     VideoWriter,
@@ -32,17 +34,31 @@ from t2sda.inference.video import (
 )
 from t2sda.inference.visualisation import class_counts, legend
 
-SOME_UNREADABLE = 3
+SOME_LEFT_OUT = 3
 """Exit code: everything else is done."""
-_LEFT_OUT = (UnreadableFileError, MissingFileError)  # it may vanish while others are worked on
+_LEFT_OUT = (
+    UnreadableFileError,
+    MissingFileError,  # it may vanish while others are worked on
+    EncodingError,
+    TooLargeError,
+)
 
 
 class Done(NamedTuple):
-    """A picture that is finished, or why it was left out."""
+    """A picture or video that is finished, or why it was left out."""
 
     source: Picture
     counts: np.ndarray
     error: UserError | None = None
+    num_frames: int = 0
+
+
+class DoneFrame(NamedTuple):
+    """A frame of a video, as each kind of result shows it."""
+
+    drawn: list[np.ndarray]
+    pts: int
+    counts: np.ndarray
 
 
 class Inference:
@@ -75,27 +91,28 @@ class Inference:
         self.console = console
         self.num_workers = num_workers
         self.record = Record(output_dir, {**(settings or {}), "kinds": list(kinds)}, resume)
-        self.unreadable: list[UserError] = []
-        self._frames_done = 0
+        self.left_out: list[UserError] = []
 
     def run(self, sources: Sequence[Picture]) -> int:
         """Segment them all, write what was seen; returns the exit code."""
         _check_kinds(sources, self.kinds)
         begin = time.perf_counter()
+        finished: list[Done] = []
         waiting = [source for source in sources if not self._is_finished(source)]
         for source in waiting:  # if it cannot be read today, what it was earlier does not count
             self.record.finished.pop(str(source.name), None)
         with infer_progress(self.console, len(waiting)) as progress:
             for done in self._work(waiting, progress):
                 if done.error is not None:
-                    self.unreadable.append(done.error)
+                    self.left_out.append(done.error)
                 else:
                     self.record.add(str(done.source.name), done.counts, done.source.path)
+                    finished.append(done)
                 progress.picture(done.source.path)
         names = [str(source.name) for source in sources]
         self._write_legend(names)
-        self._conclude(len(waiting), len(sources), time.perf_counter() - begin)
-        return SOME_UNREADABLE if self.unreadable else 0
+        self._conclude(finished, len(sources) - len(waiting), time.perf_counter() - begin)
+        return SOME_LEFT_OUT if self.left_out else 0
 
     def _is_finished(self, source: Picture) -> bool:
         paths = (
@@ -108,63 +125,95 @@ class Inference:
 
     def _work(self, sources: Sequence[Picture], progress: InferProgress) -> Iterator[Done]:
         pictures = [source for source in sources if not is_video(source.path)]
-        size = self.segmenter.batch_size
-        batches = [pictures[begin : begin + size] for begin in range(0, len(pictures), size)]
-        for batch in overlapped(self._segment_pictures, batches, self.num_workers):
-            yield from batch
+        yield from self._all_pictures(pictures)
         for source in sources:
             if is_video(source.path):
                 yield self._segment_video(source, progress)
 
+    def _all_pictures(self, pictures: Sequence[Picture]) -> Iterator[Done]:
+        """Many at once; what memory is short for comes again at the end, alone."""
+        batches = in_batches(pictures, self.segmenter.num_pictures)
+        again = []
+        for batch in overlapped(self._segment_pictures, batches, self.num_workers):
+            for done in batch:
+                if isinstance(done.error, TooLargeError):
+                    again.append(done.source)
+                else:
+                    yield done
+        for source in again:
+            yield from self._segment_pictures([source])
+
     def _segment_pictures(self, batch: Sequence[Picture]) -> list[Done]:
-        nothing = np.zeros(self.taxonomy.num_classes, dtype=np.int64)
-        readable: list[tuple[Picture, np.ndarray]] = []
-        done = []
+        readable: dict[Picture, np.ndarray] = {}
+        left_out = []
         for source in batch:
             try:
-                readable.append((source, read_picture(source.path)))
+                with self._named_if_too_large(source.path):
+                    readable[source] = read_picture(source.path)
             except _LEFT_OUT as error:
-                done.append(Done(source, nothing, error))
-        found = self.segmenter([image for _, image in readable])
-        for (source, image), own in zip(readable, found, strict=True):
+                left_out.append(self._leave_out(source, error))
+        names = [_with_size(source.path, image.shape) for source, image in readable.items()]
+        try:
+            with self._named_if_too_large(", ".join(names)):
+                return left_out + self._written(readable)
+        except TooLargeError as error:
+            return left_out + [self._leave_out(source, error) for source in readable]
+
+    def _written(self, images: Mapping[Picture, np.ndarray]) -> list[Done]:
+        done = []
+        found = self.segmenter(list(images.values()))
+        for (source, image), own in zip(images.items(), found, strict=True):
             target = self.output_dir / source.name
             write_results(target, image, own, self.taxonomy, self.kinds)
             done.append(Done(source, class_counts(own.labels, self.taxonomy)))
         return done
+
+    def _leave_out(self, source: Picture, error: UserError) -> Done:
+        error.__context__ = None  # with its traceback it would keep pictures in memory
+        nothing = np.zeros(self.taxonomy.num_classes, dtype=np.int64)
+        return Done(source, nothing, error.with_traceback(None))
+
+    def _named_if_too_large(self, name: object) -> AbstractContextManager[None]:
+        window = "--window HEIGHT WIDTH" if self.segmenter.window is None else "a smaller --window"
+        return named_if_too_large(
+            name, f"use {window}, a smaller --batch, fewer --workers, or a smaller picture"
+        )
 
     def _segment_video(self, source: Picture, progress: InferProgress) -> Done:
         counts = np.zeros(self.taxonomy.num_classes, dtype=np.int64)
         num_frames = 0
         try:
             reader = VideoReader(source.path)
-            with ExitStack() as stack:
+            name = _with_size(source.path, reader.size)
+            with self._named_if_too_large(name), ExitStack() as stack:
                 writers = [
                     stack.enter_context(VideoWriter(path, reader.rate, reader.time_base))
                     for path in (
                         video_path(self.output_dir / source.name, kind) for kind in self.kinds
                     )
                 ]
-                for frame, found, drawn in overlapped(
-                    self._segment_frame, reader, self.num_workers
-                ):
-                    for writer, picture in zip(writers, drawn, strict=True):
-                        writer.write(picture, frame.pts)
-                    counts += class_counts(found.labels, self.taxonomy)
-                    num_frames += 1
-                    progress.frame(source.path, num_frames, reader.num_frames)
+                batches = in_batches(reader, self.segmenter.num_pictures)
+                for batch in overlapped(self._segment_frames, batches, self.num_workers):
+                    for frame in batch:
+                        for writer, picture in zip(writers, frame.drawn, strict=True):
+                            writer.write(picture, frame.pts)
+                        counts += frame.counts
+                        num_frames += 1
+                        progress.frame(source.path, num_frames, reader.num_frames)
         except _LEFT_OUT as error:
-            return Done(source, counts, error)
-        finally:
-            self._frames_done += num_frames
-        return Done(source, counts)
+            return self._leave_out(source, error)
+        return Done(source, counts, num_frames=num_frames)
 
-    def _segment_frame(self, frame: Frame) -> tuple[Frame, Segmentation, list[np.ndarray]]:
-        (found,) = self.segmenter([frame.image])
-        return (
-            frame,
-            found,
-            [draw_frame(frame.image, found.labels, self.taxonomy, kind) for kind in self.kinds],
-        )
+    def _segment_frames(self, frames: Sequence[Frame]) -> list[DoneFrame]:
+        images = [frame.image for frame in frames]
+        return [
+            DoneFrame(
+                [draw_frame(frame.image, own.labels, self.taxonomy, kind) for kind in self.kinds],
+                frame.pts,
+                class_counts(own.labels, self.taxonomy),
+            )
+            for frame, own in zip(frames, self.segmenter(images), strict=True)
+        ]
 
     def _write_legend(self, names: Sequence[str]) -> None:
         counts = self.record.counts(names, self.taxonomy.num_classes)
@@ -172,27 +221,38 @@ class Inference:
             write_png(self.output_dir / "legend.png", legend(counts, self.taxonomy, width=480))
             self.record.write_shares(self.output_dir / SHARES_NAME, names, self.taxonomy)
 
-    def _conclude(self, num_waiting: int, num_sources: int, seconds: float) -> None:
-        done = num_waiting - len(self.unreadable)
-        skipped = num_sources - num_waiting
-        frames = f", {self._frames_done} frames" if self._frames_done else ""
-        earlier = f", {skipped} finished earlier" if skipped else ""
-        rate = (self._frames_done or done) / seconds
+    def _conclude(self, finished: Sequence[Done], num_earlier: int, seconds: float) -> None:
+        num_videos = sum(is_video(done.source.path) for done in finished)
+        num_pictures = len(finished) - num_videos
+        num_frames = sum(done.num_frames for done in finished)
+        parts = [_counted(num_pictures, "picture")] if num_pictures or not num_videos else []
+        if num_videos:
+            parts.append(f"{_counted(num_videos, 'video')} of {_counted(num_frames, 'frame')}")
+        earlier = f", {num_earlier} finished earlier" if num_earlier else ""
+        rate = (num_pictures + num_frames) / seconds
         self.console.print(
-            f"{done} pictures{frames} in {seconds:.1f} s ({rate:.1f} a second){earlier}; "
+            f"{', '.join(parts)} in {seconds:.1f} s ({rate:.1f} a second){earlier}; "
             f"results in {self.output_dir}",
             highlight=False,
             soft_wrap=True,
         )
-        if self.unreadable:
-            print(f"{len(self.unreadable)} files were left out:", file=sys.stderr)
-            for error in self.unreadable:
+        if self.left_out:
+            print(f"{len(self.left_out)} files were left out:", file=sys.stderr)
+            for error in self.left_out:
                 print(f"  {error}", file=sys.stderr)
 
 
 def is_video(path: Path) -> bool:
     """By its name."""
     return path.suffix.lower() in VIDEO_SUFFIXES
+
+
+def _with_size(path: Path, shape: Sequence[int]) -> str:
+    return f"{path} ({shape[0]}x{shape[1]}, height x width)"
+
+
+def _counted(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"
 
 
 def _check_kinds(sources: Sequence[Picture], kinds: Sequence[str]) -> None:

@@ -32,3 +32,15 @@ def overlapped(
             yield pending.popleft().result()
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
+
+
+def in_batches(items: Iterable[Item], batch_size: int) -> Iterator[list[Item]]:
+    """The items in lists of `batch_size`, in their order; the last list may be shorter."""
+    batch: list[Item] = []
+    for item in items:
+        batch.append(item)
+        if len(batch) == batch_size:
+            yield batch
+            batch = []
+    if batch:
+        yield batch

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image
 
 from t2sda.data.decode import UnreadableFileError
 from t2sda.errors import MissingFileError, UserError
@@ -17,25 +17,39 @@ PICTURE_SUFFIXES = frozenset(
 
 _SIXTEEN_BIT_MODES = frozenset(("I", "I;16", "I;16B", "I;16L", "I;16N"))
 _WHITE_16_BIT = 65535
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""By the orientation of EXIF."""
 
 
 def read_picture(path: Path) -> np.ndarray:
     """A picture file of any kind -> (H, W, 3) uint8 RGB, the way up it is meant to be seen.
 
-    The camera's orientation (EXIF) is applied, grey, palette and CMYK become RGB, transparent parts
-    white, and 16-bit grey is scaled to 8 bits. Of an animation the first frame is taken.
+    The camera's orientation is applied where its EXIF can be read, grey, palette and CMYK become
+    RGB, transparent parts white, and 16-bit grey is scaled to 8 bits. Of an animation the first
+    frame is taken.
 
     Raises:
         MissingFileError: if there is no such file.
         UnreadableFileError: if it is damaged, no picture, or has no defined white.
+        MemoryError: if it is larger than memory.
     """
     try:
         with Image.open(path) as opened:
             opened.load()
-            return _as_rgb(ImageOps.exif_transpose(opened))
+            return _as_rgb(_upright(opened))
     except FileNotFoundError:
         raise MissingFileError(f"{path}: no such file") from None
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+    except MemoryError:
+        raise
+    except Exception as error:  # damage makes Pillow stumble with errors of any kind
         raise UnreadableFileError(
             f"{path}: not a picture that can be decoded ({_cause(error)})"
         ) from None
@@ -49,6 +63,15 @@ def check_picture(image: np.ndarray) -> None:
         f"a picture is an array of uint8 RGB with shape (height, width, 3); this one is "
         f"{image.dtype} with shape {image.shape}"
     )
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    """Without ImageOps.exif_transpose, which writes EXIF anew and fails where that is damaged."""
+    try:
+        method = _UPRIGHT.get(image.getexif().get(ExifTags.Base.Orientation, 1))
+    except Exception:  # damaged EXIF is no reason to do without the picture
+        return image
+    return image if method is None else image.transpose(method)
 
 
 def _as_rgb(image: Image.Image) -> np.ndarray:

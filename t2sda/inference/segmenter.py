@@ -20,8 +20,8 @@ class SegmentsPictures(Protocol):
     def predict(self, images: Sequence[np.ndarray], batch_size: int = 1) -> list[np.ndarray]:
         """(H, W, 3) uint8 RGB each -> (H, W) train ids each."""
 
-    def probabilities(self, image: np.ndarray) -> np.ndarray:
-        """(H, W, 3) uint8 RGB -> (C, H, W) float32."""
+    def probabilities(self, images: Sequence[np.ndarray], batch_size: int = 1) -> list[np.ndarray]:
+        """(H, W, 3) uint8 RGB each -> (C, H, W) float32 each."""
 
 
 @dataclass(frozen=True)
@@ -55,33 +55,30 @@ class Segmenter:
     stride: tuple[int, int] = (0, 0)
     with_probabilities: bool = False
 
+    @property
+    def num_pictures(self) -> int:
+        """Pictures that are worth giving at once: where it goes by windows, each fills batches."""
+        return self.batch_size if self.window is None else 1
+
     def __call__(self, images: list[np.ndarray]) -> list[Segmentation]:
         """Of each picture; raises UserError as the model does."""
-        if self.with_probabilities:
-            return [self._with_probabilities(image) for image in images]
         if self.window is None:
-            return [Segmentation(labels) for labels in self._predict(images)]
-        return [
-            Segmentation(
-                segment_by_windows(self._predict, image, self.window, self.stride, self.batch_size)
-            )
-            for image in images
-        ]
-
-    def _predict(self, images: list[np.ndarray]) -> list[np.ndarray]:
-        return self.model.predict(images, batch_size=self.batch_size)
-
-    def _with_probabilities(self, image: np.ndarray) -> Segmentation:
-        if self.window is None:
-            found = _labels_last(self.model.probabilities(image))
+            found = self._segment(images)
         else:
-            found = segment_by_windows(
-                lambda pieces: [_labels_last(self.model.probabilities(piece)) for piece in pieces],
-                image,
-                self.window,
-                self.stride,
-            )
-        return Segmentation(found[-1].astype(np.uint8), found[:-1])
+            found = [
+                segment_by_windows(self._segment, image, self.window, self.stride, self.batch_size)
+                for image in images
+            ]
+        if not self.with_probabilities:
+            return [Segmentation(labels) for labels in found]
+        return [Segmentation(own[-1].astype(np.uint8), own[:-1]) for own in found]
+
+    def _segment(self, images: list[np.ndarray]) -> list[np.ndarray]:
+        """Labels (H, W) of each, or what `_labels_last` makes of its probabilities."""
+        if not self.with_probabilities:
+            return self.model.predict(images, batch_size=self.batch_size)
+        found = self.model.probabilities(images, batch_size=self.batch_size)
+        return [_labels_last(probabilities) for probabilities in found]
 
 
 def _labels_last(probabilities: np.ndarray) -> np.ndarray:

@@ -23,6 +23,12 @@ VIDEO_SUFFIXES = frozenset((".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".m
 VIDEO_KINDS = ("overlay", "color", "trainid", "panel")
 QUALITY = "18"
 """Constant rate factor of H.264: hardly to be told from the original."""
+LONGEST_SIDE = 16384
+"""Of a picture that libx264 takes."""
+
+
+class EncodingError(UserError):
+    """An encoder refuses this video; others may be taken."""
 
 
 class Frame(NamedTuple):
@@ -44,6 +50,7 @@ class VideoReader:
         rate: frames a second.
         time_base: seconds that a step of `Frame.pts` stands for.
         num_frames: as the file says; 0 where it does not.
+        size: (height, width) as stored.
 
     Raises:
         UnreadableFileError: if it is no video.
@@ -64,6 +71,7 @@ class VideoReader:
         self.rate: Fraction = self._stream.average_rate or Fraction(25)
         self.time_base: Fraction = self._stream.time_base or 1 / self.rate
         self.num_frames: int = self._stream.frames
+        self.size: tuple[int, int] = (self._stream.height, self._stream.width)
 
     def __iter__(self) -> Iterator[Frame]:
         """Every frame; raises UnreadableFileError where the file is damaged or holds none."""
@@ -109,9 +117,10 @@ class VideoWriter:
         """Append (H, W, 3) uint8 RGB, or (H, W) uint8 to a lossless file.
 
         Raises:
+            EncodingError: if the encoder does not take it, as H.264 longer sides.
             UserError: if the disk is full or the file cannot be written for another reason.
         """
-        picture = picture if self._lossless else _even(picture)
+        picture = picture if self._lossless else self._for_h264(picture)
         frame = self._av.VideoFrame.from_ndarray(
             np.ascontiguousarray(picture), format="gray" if self._lossless else "rgb24"
         )
@@ -135,10 +144,20 @@ class VideoWriter:
                     self._container.close()
                     self._partial.replace(self.path)
         finally:
-            with contextlib.suppress(OSError, ValueError):
+            with contextlib.suppress(OSError, ValueError, self._av.error.FFmpegError):
                 self._container.close()
             with contextlib.suppress(OSError):
                 self._partial.unlink(missing_ok=True)
+
+    def _for_h264(self, picture: np.ndarray) -> np.ndarray:
+        even = _even(picture)
+        if max(even.shape[:2]) <= LONGEST_SIDE:
+            return even
+        raise EncodingError(
+            f"{self.path}: {picture.shape[0]}x{picture.shape[1]} (height x width), and H.264 takes "
+            f"sides up to {LONGEST_SIDE}; use a smaller video, or another --kind: a panel is twice "
+            f"as wide as its video, and trainid has no limit"
+        )
 
     def _new_stream(self, shape: Sequence[int]) -> Any:
         stream = self._container.add_stream("ffv1" if self._lossless else "libx264", self._rate)
@@ -157,6 +176,11 @@ class VideoWriter:
             raise UserError(
                 f"{self.path}: cannot be written ({error.strerror or error}); "
                 f"finished results are whole"
+            ) from None
+        except self._av.error.FFmpegError as error:
+            raise EncodingError(
+                f"{self.path}: cannot be encoded ({error}); use another --kind, or convert the "
+                f"video to another size or rate"
             ) from None
 
 

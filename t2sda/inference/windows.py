@@ -13,6 +13,7 @@ import numpy as np
 
 from t2sda.data.transforms import Box
 from t2sda.errors import UserError
+from t2sda.inference.overlapped import in_batches
 
 Segment = Callable[[list[np.ndarray]], list[np.ndarray]]
 """Pictures (h, w, 3) -> of each an array whose last two axes are (h, w)."""
@@ -72,7 +73,7 @@ def segment_by_windows(
     """
     size = (image.shape[0], image.shape[1])
     result: np.ndarray | None = None
-    for batch in _in_batches(windows(size, window, stride), batch_size):
+    for batch in in_batches(windows(size, window, stride), batch_size):
         pieces = segment([np.ascontiguousarray(item.seen.of(image)) for item in batch])
         for (seen, kept), piece in zip(batch, pieces, strict=True):
             if result is None:
@@ -96,14 +97,3 @@ def _spans(size: int, window: int, stride: int) -> list[tuple[int, int, int, int
         (end + begin) // 2 for end, begin in zip(ends[:-1], begins[1:], strict=True)
     ]  # in the middle of every overlap
     return list(zip(begins, ends, [0, *cuts], [*cuts, size], strict=True))
-
-
-def _in_batches(items: Iterator[Window], batch_size: int) -> Iterator[list[Window]]:
-    batch: list[Window] = []
-    for item in items:
-        batch.append(item)
-        if len(batch) == batch_size:
-            yield batch
-            batch = []
-    if batch:
-        yield batch

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import runpy
 import sys
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +19,7 @@ from t2sda.cli.inferring import Inference
 from t2sda.cli.main import main
 from t2sda.inference.segmenter import Segmenter
 from t2sda.inference.sources import find_pictures
+from t2sda.inference.video import VideoWriter
 from tests.deployed import DYNAMIC, shared_checkpoint, shared_export, street
 
 ROOT = Path(__file__).parents[2]
@@ -166,6 +169,32 @@ def test_what_cannot_be_written_in_the_middle(
     assert "a_color.png: cannot be written" in capsys.readouterr().err
     assert files_below(output) == {"a_color.png", "pictures.jsonl"}
     assert np.asarray(Image.open(output / "a_color.png")).shape == (67, 101, 3)
+
+
+def test_pictures_videos_and_frames_are_counted(
+    model_path: Path,
+    photos: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with VideoWriter(photos / "drive.mp4", Fraction(12), Fraction(1, 12)) as writer:
+        for pts in range(4):
+            writer.write(street((64, 96), pts), pts)
+
+    def conclusion(source: object, name: str) -> str:
+        assert infer(model_path, source, tmp_path / name, "--kind", "color") == 0
+        return capsys.readouterr().out.splitlines()[-1]
+
+    found = re.fullmatch(
+        r"2 pictures, 1 video of 4 frames in (.*) s \((.*) a second\); results in .*",
+        conclusion(photos, "all"),
+    )
+    assert found is not None
+    seconds, pace = map(float, found.groups())
+    assert 6 / (seconds + 0.06) <= pace + 0.06  # both are rounded
+    assert pace - 0.06 <= 6 / max(seconds - 0.06, 1e-9)
+    assert conclusion(photos / "a.png", "one").startswith("1 picture in ")
+    assert conclusion(photos / "drive.mp4", "video").startswith("1 video of 4 frames in ")
 
 
 def test_bar_on_a_terminal(model_path: Path, photos: Path, tmp_path: Path) -> None:

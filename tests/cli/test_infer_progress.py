@@ -43,6 +43,22 @@ def test_frames_of_a_video_that_does_not_say_how_many(monkeypatch: pytest.Monkey
     assert console.export_text() == "clips/drive.mp4: 2/? frames, 0.1 a second\n"
 
 
+def test_a_video_does_not_show_the_total_of_the_one_before() -> None:
+    console = Console(file=io.StringIO(), force_terminal=True, record=True, width=120)
+    with infer_progress(console, total=3) as progress:
+        for path, total, shown in (
+            (Path("first.mp4"), 20, "3/20"),
+            (Path("second.mkv"), 0, "3/?"),
+            (Path("third.mp4"), 7, "3/7"),
+        ):
+            console.export_text()
+            for done in range(1, 4):
+                progress.frame(path, done, total)
+            progress._progress.refresh()  # type: ignore[attr-defined]  # waits for a timer else
+            assert shown in console.export_text().rsplit("frames")[-1]
+            progress.picture(path)
+
+
 def test_bars_on_a_terminal() -> None:
     console = Console(file=io.StringIO(), force_terminal=True, record=True, width=120)
     with infer_progress(console, total=2) as progress:

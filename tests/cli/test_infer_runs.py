@@ -18,6 +18,8 @@ from PIL import Image
 
 from t2sda import load_model
 from t2sda.cli.main import main
+from t2sda.errors import UserError
+from t2sda.export.loaded import FileModel
 from t2sda.inference.video import VideoReader, VideoWriter
 from tests.deployed import DYNAMIC, DYNAMIC_LOGITS, STATIC, shared_export, street
 from tests.full_disk import file_size_limit
@@ -95,6 +97,27 @@ def test_a_damaged_video_is_left_out_and_the_others_finished(
     assert (tmp_path / "out/000_overlay.png").is_file()
 
 
+def test_a_video_that_cannot_be_encoded_is_left_out_and_the_others_finished(
+    model_path: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("t2sda.inference.video.LONGEST_SIDE", 192)
+    folder = save_streets(tmp_path / "in", 1)
+    with VideoWriter(folder / "a_wide.mp4", RATE, 1 / RATE) as writer:
+        for pts in range(3):
+            writer.write(street((64, 98), pts), pts)
+    make_video(folder / "b_narrow.mp4")
+    assert infer(model_path, folder, tmp_path / "out", "--kind", "panel,trainid") == 3
+    error = capsys.readouterr().err
+    assert "1 files were left out" in error
+    assert "a_wide_panel.mp4: 64x196 (height x width), and H.264 takes sides up to 192" in error
+    names = {path.name for path in (tmp_path / "out").glob("*_*")}
+    results = {"000_panel.png", "000_trainid.png", "b_narrow_panel.mp4", "b_narrow_trainid.mkv"}
+    assert names == results
+
+
 def test_shares_of_classes_as_json(model_path: Path, tmp_path: Path) -> None:
     folder = save_streets(tmp_path / "in", 2)
     assert infer(model_path, folder, tmp_path / "out", "--kind", "trainid") == 0
@@ -158,6 +181,35 @@ def test_batches_change_nothing(model_path: Path, tmp_path: Path) -> None:
         assert (one != two).mean() < 1e-3  # sums in another order
 
 
+def test_frames_of_a_video_go_through_the_network_in_batches(
+    model_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with VideoWriter(tmp_path / "drive.mp4", RATE, 1 / RATE) as writer:
+        for index, pts in enumerate((0, 1, 5, 6, 8)):
+            writer.write(street((64, 96), index), pts)
+    model = load_model(model_path)
+    assert isinstance(model, FileModel)
+    seen: list[int] = []
+    run = model.run
+
+    def watched(images: np.ndarray) -> np.ndarray:
+        seen.append(len(images))
+        return run(images)
+
+    monkeypatch.setattr(model, "run", watched)
+    monkeypatch.setattr("t2sda.cli.infer.load_model", lambda *_, **__: model)
+    found = {}
+    for size, batches in (("1", [1] * 5), ("2", [2, 2, 1])):
+        seen.clear()
+        options = ("--kind", "trainid", "--batch", size, "--workers", "1")
+        assert infer(model_path, tmp_path / "drive.mp4", tmp_path / size, *options) == 0
+        assert seen == batches
+        found[size] = list(VideoReader(tmp_path / size / "drive_trainid.mkv"))
+    for one, two in zip(found["1"], found["2"], strict=True):
+        assert one.pts == two.pts
+        assert (one.image != two.image).mean() < 1e-3  # sums in another order
+
+
 def test_a_static_file_takes_no_batches_and_its_own_window(
     tmp_path_factory: pytest.TempPathFactory, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -202,7 +254,7 @@ def test_a_panorama_needs_the_memory_of_its_window(model_path: Path, tmp_path: P
             seen.extend(image.shape for image in images)
             return model.predict(images, batch_size)
 
-        def probabilities(self, image: np.ndarray) -> np.ndarray:
+        def probabilities(self, images: list[np.ndarray], batch_size: int = 1) -> list[np.ndarray]:
             raise AssertionError("not asked for")
 
     with pytest.MonkeyPatch.context() as patch:
@@ -216,6 +268,96 @@ def test_a_panorama_needs_the_memory_of_its_window(model_path: Path, tmp_path: P
     assert labels.shape == (96, 20_000)
     assert set(seen) == {(96, 160, 3)}  # never more at once
     assert np.array_equal(labels[:, :160], labels[:, -160:])
+
+
+class LittleMemory:
+    """A model that has memory for `max_pixels` at once, of all pictures of a batch."""
+
+    def __init__(self, path: Path, error: Exception, max_pixels: int) -> None:
+        self._model = load_model(path)
+        self._error = error
+        self._max_pixels = max_pixels
+        self.taxonomy = self._model.taxonomy
+
+    def predict(self, images: list[np.ndarray], batch_size: int = 1) -> list[np.ndarray]:
+        if sum(image.shape[0] * image.shape[1] for image in images) > self._max_pixels:
+            raise self._error
+        return self._model.predict(images, batch_size)
+
+    def probabilities(self, images: list[np.ndarray], batch_size: int = 1) -> list[np.ndarray]:
+        raise AssertionError("not asked for")
+
+
+@pytest.mark.parametrize("batch", ["1", "3"])
+@pytest.mark.parametrize(
+    "error",
+    [
+        RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"),
+        UserError("ONNX Runtime cannot run pictures of shape (1, 9, 9, 3): std::bad_alloc"),
+        MemoryError(),
+    ],
+    ids=["torch", "runtime", "numpy"],
+)
+def test_what_memory_is_short_for_is_left_out_and_the_others_finished(
+    model_path: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    error: Exception,
+    batch: str,
+) -> None:
+    folder, output = save_streets(tmp_path / "in", 4), tmp_path / "out"
+    Image.fromarray(street((64, 192))).save(folder / "001.png")
+    with VideoWriter(folder / "wide.mp4", RATE, 1 / RATE) as writer:
+        writer.write(street((64, 194)), 0)
+    model = LittleMemory(model_path, error, max_pixels=64 * 96)  # not even for two small ones
+    monkeypatch.setattr("t2sda.cli.infer.load_model", lambda *_, **__: model)
+    options = ("--kind", "color", "--batch", batch)
+    assert infer(model_path, folder, output, *options) == 3
+    captured = capsys.readouterr()
+    assert "3 pictures in" in captured.out
+    heading, *reasons = captured.err.splitlines()
+    assert heading == "2 files were left out:"
+    assert [reason.strip() for reason in reasons] == [
+        f"{folder}/{name}, height x width): needs more memory than there is; "
+        f"use --window HEIGHT WIDTH, a smaller --batch, fewer --workers, or a smaller picture"
+        for name in ("001.png (64x192", "wide.mp4 (64x194")
+    ]
+    names = {path.name for path in output.glob("*_color*")}
+    assert names == {f"{name}_color.png" for name in ("000", "002", "003")}
+    by_windows = ("--window", "64", "96")
+    assert infer(model_path, folder, tmp_path / "windows", "--kind", "color", *by_windows) == 0
+
+
+def test_by_windows_a_smaller_window_is_advised(
+    model_path: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    folder = save_streets(tmp_path / "in", 1)
+    model = LittleMemory(model_path, MemoryError(), max_pixels=64 * 64)
+    monkeypatch.setattr("t2sda.cli.infer.load_model", lambda *_, **__: model)
+    assert infer(model_path, folder, tmp_path / "out", "--window", "64", "80") == 3
+    assert "use a smaller --window, a smaller --batch, " in capsys.readouterr().err
+
+
+def test_a_picture_larger_than_memory(
+    model_path: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    folder = save_streets(tmp_path / "in", 2)
+    Image.new("RGB", (64, 64)).save(folder / "huge.bmp")
+
+    def load(image: Image.Image) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr("PIL.BmpImagePlugin.BmpImageFile.load", load)
+    assert infer(model_path, folder, tmp_path / "out", "--kind", "color", "--batch", "3") == 3
+    assert "huge.bmp: needs more memory than there is" in capsys.readouterr().err
+    assert len(list((tmp_path / "out").glob("*_color.png"))) == 2
 
 
 def test_a_decompression_bomb_is_left_out(

@@ -227,6 +227,8 @@ def test_half_precision_layouts_and_probabilities(
         probabilities = loaded.probabilities(picture)
         np.testing.assert_allclose(probabilities.sum(axis=0), 1, atol=1e-5)
         assert np.array_equal(loaded.predict(picture), probabilities.argmax(axis=0))
+        (of_a_list,) = loaded.probabilities([picture])
+        assert np.array_equal(of_a_list, probabilities)
         with pytest.raises(UserError, match="holds no logits, only probabilities"):
             loaded.logits(picture)
 

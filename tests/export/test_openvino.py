@@ -171,3 +171,20 @@ def test_bad_input(tmp_path: Path, static: Path) -> None:
 def test_a_device_that_openvino_has_not(tmp_path: Path, static: Path) -> None:
     with pytest.raises(UserError, match="device cuda: OpenVINO .* runs on CPU"):
         load_model(static, "openvino", device="cuda")
+
+
+def test_after_a_lack_of_memory_the_network_is_prepared_anew(static: Path) -> None:
+    class Short:
+        def start_async(self, images: list[np.ndarray]) -> None:
+            pass
+
+        def wait(self) -> None:
+            raise RuntimeError("Check 'ptr' failed:\nFailed to allocate 288000000 bytes of memory")
+
+    runner = OpenVinoRunner(read_model(static), "cpu", "fp32", 1, static)
+    images = street(IMAGE_SIZE)[None]
+    expected = runner(images)
+    runner._local.request = Short()
+    with pytest.raises(UserError, match="cannot run .*: Failed to allocate 288000000 bytes"):
+        runner(images)
+    assert np.array_equal(runner(images), expected)

@@ -339,6 +339,15 @@ def test_batches_are_neighbours_of_one_size(
         static.predict(pictures, batch_size=2)
 
 
+def test_probabilities_in_batches(checkpoint: LoadedModel, dynamic_logits: LoadedModel) -> None:
+    pictures = [street(size, index) for index, size in enumerate([(64, 96)] * 3 + [(65, 97)])]
+    for model in (checkpoint, dynamic_logits):
+        for own, picture in zip(model.probabilities(pictures, 2), pictures, strict=True):
+            alone = torch.from_numpy(model.logits(picture)).softmax(dim=0).numpy()
+            # Logits of 100 and more, summed in another order.
+            np.testing.assert_allclose(own, alone, atol=1e-3)
+
+
 @pytest.mark.parametrize("size", [(1, 1), (1, 50), (31, 7)])
 def test_pictures_smaller_than_the_network_sees(
     size: tuple[int, int], checkpoint: LoadedModel, dynamic: LoadedModel, static: LoadedModel

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from pathlib import Path
 
 import numpy as np
@@ -26,14 +27,59 @@ def test_rgb_is_kept(tmp_path: Path) -> None:
     assert np.array_equal(saved(tmp_path / "a.png", Image.fromarray(PIXELS)), PIXELS)
 
 
+@pytest.mark.parametrize("name", ["a.png", "a.tif"])  # Pillow turns the latter itself
 @pytest.mark.parametrize(
     ("orientation", "seen"),
-    [(3, PIXELS[::-1, ::-1]), (6, np.rot90(PIXELS, -1)), (8, np.rot90(PIXELS, 1))],
+    [
+        (1, PIXELS),
+        (2, PIXELS[:, ::-1]),
+        (3, PIXELS[::-1, ::-1]),
+        (4, PIXELS[::-1]),
+        (5, PIXELS.swapaxes(0, 1)),
+        (6, np.rot90(PIXELS, -1)),
+        (7, PIXELS[::-1, ::-1].swapaxes(0, 1)),
+        (8, np.rot90(PIXELS, 1)),
+        (9, PIXELS),  # undefined
+    ],
 )
-def test_exif_orientation_is_applied(tmp_path: Path, orientation: int, seen: np.ndarray) -> None:
+def test_exif_orientation_is_applied(
+    tmp_path: Path, name: str, orientation: int, seen: np.ndarray
+) -> None:
     exif = Image.Exif()
     exif[0x0112] = orientation
-    assert np.array_equal(saved(tmp_path / "a.png", Image.fromarray(PIXELS), exif=exif), seen)
+    assert np.array_equal(saved(tmp_path / name, Image.fromarray(PIXELS), exif=exif), seen)
+
+
+def exif_of(*entries: bytes) -> bytes:
+    """EXIF of one directory, of entries of 12 bytes."""
+    header = b"Exif\0\0II*\0" + struct.pack("<IH", 8, len(entries))
+    return header + b"".join(entries) + bytes(4)
+
+
+def test_damaged_exif_costs_no_more_than_the_orientation(tmp_path: Path) -> None:
+    width = struct.pack("<HHIf", 0x0100, 11, 1, 1.5)  # a float, where Pillow would write a whole
+    on_its_side = struct.pack("<HHIHH", 0x0112, 3, 1, 6, 0)
+    for exif, shape in (
+        (exif_of(width, on_its_side), (24, 16, 3)),
+        (b"Exif\0\0no TIFF", (16, 24, 3)),
+    ):
+        image = saved(tmp_path / "a.jpg", Image.new("RGB", (24, 16), RED), exif=exif)
+        assert image.shape == shape
+
+
+@pytest.mark.parametrize(
+    "error", [struct.error, TypeError, KeyError, EOFError, OverflowError, ZeroDivisionError]
+)
+def test_whatever_pillow_stumbles_over_is_an_unreadable_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: type[Exception]
+) -> None:
+    def stumble(image: Image.Image) -> None:
+        raise error("odd")
+
+    Image.new("RGB", (4, 4)).save(tmp_path / "a.bmp")
+    monkeypatch.setattr("PIL.BmpImagePlugin.BmpImageFile.load", stumble)
+    with pytest.raises(UnreadableFileError, match=r"a\.bmp: not a picture .*odd"):
+        read_picture(tmp_path / "a.bmp")
 
 
 def test_grey_becomes_rgb(tmp_path: Path) -> None:

@@ -22,11 +22,14 @@ class NearTies:
         self.seen: list[tuple[int, ...]] = []
 
     def predict(self, images: Sequence[np.ndarray], batch_size: int = 1) -> list[np.ndarray]:
-        return [self.probabilities(image).argmax(axis=0).astype(np.uint8) for image in images]
+        found = self.probabilities(images, batch_size)
+        return [own.argmax(axis=0).astype(np.uint8) for own in found]
 
-    def probabilities(self, image: np.ndarray) -> np.ndarray:
-        self.seen.append(image.shape[:2])
-        return np.moveaxis(np.float32(1 / 3) + image.astype(np.float32) * np.float32(1e-7), 2, 0)
+    def probabilities(self, images: Sequence[np.ndarray], batch_size: int = 1) -> list[np.ndarray]:
+        assert len(images) <= batch_size
+        self.seen.append((len(images), *images[0].shape[:2]))
+        batch = np.float32(1 / 3) + np.stack(images).astype(np.float32) * np.float32(1e-7)
+        return list(np.moveaxis(batch, 3, 1))
 
 
 @pytest.mark.parametrize("window", [None, (16, 20)])
@@ -43,7 +46,20 @@ def test_labels_are_the_same_with_probabilities(window: tuple[int, int] | None) 
     assert not np.array_equal(both.probabilities.argmax(axis=0), labels.labels)  # float16 ties
 
 
-def test_the_network_sees_one_window_at_a_time() -> None:
+@pytest.mark.parametrize("with_probabilities", [False, True])
+def test_the_network_sees_as_many_windows_at_once_as_it_should(with_probabilities: bool) -> None:
+    for batch_size, batches in ((1, [1] * 9), (4, [4, 4, 1])):
+        model = NearTies()
+        Segmenter(model, batch_size, (16, 20), (16, 20), with_probabilities)([PICTURE])
+        assert model.seen == [(size, 16, 20) for size in batches]
+
+
+def test_probabilities_of_several_pictures_at_once() -> None:
     model = NearTies()
-    Segmenter(model, 1, (16, 20), (16, 20), with_probabilities=True)([PICTURE])
-    assert set(model.seen) == {(16, 20)}
+    pictures = [PICTURE, PICTURE[::-1]]
+    together = Segmenter(model, 2, with_probabilities=True)(pictures)
+    assert model.seen == [(2, 37, 53)]
+    for picture, own in zip(pictures, together, strict=True):
+        (alone,) = Segmenter(NearTies(), with_probabilities=True)([picture])
+        assert np.array_equal(own.probabilities, alone.probabilities)
+        assert np.array_equal(own.labels, alone.labels)

@@ -12,7 +12,14 @@ import pytest
 from t2sda.data.decode import UnreadableFileError
 from t2sda.data.taxonomies import CITYSCAPES_19
 from t2sda.errors import UserError
-from t2sda.inference.video import VideoReader, VideoWriter, draw_frame, video_path
+from t2sda.inference.video import (
+    LONGEST_SIDE,
+    EncodingError,
+    VideoReader,
+    VideoWriter,
+    draw_frame,
+    video_path,
+)
 from tests.deployed import street
 from tests.full_disk import file_size_limit
 
@@ -82,6 +89,31 @@ def test_odd_sides_are_made_even(tmp_path: Path) -> None:
     make_video(tmp_path / "a.mp4", num_frames=1, size=(65, 97))
     (frame,) = VideoReader(tmp_path / "a.mp4")
     assert frame.image.shape == (66, 98, 3)
+
+
+@pytest.mark.parametrize("wide", [False, True])
+def test_the_longest_side_that_h264_takes(tmp_path: Path, wide: bool) -> None:
+    def write(side: int, name: str) -> None:
+        shape = (64, side, 3) if wide else (side, 64, 3)
+        with VideoWriter(tmp_path / name, RATE, 1 / RATE) as writer:
+            writer.write(np.zeros(shape, np.uint8), 0)
+
+    write(LONGEST_SIDE, "a.mp4")
+    with pytest.raises(EncodingError, match=r"b\.mp4: .*16385.*sides up to 16384; .*smaller video"):
+        write(LONGEST_SIDE + 1, "b.mp4")
+    assert [path.name for path in tmp_path.iterdir()] == ["a.mp4"]
+    (frame,) = VideoReader(tmp_path / "a.mp4")
+    assert max(frame.image.shape) == LONGEST_SIDE
+
+
+def test_what_an_encoder_refuses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("t2sda.inference.video.LONGEST_SIDE", 1 << 20)
+    with (
+        pytest.raises(EncodingError, match=r"a\.mp4: cannot be encoded .*; use another --kind"),
+        VideoWriter(tmp_path / "a.mp4", RATE, 1 / RATE) as writer,
+    ):
+        writer.write(np.zeros((64, LONGEST_SIDE + 2, 3), np.uint8), 0)
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_full_disk_leaves_no_file_that_looks_finished(tmp_path: Path) -> None:
