@@ -21,7 +21,7 @@ from t2sda.cli.common import load_components
 from t2sda.data.catalog import open_dataset
 from t2sda.errors import UserError
 from t2sda.export.runtime import load_model
-from t2sda.files import make_writable_dir
+from t2sda.files import check_writable_file
 
 CONFIG = "quickstart.yaml"
 PRECISIONS = ("fp32", "bf16", "fp16")
@@ -62,7 +62,7 @@ def command(argv: Sequence[str]) -> int:
         rows = {title: [_checked(*check) for check in checks] for title, checks in sections.items()}
     report = _report(device, rows)
     path = Path(args.output)
-    make_writable_dir(path.parent, "--output")
+    check_writable_file(path, "--output")
     path.write_text(report, encoding="utf-8")
     print(f"\n{report}\nwritten to {path}")
     failed = [row for checked in rows.values() for row in checked if row.outcome == "FAILED"]

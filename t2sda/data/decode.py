@@ -212,13 +212,13 @@ def _complaints_about(path: Path) -> Iterator[None]:
     """What goes wrong while a file is read and decoded names the file."""
     try:
         yield
-    except UserError:
+    except (UserError, MemoryError):
         raise
     except FileNotFoundError:
         raise MissingFileError(f"{path}: no such file") from None
     except Image.DecompressionBombError as error:
         raise UnreadableFileError(f"{path}: refused ({error}); make the image smaller") from None
-    except (OSError, SyntaxError, ValueError, RuntimeError) as error:
+    except Exception as error:  # damage makes decoders stumble with errors of any kind
         raise UnreadableFileError(
             f"{path}: cannot be decoded ({error}); replace or remove the file"
         ) from None

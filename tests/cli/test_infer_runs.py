@@ -388,6 +388,8 @@ def test_after_ctrl_c_finished_files_are_whole(model_path: Path, tmp_path: Path)
         stderr=subprocess.PIPE,
         text=True,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
+        # A shell's background jobs ignore Ctrl-C, and so does what they start.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     deadline = time.monotonic() + 60
     while len(list(output.glob("*_trainid.png"))) < 3 and time.monotonic() < deadline:

@@ -251,3 +251,18 @@ def test_colours_are_not_a_label(tmp_path: Path) -> None:
     path.write_bytes(encoded(Image.fromarray(NOISE), "png"))
     with pytest.raises(UnreadableFileError, match="a label has one channel of class ids"):
         read_label(path)
+
+
+@pytest.mark.parametrize("error", [struct.error("unpack"), IndexError("index"), TypeError("type")])
+def test_whatever_a_decoder_stumbles_with_names_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    Image.fromarray(GREY).save(tmp_path / "a.tif")
+
+    def stumble(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr(Image, "open", stumble)
+    for read in (read_image, read_label, image_size):
+        with pytest.raises(UnreadableFileError, match=rf"a\.tif: cannot be decoded \({error}\)"):
+            read(tmp_path / "a.tif")
