@@ -49,6 +49,8 @@ def command(argv: Sequence[str]) -> int:
             standard_console().print(_table(exported.built))
         _conclude(exported, source, output)
         if exported.report is None:
+            if labelled:
+                print(f"not scored on {labelled.name}: that takes --verify-only as well")
             return 0
     if labelled:
         print_scores(labelled, load_model(source), load_model(output, device="cuda"))

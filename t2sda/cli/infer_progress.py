@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import time
+from abc import ABC, abstractmethod
 from pathlib import Path
-from types import TracebackType
-from typing import Protocol
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -13,21 +12,20 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from t2sda.cli.progress import SECONDS_BETWEEN_LINES
 
 
-class InferProgress(Protocol):
+class InferProgress(ABC):
     """What is told how far the work is; a context manager."""
 
-    def __enter__(self) -> InferProgress: ...
+    def __enter__(self) -> InferProgress:
+        return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None: ...
+    @abstractmethod
+    def __exit__(self, *_: object) -> None: ...
 
+    @abstractmethod
     def picture(self, path: Path) -> None:
         """A picture or a whole video is finished."""
 
+    @abstractmethod
     def frame(self, path: Path, done: int, total: int) -> None:
         """`done` frames of a video are finished, of `total`; 0 if its file does not say."""
 
@@ -37,7 +35,7 @@ def infer_progress(console: Console, total: int) -> InferProgress:
     return Bars(console, total) if console.is_terminal else Lines(console, total)
 
 
-class Bars:
+class Bars(InferProgress):
     """A bar over all, and one over the frames of a video."""
 
     def __init__(self, console: Console, total: int) -> None:
@@ -57,12 +55,7 @@ class Bars:
         self._progress.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._progress.update(self._frames, visible=False)
         self._progress.stop()
 
@@ -83,7 +76,7 @@ class Bars:
         return f"{speed:.1f} a second  {path.name}"
 
 
-class Lines:
+class Lines(InferProgress):
     """A line for each picture, and one every few seconds within a video."""
 
     def __init__(self, console: Console, total: int) -> None:
@@ -93,16 +86,8 @@ class Lines:
         self._begin = self._said = self._video_begin = time.perf_counter()
         self._video: Path | None = None
 
-    def __enter__(self) -> Lines:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        pass
+    def __exit__(self, *_: object) -> None:
+        """Nothing is to be taken away."""
 
     def picture(self, path: Path) -> None:
         self._done += 1

@@ -98,7 +98,7 @@ def pack_dataset(
     partial = output.with_name(output.name + PARTIAL_SUFFIX)
     make_writable_dir(partial, "--output")
     plan = _plan(dataset, bound)
-    with _alone_in(partial), _writing(partial):
+    with _writing(partial), _alone_in(partial):
         _check_same_plan(partial, plan)
         _check_space(partial, dataset, bound)
         with contextlib.closing(_writable(partial, dataset, bound)) as environment:

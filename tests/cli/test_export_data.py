@@ -15,6 +15,8 @@ from t2sda.data.catalog import DATASETS
 from t2sda.data.datasets import DrawnStreets
 from t2sda.data.packing import pack_dataset
 from t2sda.errors import UserError
+from t2sda.export.engines import ExportedEngine
+from t2sda.export.tensorrt import BuiltEngine
 from tests.deployed import DYNAMIC, STATIC, shared_export, street, write_checkpoint
 
 QUAY = """
@@ -150,6 +152,11 @@ def test_engines_are_scored_where_they_run(
     assert main([*words, *scored]) == 2
     assert "--evaluate: no GPU is usable here" in capsys.readouterr().err
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    built = BuiltEngine(b"", (), inspected=False, precision="fp32", version="1.7")
+    unverified = ExportedEngine(tmp_path / "m.engine.unverified", built, None)
+    monkeypatch.setattr("t2sda.cli.export_tensorrt.export_engine", lambda *_: unverified)
+    assert main([*words, *scored]) == 0
+    assert "not scored on streets_hazy_val: that takes --verify-only" in capsys.readouterr().out
     monkeypatch.setattr("t2sda.cli.export_tensorrt.verify_engine", lambda *_: "well")
     file = load_model(source)
     monkeypatch.setattr("t2sda.cli.export_tensorrt.load_model", lambda *_, **__: file)
