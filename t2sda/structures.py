@@ -15,10 +15,17 @@ IGNORE_INDEX = 255
 
 @dataclass(frozen=True)
 class FeatureSpec:
-    """One level of a backbone's pyramid: its channels and its stride in input pixels."""
+    """One level of a backbone's pyramid."""
 
     channels: int
     stride: int
+    """Input pixels from one cell to the next."""
+    offset: float = 0.0
+    """Input pixels from the first pixel to the centre of the first cell, down and to the right.
+
+    0 for symmetric padding (MiT, ResNet), (stride - 1) / 2 where images are cut into patches,
+    stride - 1 for TensorFlow's SAME padding; for images whose sides are multiples of the stride.
+    """
 
 
 @dataclass(frozen=True)

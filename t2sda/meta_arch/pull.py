@@ -19,7 +19,7 @@ from t2sda.losses.pull import CHOICES, LabelledEmbeddings, PullLoss
 from t2sda.losses.sampling import labels_on_grid
 from t2sda.meta_arch.base import Reads, pass_names
 from t2sda.modeling.branch import Branch
-from t2sda.structures import Step, TeacherOutput
+from t2sda.structures import FeatureSpec, Step, TeacherOutput
 
 PULL_PASSES = ("pull", "source_pull", "translated_pull")
 """The passes that carry the pull loss; a step has at most one of them."""
@@ -204,16 +204,18 @@ class Pull(nn.Module):
             features: of the source or the translated images of this rank.
         """
         queries = student.embed(features)
-        grid = (queries.shape[-2], queries.shape[-1])
-        labels = gather_over_ranks(labels_on_grid(step.batch.source_label, grid))
-        keys = self._keys(step, labels, grid)
+        spec = student.embedding_spec
+        labels = gather_over_ranks(labels_on_grid(step.batch.source_label, spec))
+        keys = self._keys(step, labels, spec)
         negatives = self.pull_loss.negative_domains
         share = self.pull_loss(
             queries,
             labels,
             positives=keys[self.positives],
             source_keys=keys["source"] if "source" in negatives else None,
-            target_keys=self._unreliable(step, keys["target"]) if "target" in negatives else None,
+            target_keys=self._unreliable(step, keys["target"], spec)
+            if "target" in negatives
+            else None,
             class_weights=_class_weights(step, student.model.num_classes),
             generator=step.streams.generator("pull", queries.device),
             first_image=rank() * len(queries),
@@ -222,7 +224,7 @@ class Pull(nn.Module):
         return {"loss_pull": self.pull_weight * world_size() * share}
 
     def _keys(
-        self, step: Step, source_labels: Tensor, grid: tuple[int, int]
+        self, step: Step, source_labels: Tensor, spec: FeatureSpec
     ) -> dict[str, LabelledEmbeddings]:
         """The teacher's embeddings by domain, of all ranks; those of the target by pseudo-label."""
         teacher = _teacher(step)
@@ -232,14 +234,15 @@ class Pull(nn.Module):
             assert embeddings is not None, f"the teacher was not asked for {domain}_embeddings"
             labels = source_labels
             if domain == "target":
-                labels = gather_over_ranks(labels_on_grid(teacher.pseudo_labels, grid))
+                labels = gather_over_ranks(labels_on_grid(teacher.pseudo_labels, spec))
             keys[domain] = LabelledEmbeddings(gather_over_ranks(embeddings), labels)
         return keys
 
-    def _unreliable(self, step: Step, target: LabelledEmbeddings) -> LabelledEmbeddings:
+    def _unreliable(
+        self, step: Step, target: LabelledEmbeddings, spec: FeatureSpec
+    ) -> LabelledEmbeddings:
         """The candidates of Eq. (8), below γ of Eq. (9)."""
-        grid = (target.labels.shape[-2], target.labels.shape[-1])
-        confidence = gather_over_ranks(labels_on_grid(_teacher(step).confidence, grid))
+        confidence = gather_over_ranks(labels_on_grid(_teacher(step).confidence, spec))
         threshold = confidence_threshold(confidence, self.unreliable_fraction)
         return target._replace(labels=unreliable_labels(target.labels, confidence, threshold))
 

@@ -133,5 +133,6 @@ class T2SDA(MeanTeacher):
     def from_config(cls, cfg: CfgNode, num_classes: int) -> T2SDA:
         """Build student and teacher with their projectors, and the passes."""
         model = build_segmentation_model(cfg, num_classes)
-        projector = Projector.from_config(cfg, model.backbone.feature_specs[-1].channels)
-        return cls(Branch(model, projector), build_passes(cfg), cfg.META_ARCH.TEACHER_NORM)
+        projector = Projector.from_config(cfg, model.backbone.feature_specs)
+        student = Branch(model, projector, cfg.MODEL.PROJECTOR.LEVEL)
+        return cls(student, build_passes(cfg), cfg.META_ARCH.TEACHER_NORM)

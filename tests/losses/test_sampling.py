@@ -17,6 +17,7 @@ from t2sda.losses.sampling import (
     positions_by_class,
     sample_queries,
 )
+from t2sda.structures import FeatureSpec
 from tests.references import pull as reference
 
 
@@ -36,22 +37,26 @@ def _multiplicity_of_positions(groups: QueryGroups, num_positions: int) -> Tenso
     return times.index_add(0, groups.positions.flatten(), groups.multiplicity.flatten())
 
 
-@pytest.mark.parametrize("size", [(8, 12), (64, 64), (33, 47)])
-@pytest.mark.parametrize("grid", [(1, 1), (4, 4), (8, 6)])
-def test_labels_on_grid_are_the_nearest_of_interpolate(
-    size: tuple[int, int], grid: tuple[int, int]
-) -> None:
-    labels = torch.randint(256, (2, *size), generator=_generator())
-    expected = F.interpolate(labels[:, None].double(), grid, mode="nearest")[:, 0].long()
-    assert torch.equal(labels_on_grid(labels, grid), expected)
+def test_labels_without_offset_are_the_nearest_of_interpolate() -> None:
+    labels = torch.randint(256, (2, 64, 32), generator=_generator())
+    expected = F.interpolate(labels[:, None].double(), (8, 4), mode="nearest")[:, 0].long()
+    assert torch.equal(labels_on_grid(labels, FeatureSpec(1, stride=8)), expected)
 
 
 def test_labels_on_grid_by_hand_for_labels_confidences_and_masks() -> None:
-    # Rows floor(i * 5 / 2) = 0, 2; columns floor(j * 3 / 2) = 0, 1.
+    # Stride 4, centre 2.5 pixels in: rows 2 and, of 6 beyond the image, 4; columns 2 likewise.
     labels = torch.arange(15).view(1, 5, 3)
-    assert labels_on_grid(labels, (2, 2)).tolist() == [[[0, 1], [6, 7]]]
-    assert labels_on_grid(labels / 16, (2, 2)).tolist() == [[[0.0, 1 / 16], [6 / 16, 7 / 16]]]
-    assert labels_on_grid(labels > 5, (2, 2)).tolist() == [[[False, False], [True, True]]]
+    spec = FeatureSpec(1, stride=4, offset=2.5)
+    assert labels_on_grid(labels, spec).tolist() == [[[8], [14]]]
+    assert labels_on_grid(labels / 16, spec).tolist() == [[[8 / 16], [14 / 16]]]
+    assert labels_on_grid(labels > 8, spec).tolist() == [[[False], [True]]]
+
+
+@pytest.mark.parametrize("offset", [0.0, 1.5, 3.0])
+def test_a_cell_has_the_label_at_its_centre_and_not_at_its_corner(offset: float) -> None:
+    labels = torch.full((1, 8, 8), 7)
+    labels[0, int(offset) :: 4, int(offset) :: 4] = 3
+    assert (labels_on_grid(labels, FeatureSpec(1, 4, offset)) == 3).all()
 
 
 def test_positions_are_sorted_by_class() -> None:

@@ -20,7 +20,7 @@ from t2sda.losses.pull import LabelledEmbeddings, PullLoss
 from t2sda.losses.sampling import labels_on_grid
 from t2sda.meta_arch.base import MetaArch, build_meta_arch
 from t2sda.meta_arch.pull import Pull
-from t2sda.structures import DomainBatch, RandomStreams, Step, TeacherOutput
+from t2sda.structures import DomainBatch, FeatureSpec, RandomStreams, Step, TeacherOutput
 from tests.meta_arch.conftest import config_of, step_of
 from tests.references import pull as reference
 from tests.references import reweighting
@@ -86,8 +86,9 @@ def test_a_pairing_takes_queries_positives_and_negatives_where_it_says(
         keys = {domain: embedded("teacher", domain) for domain in images}
         queries = embedded("student", query_domain)
         probs = meta_arch.teacher.model(batch.target_image).softmax(dim=1)
-    confidence, pseudo_labels = (labels_on_grid(v, (2, 3)) for v in probs.max(dim=1))
-    labels = labels_on_grid(batch.source_label, (2, 3))
+    spec = meta_arch.student.embedding_spec
+    confidence, pseudo_labels = (labels_on_grid(v, spec) for v in probs.max(dim=1))
+    labels = labels_on_grid(batch.source_label, spec)
     positive_labels = pseudo_labels if positive_domain == "target" else labels
     threshold = confidence_threshold(confidence, 0.5)
     candidates = unreliable_labels(pseudo_labels, confidence, threshold)
@@ -194,8 +195,9 @@ def test_gradients_reach_the_student_alone(pairing: str, make_batch: MakeBatch) 
 class Projected(torch.nn.Module):
     """A student whose features are its embeddings."""
 
-    def __init__(self, num_classes: int) -> None:
+    def __init__(self, num_classes: int, stride: int) -> None:
         super().__init__()
+        self.embedding_spec = FeatureSpec(channels=1, stride=stride)
         self.model = SimpleNamespace(num_classes=num_classes)
 
     def embed(self, features: tuple[Tensor, ...]) -> Tensor:
@@ -222,7 +224,7 @@ def test_the_loss_is_the_paper_from_labels_and_predictions_on(
     queries, source, target = (
         torch.randn(shape, generator=generator, dtype=torch.float64) for _ in range(3)
     )
-    pixels = (images, 4 * height, 3 * width)
+    pixels = (images, 4 * height, 4 * width)
     labels = torch.randint(num_classes, pixels, generator=generator)
     logits = 2 * torch.randn(images, num_classes, *pixels[1:], generator=generator)
     if case == "absent":
@@ -243,7 +245,7 @@ def test_the_loss_is_the_paper_from_labels_and_predictions_on(
     n, m, tau, alpha = 5, 6, 0.4, 0.5
     pull_loss = PullLoss(tau, n, m, reduction=reduction, query_draw="exact", negative_draw="exact")
     pull = Pull(pull_loss, 1.0, "source", alpha)
-    found = pull.losses(Projected(num_classes), (queries,), step)["loss_pull"]  # type: ignore[arg-type]
+    found = pull.losses(Projected(num_classes, 4), (queries,), step)["loss_pull"]  # type: ignore[arg-type]
     conf = reweighting.class_confidence(
         probs.amax(dim=1).numpy(), probs.argmax(dim=1).numpy(), num_classes
     )
@@ -276,7 +278,7 @@ def test_weights_threshold_and_loss_wait_for_no_device(
         step.teacher = TeacherOutput(keys, keys, None, torch.empty(2, 5, 8, 8))
         DynamicReweighting(0.5, apply_to, "none").after_teacher(step)
         pull = Pull(PullLoss(num_negatives=8), 1.0, "source", 0.5)
-        pull.losses(Projected(5), (queries,), step)["loss_pull"].backward()  # type: ignore[arg-type]
+        pull.losses(Projected(5, 2), (queries,), step)["loss_pull"].backward()  # type: ignore[arg-type]
     assert queries.grad is not None
 
 

@@ -51,6 +51,19 @@ def test_the_pull_pass_teaches_encoder_and_projector_not_the_head(
     assert learning == {"backbone", "projector"}
 
 
+def test_the_projector_reads_the_level_it_is_told_with_its_grid_and_centre(
+    make_batch: MakeBatch,
+) -> None:
+    meta_arch = build_meta_arch(config_of("T2SDA", "MODEL.PROJECTOR.LEVEL", "1"), 19).train()
+    spec = meta_arch.student.model.backbone.feature_specs[1]
+    assert meta_arch.student.embedding_spec == meta_arch.teacher.embedding_spec == spec  # type: ignore[union-attr]
+    step = taught(meta_arch, make_batch())
+    assert step.teacher is not None
+    assert step.teacher.source_embeddings is not None
+    assert step.teacher.source_embeddings.shape == (2, 256, 8, 12)
+    assert meta_arch("pull", step)["loss_pull"].item() > 0
+
+
 def test_pull_weight_scales_the_loss(make_batch: MakeBatch) -> None:
     losses = []
     for weight in ("0.1", "0.4"):
