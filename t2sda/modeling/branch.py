@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from torch import Tensor, nn
 
 from t2sda.modeling.normalization import WholeBatchNorm2d
-from t2sda.modeling.segmentor import SegmentationModel
+from t2sda.modeling.segmentor import Features, SegmentationModel
 from t2sda.structures import FeatureSpec
 
 
@@ -32,12 +32,13 @@ class Branch(nn.Module):
     @property
     def embedding_spec(self) -> FeatureSpec:
         """Grid of the embeddings; the channels are those of the level that the projector reads."""
-        return self.model.backbone.feature_specs[self.level]
+        return self.model.feature_specs[self.level]
 
-    def embed(self, features: tuple[Tensor, ...]) -> Tensor:
-        """Features of the backbone -> embeddings g(h(x)), (B, D, h, w) of the projector's level."""
+    def embed(self, features: Features) -> Tensor:
+        """Features of an image -> embeddings g(h(x)), (B, D, h, w) of the projector's level."""
         assert self.projector is not None, "this branch was built without a projector"
-        return self.projector(features[self.level])
+        read = features.deepest if self.level == -1 else features.levels[self.level]
+        return self.projector(read)
 
 
 @contextmanager

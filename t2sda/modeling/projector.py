@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from t2sda.config import SCHEMA, Field
 from t2sda.errors import UserError
+from t2sda.registry import META_ARCHS
 from t2sda.structures import FeatureSpec
 
 SCHEMA.declare(
@@ -25,8 +26,8 @@ SCHEMA.declare(
             high=7,
         ),
     },
-    when=lambda cfg: cfg.META_ARCH.NAME == "T2SDA",
-    when_text="META_ARCH.NAME is T2SDA",
+    when=lambda cfg: META_ARCHS.get(cfg.META_ARCH.NAME).has_projector,
+    when_text="META_ARCH.NAME has a projector",
 )
 
 

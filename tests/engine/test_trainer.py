@@ -52,7 +52,7 @@ class EarlyDiary(Diary):
 def test_gradients_of_all_passes_add_up(make_trainer: MakeTrainer) -> None:
     trainer = make_trainer({"one": 1.0, "two": 2.0})
     seen: list[torch.Tensor] = []
-    trainer.optimizer.register_step_pre_hook(
+    trainer.owners[0].optimizer.register_step_pre_hook(
         lambda *_: seen.append(trainer.meta_arch.student.model.classifier.bias.grad.clone())  # type: ignore[union-attr]
     )
     trainer.run_step(0, batches())
@@ -73,7 +73,7 @@ def test_a_run_continued_half_way_is_bit_identical(make_trainer: MakeTrainer) ->
     whole.run(batches())
     half.run(batches())
     rest.meta_arch.load_state_dict(half.meta_arch.state_dict())
-    rest.optimizer.load_state_dict(half.optimizer.state_dict())
+    rest.owners[0].optimizer.load_state_dict(half.owners[0].optimizer.state_dict())
     torch.manual_seed(1234)  # what torch's generator did before must not matter
     rest.run(batches(first=3), first_iteration=3)
     assert torch.equal(weights(whole), weights(rest))
@@ -84,7 +84,7 @@ def test_accumulation_takes_the_mean_of_micro_steps(make_trainer: MakeTrainer) -
     trainer.meta_arch.student.model.eval()
     grads: list[torch.Tensor] = []
     model = trainer.meta_arch.student.model
-    trainer.optimizer.register_step_pre_hook(
+    trainer.owners[0].optimizer.register_step_pre_hook(
         lambda *_: grads.append(model.classifier.bias.grad.clone())  # type: ignore[union-attr]
     )
     trainer.run_step(0, batches())
@@ -94,8 +94,8 @@ def test_accumulation_takes_the_mean_of_micro_steps(make_trainer: MakeTrainer) -
 def test_clipping_limits_the_norm(make_trainer: MakeTrainer) -> None:
     trainer = make_trainer({"one": 1000.0}, grad_clip=0.25)
     norms: list[float] = []
-    trainer.optimizer.register_step_pre_hook(
-        lambda *_: norms.append(float(torch.nn.utils.get_total_norm(trainer._gradients())))
+    trainer.owners[0].optimizer.register_step_pre_hook(
+        lambda *_: norms.append(float(torch.nn.utils.get_total_norm(trainer.owners[0].gradients)))
     )
     trainer.run_step(0, batches())
     assert norms[0] == pytest.approx(0.25, rel=1e-4)

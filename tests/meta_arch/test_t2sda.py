@@ -9,8 +9,9 @@ import pytest
 import torch
 
 from t2sda.config import ConfigError
+from t2sda.data.taxonomies import CITYSCAPES_19
 from t2sda.meta_arch.base import MetaArch, build_meta_arch
-from t2sda.structures import DomainBatch, Step
+from t2sda.structures import DomainBatch, Step, View
 from tests.meta_arch.conftest import config_of, step_of
 
 MakeBatch = Callable[..., DomainBatch]
@@ -19,7 +20,7 @@ MakeBatch = Callable[..., DomainBatch]
 @pytest.fixture
 def meta_arch() -> MetaArch:
     torch.manual_seed(0)
-    return build_meta_arch(config_of("T2SDA"), 19).train()
+    return build_meta_arch(config_of("T2SDA"), CITYSCAPES_19).train()
 
 
 def taught(meta_arch: MetaArch, batch: DomainBatch) -> Step:
@@ -54,13 +55,14 @@ def test_the_pull_pass_teaches_encoder_and_projector_not_the_head(
 def test_the_projector_reads_the_level_it_is_told_with_its_grid_and_centre(
     make_batch: MakeBatch,
 ) -> None:
-    meta_arch = build_meta_arch(config_of("T2SDA", "MODEL.PROJECTOR.LEVEL", "1"), 19).train()
+    meta_arch = build_meta_arch(
+        config_of("T2SDA", "MODEL.PROJECTOR.LEVEL", "1"), CITYSCAPES_19
+    ).train()
     spec = meta_arch.student.model.backbone.feature_specs[1]
     assert meta_arch.student.embedding_spec == meta_arch.teacher.embedding_spec == spec  # type: ignore[union-attr]
     step = taught(meta_arch, make_batch())
     assert step.teacher is not None
-    assert step.teacher.source_embeddings is not None
-    assert step.teacher.source_embeddings.shape == (2, 256, 8, 12)
+    assert step.teacher[View("source", "embeddings")].shape == (2, 256, 8, 12)
     assert meta_arch("pull", step)["loss_pull"].item() > 0
 
 
@@ -68,7 +70,9 @@ def test_pull_weight_scales_the_loss(make_batch: MakeBatch) -> None:
     losses = []
     for weight in ("0.1", "0.4"):
         torch.manual_seed(0)
-        meta_arch = build_meta_arch(config_of("T2SDA", "T2SDA.PULL_WEIGHT", weight), 19).train()
+        meta_arch = build_meta_arch(
+            config_of("T2SDA", "T2SDA.PULL_WEIGHT", weight), CITYSCAPES_19
+        ).train()
         losses.append(meta_arch("pull", taught(meta_arch, make_batch()))["loss_pull"].item())
     assert losses[1] == pytest.approx(4 * losses[0], rel=1e-5)
 
@@ -97,13 +101,17 @@ def test_a_batch_without_labels_gives_a_loss_of_zero_with_a_graph(
 @pytest.mark.parametrize(
     ("name", "overrides", "message"),
     [
-        ("T2SDA", ["TRANSLATION.NAME", ""], "TRANSLATION.NAME: empty, but the passes pull"),
-        ("T2SDA", ["DATASETS.TARGET", ""], "DATASETS.TARGET: empty, but the passes mixed, pull"),
+        ("T2SDA", ["TRANSLATION.NAME", ""], "TRANSLATION.NAME: empty, but read by pull"),
+        ("T2SDA", ["DATASETS.TARGET", ""], "DATASETS.TARGET: empty, but read by mixed, pull"),
         ("T2SDA", ["HOOKS.NAMES", "[]"], "has a teacher; add EmaTeacher"),
         ("SourceOnly", ["HOOKS.NAMES", "[EmaTeacher]"], "no teacher to update"),
         ("SourceOnly", ["TRANSLATION.NAME", "FDA"], "'FDA' has no effect"),
         ("SourceOnly", ["DATASETS.TARGET", "streets_hazy_train"], "no effect in this run"),
-        ("SelfTraining", ["META_ARCH.PASSES", "[source, pull]"], "pull needs a projector"),
+        (
+            "SelfTraining",
+            ["META_ARCH.PASSES", "[source, pull]"],
+            "lacks a projector, whose embeddings pull",
+        ),
         (
             "SelfTraining",
             ["HOOKS.NAMES", "[EmaTeacher, DynamicReweighting]"],

@@ -68,12 +68,13 @@ def test_normalisation_is_float32_under_autocast_and_logits_too(model: Segmentat
 def test_logits_are_the_head_upsampled_to_the_image(model: SegmentationModel) -> None:
     image = torch.randint(0, 256, (2, 3, 18, 27), dtype=torch.uint8)
     logits = model(image)
-    coarse = model.head(model.features(image))
+    features = model.features(image)
+    coarse = model.head(features.levels)
     assert logits.shape == (2, 5, 18, 27)
     expected = F.interpolate(coarse, (18, 27), mode="bilinear", align_corners=False)
     torch.testing.assert_close(logits, expected)
-    again = model.logits_from_features(model.features(image), (18, 27))
-    assert torch.equal(logits, again)
+    assert torch.equal(logits, model.logits(features))
+    assert features.deepest is features.levels[-1]
 
 
 def test_normalisation_travels_with_the_weights(model: SegmentationModel) -> None:

@@ -34,7 +34,7 @@ SCHEMA.declare(
             "the input normalisation (resnet50.a1_in1k).",
         ),
     },
-    when=lambda cfg: cfg.MODEL.BACKBONE.NAME in ("TimmCNN", "TimmViT"),
+    when=lambda cfg: BACKBONES.get(cfg.MODEL.BACKBONE.NAME).is_of_timm,
     when_text="MODEL.BACKBONE.NAME is TimmCNN or TimmViT",
 )
 SCHEMA.declare(
@@ -54,7 +54,7 @@ SCHEMA.declare(
             choices=(8, 16, 32),
         ),
     },
-    when=lambda cfg: cfg.MODEL.BACKBONE.NAME == "TimmCNN",
+    when=lambda cfg: BACKBONES.is_a(cfg.MODEL.BACKBONE.NAME, TimmCNN),
     when_text="MODEL.BACKBONE.NAME is TimmCNN",
 )
 
@@ -74,6 +74,8 @@ class TimmCNN(Backbone):
         drop_path: stochastic depth of the last block.
         output_stride: of the coarsest level; below 32 the last stages are dilated instead.
     """
+
+    is_of_timm = True
 
     def __init__(
         self,
