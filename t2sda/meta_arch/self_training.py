@@ -7,11 +7,18 @@ from collections.abc import Callable, Sequence
 from itertools import groupby
 from typing import ClassVar, Self
 
+import torch
 from fvcore.common.config import CfgNode
 from torch import Tensor, nn
 
 from t2sda.config import SCHEMA, Field
-from t2sda.distributed import any_over_ranks, gather_over_ranks, own_share, world_size
+from t2sda.distributed import (
+    any_over_ranks,
+    gather_over_ranks,
+    mean_over_ranks,
+    own_share,
+    world_size,
+)
 from t2sda.losses.mixing import (
     CLASS_POOLS,
     class_mix,
@@ -35,7 +42,7 @@ from t2sda.modeling.branch import Branch, batch_statistics_untracked
 from t2sda.modeling.normalization import WholeBatchNorm2d
 from t2sda.modeling.segmentor import Features
 from t2sda.registry import META_ARCHS, PASSES
-from t2sda.structures import TARGET_PROBS, Step, TeacherOutput, View
+from t2sda.structures import IGNORE_INDEX, TARGET_PROBS, Step, TeacherOutput, View
 
 TEACHER_NORMS = ("batch", "running")
 
@@ -186,7 +193,7 @@ class MixedPass(StudentPass):
         labels = class_mix(batch.source_label, teacher.pseudo_labels, mask)
         weight = mixed_pixel_weight(mask, quality, batch.target_valid)
         if step.target_class_weights is not None:
-            weight = weight * pixel_class_weight(labels, step.target_class_weights)
+            weight = _reweighted(weight, labels, step.target_class_weights)
         features = self.features(student, self.augmentation(image, step), step)
         loss = student.model.loss(features, labels, weight, whole_batch_pixels(labels))
         return {"loss_mixed": loss}
@@ -202,6 +209,18 @@ class MixedPass(StudentPass):
         generator = step.streams.generator("class mix", labels.device)
         pasted = draw_pasted_classes(present, generator)
         return pasted_pixels(labels, pasted[own_share(len(labels))])
+
+
+def _reweighted(weight: Tensor, labels: Tensor, class_weights: Tensor) -> Tensor:
+    """(b, H, W) pixel weights times w*[label], divided by the mean w* of the pixels that count.
+
+    So the mini-batch's pixels weigh in all what they did before: C·w* has mean 1 over classes, not
+    over pixels, and the loss would shrink with it (docs/fidelity.md, E3).
+    """
+    counted = weight * (labels != IGNORE_INDEX)
+    weighted = counted * pixel_class_weight(labels, class_weights)
+    before, after = mean_over_ranks(torch.stack([counted.sum(), weighted.sum()]))
+    return weighted * torch.where(after > 0, before / after, 0)
 
 
 @META_ARCHS.register("SelfTraining")

@@ -263,7 +263,7 @@ def test_the_loss_is_the_paper_from_labels_and_predictions_on(
     step = step_of(batch)
     probs = logits.double().softmax(dim=1)
     step.teacher = taught_with(source, target, probs)
-    DynamicReweighting(0.5).after_teacher(step)
+    DynamicReweighting(num_classes, 0.5, unpredicted="largest").after_teacher(step)
     n, m, tau, alpha = 5, 6, 0.4, 0.5
     pull_loss = PullLoss(tau, n, m, reduction=reduction, query_draw="exact", negative_draw="exact")
     pull = Pull(pull_loss, 1.0, "source", alpha)
@@ -276,7 +276,7 @@ def test_the_loss_is_the_paper_from_labels_and_predictions_on(
         *(embeddings.numpy() for embeddings in (queries, source, target)),
         labels.numpy(),
         probs.numpy(),
-        reweighting.dynamic_class_weights(conf, 0.5),
+        reweighting.dynamic_class_weights(conf, 0.5, labels.unique().numpy()),
         settings=(tau, n, m, alpha),
         reduction=reduction,
     )
@@ -299,7 +299,7 @@ def test_weights_threshold_and_loss_wait_for_no_device(
         batch = DomainBatch(torch.empty(2, 3, 8, 8), torch.empty(2, 8, 8, dtype=torch.int64))
         step = step_of(batch)
         step.teacher = taught_with(keys, keys, torch.empty(2, 5, 8, 8))
-        DynamicReweighting(0.5, apply_to, "none").after_teacher(step)
+        DynamicReweighting(5, 0.5, apply_to, "running").after_teacher(step)
         pull = Pull(PullLoss(num_negatives=8), 1.0, "source", 0.5)
         features = Features((queries,), (1, 1))
         pull.losses(Projected(5, 2), features, step)["loss_pull"].backward()  # type: ignore[arg-type]
