@@ -37,6 +37,7 @@ WITH_TARGET = TINY_CONFIG.replace(
 WITHOUT_DROPOUT = WITH_TARGET.replace("CHANNELS: 16", "CHANNELS: 16, DROPOUT: 0.0")
 ADVERSARIAL = """
 META_ARCH: {PASSES: [sharing_source, adversarial, memory_bank]}
+HOOKS: {NAMES: [SmoothLoss]}
 ADVERSARIAL: {WEIGHT: 0.1}
 """
 T2SDA_RUN = """
@@ -176,6 +177,9 @@ def test_owners_and_state_resume_bit_for_bit(t2sda_inline: Run, tmp_path: Path) 
         if not kept.exists():
             final.rename(kept)
     assert checkpoint_differences(kept, final) == []
+    kept_state = torch.load(kept, weights_only=True)
+    assert kept_state["hooks"]["SmoothLoss"]["mean"] > 0
+    assert kept_state["meta_arch"]["passes.memory_bank.bank.known"].any()
 
 
 def stepped_on_own_part(_: int) -> dict[str, Any]:
