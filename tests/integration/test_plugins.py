@@ -25,7 +25,7 @@ from t2sda.registry import HOOKS
 from t2sda.structures import DomainBatch, Step
 from tests.components import components_restored
 from tests.distributed import on_two_ranks
-from tests.integration.conftest import TINY_CONFIG, Run, checkpoint_differences
+from tests.integration.conftest import TINY_CONFIG, Run, checkpoint_differences, differences
 from tests.integration.test_two_ranks import mini_batch, own_part
 from tests.meta_arch.conftest import METHODS, TINY, step_of
 from tests.training import CPU, noise_batch, trainer_of
@@ -203,7 +203,9 @@ def stepped_on_own_part(_: int) -> dict[str, Any]:
 def test_owners_and_state_on_two_ranks_are_those_of_one(tmp_path: Path) -> None:
     one = stepped_on_own_part(0)
     assert one["state"]["passes.memory_bank.bank.known"].sum() > 2
-    for two in on_two_ranks(stepped_on_own_part, tmp_path):
+    ranks = on_two_ranks(stepped_on_own_part, tmp_path)
+    assert differences(ranks[0]["state"], ranks[1]["state"]) == []
+    for two in ranks:
         for found, expected in zip(two["steps"], one["steps"], strict=True):
             assert found == pytest.approx(expected, rel=1e-4)
         for name, expected in one["state"].items():
