@@ -151,7 +151,8 @@ class PullLoss:
                 for c in range(num_classes)
                 if n_q[c] and counts[1][c] and (not domains or any(m[c]))
             ]
-            candidates, _, *others = map(RowsByClass, labels, counts)
+            candidates = RowsByClass(query_labels, counts[0])
+            others = [RowsByClass(*pair) for pair in zip(labels[2:], counts[2:], strict=True)]
             rows = [draw(candidates.of(c), n_q[c], query_generator) for c in classes]
             loss = at_least_float32(queries[:0]).sum()
             for c, unit, ours in zip(classes, *_gather(queries, rows, first_row), strict=True):

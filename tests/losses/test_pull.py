@@ -413,19 +413,6 @@ def test_nothing_as_large_as_the_keys_of_all_ranks_is_made(negative_strategy: st
     assert largest.numbers == num_classes * rows < rows * channels
 
 
-def test_gradients_are_alike_with_several_threads() -> None:
-    # In float32, where the gradient of indexing differs from run to run.
-    scene, threads = Scene("plain", (2, 64, 32, 32)), torch.get_num_threads()
-    scene.queries = scene.queries.detach().float().requires_grad_()
-    pull = PullLoss(queries_per_class=2000, num_negatives=16)
-    try:
-        torch.set_num_threads(4)
-        gradients = [torch.autograd.grad(scene.loss(pull), scene.queries)[0] for _ in range(5)]
-    finally:
-        torch.set_num_threads(threads)
-    assert all(torch.equal(gradient, gradients[0]) for gradient in gradients)
-
-
 @pytest.mark.parametrize("temperature", [0.01, 0.2, 1.0])
 def test_info_nce_is_the_equation(temperature: float) -> None:
     queries, negatives = (l2_normalize(_randn(count, 4, seed=count)) for count in (5, 7))
