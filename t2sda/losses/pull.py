@@ -153,20 +153,20 @@ class PullLoss:
             ]
             candidates = RowsByClass(query_labels, counts[0])
             others = [RowsByClass(*pair) for pair in zip(labels[2:], counts[2:], strict=True)]
-            rows = [draw(candidates.of(c), n_q[c], query_generator) for c in classes]
+            drawn = [draw(candidates.of(c), n_q[c], query_generator) for c in classes]
             loss = at_least_float32(queries[:0]).sum()
-            for c, unit, ours in zip(classes, *_gather(queries, rows, first_row), strict=True):
+            for c, unit, times in zip(classes, *_gather(queries, drawn, first_row), strict=True):
                 if self.objective == "mse":
                     losses = pull_mse(unit, prototypes[c])
                 else:
-                    drawn = [
-                        (keys.embeddings, draw(side.others(c), wanted, key_generator), wanted)
+                    negatives = [
+                        (keys.embeddings, *draw(side.others(c), wanted, key_generator))
                         for keys, side, wanted in zip(domains, others, m[c], strict=True)
                         if wanted
                     ]
-                    losses = info_nce(unit, prototypes[c], *_negatives(drawn), self.temperature)
-                times = n_q[c] / num_classes if self.reduction == "query_sum" else 1
-                loss = loss + class_weights[c] * times * (losses * ours).mean()
+                    losses = info_nce(unit, prototypes[c], *_join(negatives), self.temperature)
+                divisor = num_classes if self.reduction == "query_sum" else n_q[c]
+                loss = loss + class_weights[c] * (losses * times).sum() / divisor
             return loss
 
     def _domains(self, source: Keys | None, target: Keys | None) -> list[Keys]:
@@ -328,15 +328,26 @@ class RowsByClass:
         return self.ring[self.ends[c] : self.ends[c] - self.counts[c] + self.ends[-1]]
 
 
-def draw(rows: Tensor, wanted: float, generator: torch.Generator | None) -> Tensor:
-    """`wanted` of the rows with replacement, as in lines 45, 51 and 52; all without generator.
+def draw(rows: Tensor, wanted: float, generator: torch.Generator | None) -> tuple[Tensor, Tensor]:
+    """Draw `wanted` of the rows with replacement, as in lines 45, 51 and 52.
 
-    With replacement also because there may be fewer rows than wanted (docs/fidelity.md, B13).
+    With replacement also because there may be fewer rows than wanted (docs/fidelity.md, B13). Then
+    all of them are taken, each as often as it was drawn.
+
+    Args:
+        rows: (N,), at least one.
+        generator: None: all rows, each as often as is expected.
+    Returns:
+        (k,) rows and (k,) how often each counts, together `wanted`.
     """
     if generator is None:
-        return rows
+        return rows, torch.full_like(rows, wanted / len(rows), dtype=torch.float64)
     size = (round(wanted),)
-    return rows[torch.randint(len(rows), size, generator=generator, device=rows.device)]
+    index = torch.randint(len(rows), size, generator=generator, device=rows.device)
+    once = torch.ones_like(index)
+    if len(index) <= len(rows):
+        return rows[index], once
+    return rows, torch.zeros_like(rows).index_add_(0, index, once)
 
 
 def _members(labels: Tensor, num_classes: int) -> Tensor:
@@ -353,26 +364,26 @@ def _draw_counts(counts: Tensor, size: int, generator: torch.Generator) -> Tenso
 
 
 def _gather(
-    queries: Tensor, rows: list[Tensor], first_row: int
+    queries: Tensor, drawn: list[tuple[Tensor, Tensor]], first_row: int
 ) -> tuple[Sequence[Tensor], Sequence[Tensor]]:
-    """(Q_c, D) unit vectors of every class's rows, and (Q_c,) whether they are this rank's."""
-    sizes = [len(rows_of_class) for rows_of_class in rows]
-    own = torch.cat(rows) - first_row if rows else queries.new_empty(0, dtype=torch.int64)
-    is_own = (own >= 0) & (own < len(queries))
+    """(Q_c, D) unit vectors of every class, and (Q_c,) how often each counts; 0 if not ours."""
+    if not drawn:
+        return (), ()
+    sizes = [len(rows) for rows, _ in drawn]
+    rows, times = (torch.cat(parts) for parts in zip(*drawn, strict=True))
+    ours = (rows >= first_row) & (rows < first_row + len(queries))
     # The gradient of index_select is summed in order on a CPU; that of indexing is not.
-    unit = l2_normalize(at_least_float32(queries.index_select(0, own * is_own)))
-    return unit.split(sizes), is_own.split(sizes)
+    unit = l2_normalize(at_least_float32(queries.index_select(0, (rows - first_row) * ours)))
+    return unit.split(sizes), (times * ours).to(unit.dtype).split(sizes)
 
 
 @torch.no_grad()
-def _negatives(drawn: list[tuple[Tensor, Tensor, float]]) -> tuple[Tensor, Tensor]:
-    """(k, D) unit vectors, and (k,) the log of how often each counts.
+def _join(drawn: list[tuple[Tensor, Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+    """(k, D) unit vectors of all domains, and (k,) the log of how often each counts.
 
     Args:
-        drawn: of every domain (N, D) embeddings, the rows to take and how many they stand for.
+        drawn: of every domain (N, D) embeddings, the rows of them and how often each counts.
     """
     keys = torch.cat([embeddings.index_select(0, rows) for embeddings, rows, _ in drawn])
-    times = [
-        torch.full_like(rows, wanted / len(rows), dtype=torch.float64) for _, rows, wanted in drawn
-    ]
-    return l2_normalize(at_least_float32(keys)), torch.cat(times).log()
+    times = torch.cat([times for *_, times in drawn])
+    return l2_normalize(at_least_float32(keys)), times.log()

@@ -542,15 +542,26 @@ def test_rows_of_a_class_and_of_all_others_are_its_complement(seed: int) -> None
         assert sorted(rows.others(c).tolist()) == others
 
 
-def test_rows_are_drawn_uniformly_with_replacement() -> None:
-    rows = torch.arange(1000, 1200)
-    drawn = draw(rows, 40_000, _generator())
-    times = torch.bincount(drawn - 1000, minlength=200)
-    assert times.sum() == 40_000
+@pytest.mark.parametrize(("wanted", "rounds"), [(40_000, 1), (150, 300)])  # above, below 200
+def test_rows_are_drawn_uniformly_with_replacement(wanted: int, rounds: int) -> None:
+    rows, generator = torch.arange(1000, 1200), _generator()
+    times = torch.zeros(200, dtype=torch.int64)
+    for _ in range(rounds):
+        drawn, repeated = draw(rows, wanted, generator)
+        assert repeated.sum() == wanted
+        assert len(drawn) == min(wanted, 200)
+        times.index_add_(0, drawn - 1000, repeated)
     # chi-square with 199 degrees of freedom: mean 199, variance 398
-    chi_square = ((times - 200) ** 2 / 200).sum().item()
+    expected = wanted * rounds / 200
+    chi_square = ((times - expected) ** 2 / expected).sum().item()
     assert abs(chi_square - 199) < 2 * math.sqrt(398)
-    assert draw(rows, 40_000, None) is rows
+
+
+def test_all_rows_are_drawn_as_often_as_expected() -> None:
+    rows = torch.tensor([3, 5, 8, 9])
+    drawn, times = draw(rows, 6, None)
+    assert torch.equal(drawn, rows)
+    assert times.tolist() == [1.5] * 4
 
 
 def test_settings_that_make_no_sense_are_refused() -> None:
