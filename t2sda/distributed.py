@@ -135,6 +135,7 @@ class RunningClassMeans(nn.Module):
 
     means: Tensor
     known: Tensor
+    _pending: Tensor
 
     def __init__(self, num_classes: int, channels: int, momentum: float) -> None:
         super().__init__()

@@ -110,6 +110,23 @@ def test_every_norm_of_a_residual_network_is_decayed() -> None:
     assert rates == pytest.approx([6e-5, 6e-4])
 
 
+def test_what_no_weights_fill_learns_at_the_rate_of_the_head() -> None:
+    keys = ["MODEL.BACKBONE.NAME", "TimmViT", "MODEL.BACKBONE.TIMM_NAME", "test_vit"]
+    cfg = load_config(None, keys)
+    branch = Branch(build_segmentation_model(cfg, 19))
+    names = {id(parameter): name for name, parameter in branch.named_parameters()}
+    rates = {
+        names[id(parameter)]: (group["lr"], group["weight_decay"])
+        for group in optimizer_of(cfg, branch).param_groups
+        for parameter in group["params"]
+    }
+    for name, (rate, decay) in rates.items():
+        pretrained = name.startswith("model.backbone.net.")
+        assert rate == pytest.approx(6e-5 if pretrained else 6e-4), name
+        assert decay == (0.0 if pretrained and "norm" in name else 0.01), name
+    assert any(name.startswith("model.backbone.pyramid.") for name in rates)
+
+
 def test_frozen_parameters_are_left_out() -> None:
     branch = Branch(TinyModel())  # type: ignore[arg-type]
     branch.model.backbone.requires_grad_(False)

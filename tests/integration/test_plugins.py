@@ -25,7 +25,7 @@ from t2sda.registry import HOOKS
 from t2sda.structures import DomainBatch, Step
 from tests.components import components_restored
 from tests.distributed import on_two_ranks
-from tests.integration.conftest import TINY_CONFIG, Run, checkpoint_differences
+from tests.integration.conftest import TINY_CONFIG, Run, checkpoint_differences, differences
 from tests.integration.test_two_ranks import mini_batch, own_part
 from tests.meta_arch.conftest import METHODS, TINY, step_of
 from tests.training import CPU, noise_batch, trainer_of
@@ -37,6 +37,7 @@ WITH_TARGET = TINY_CONFIG.replace(
 WITHOUT_DROPOUT = WITH_TARGET.replace("CHANNELS: 16", "CHANNELS: 16, DROPOUT: 0.0")
 ADVERSARIAL = """
 META_ARCH: {PASSES: [sharing_source, adversarial, memory_bank]}
+HOOKS: {NAMES: [SmoothLoss]}
 ADVERSARIAL: {WEIGHT: 0.1}
 """
 T2SDA_RUN = """
@@ -176,6 +177,9 @@ def test_owners_and_state_resume_bit_for_bit(t2sda_inline: Run, tmp_path: Path) 
         if not kept.exists():
             final.rename(kept)
     assert checkpoint_differences(kept, final) == []
+    kept_state = torch.load(kept, weights_only=True)
+    assert kept_state["hooks"]["SmoothLoss"]["mean"] > 0
+    assert kept_state["meta_arch"]["passes.memory_bank.bank.known"].any()
 
 
 def stepped_on_own_part(_: int) -> dict[str, Any]:
@@ -199,7 +203,9 @@ def stepped_on_own_part(_: int) -> dict[str, Any]:
 def test_owners_and_state_on_two_ranks_are_those_of_one(tmp_path: Path) -> None:
     one = stepped_on_own_part(0)
     assert one["state"]["passes.memory_bank.bank.known"].sum() > 2
-    for two in on_two_ranks(stepped_on_own_part, tmp_path):
+    ranks = on_two_ranks(stepped_on_own_part, tmp_path)
+    assert differences(ranks[0]["state"], ranks[1]["state"]) == []
+    for two in ranks:
         for found, expected in zip(two["steps"], one["steps"], strict=True):
             assert found == pytest.approx(expected, rel=1e-4)
         for name, expected in one["state"].items():

@@ -31,6 +31,8 @@ def test_the_teacher_computes_what_is_asked_for_only(make_batch: MakeBatch) -> N
     assert teacher is not None
     assert list(teacher.views) == [TARGET_PROBS]
     torch.testing.assert_close(teacher[TARGET_PROBS].sum(dim=1), torch.ones(2, 64, 96))
+    assert teacher.confidence is teacher.confidence  # computed once a step
+    assert teacher.pseudo_labels is teacher.pseudo_labels
     with pytest.raises(AssertionError, match="not asked for the embeddings of the source image"):
         teacher[View("source", "embeddings")]
 

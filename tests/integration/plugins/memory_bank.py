@@ -1,9 +1,12 @@
-"""A memory bank: running prototypes of the whole mini-batch, to which features are drawn."""
+"""A memory bank: running prototypes of the whole mini-batch, and a hook that keeps a state too."""
+
+import torch
 
 from t2sda.distributed import RunningClassMeans, mean_over_ranks
+from t2sda.engine.hooks import Hook
 from t2sda.losses.sampling import labels_on_grid
 from t2sda.meta_arch.base import StudentPass
-from t2sda.registry import PASSES
+from t2sda.registry import HOOKS, PASSES
 
 
 @PASSES.register("memory_bank")
@@ -30,3 +33,21 @@ class MemoryBankPass(StudentPass):
         loss = (squares * counts).sum() / mean_over_ranks(counts.sum()).clamp(min=1)
         self.bank.update_(rows, labels, last=step.is_last_micro_step)
         return {"loss_memory_bank": loss}
+
+
+@HOOKS.register()
+class SmoothLoss(Hook):
+    """A moving average of the source loss."""
+
+    def __init__(self):
+        self.mean = torch.zeros(())
+
+    def after_step(self, step):
+        self.mean = 0.9 * self.mean + 0.1 * step.metrics["loss_source"]
+        step.metrics["smooth/loss_source"] = self.mean.item()
+
+    def state_dict(self):
+        return {"mean": self.mean}
+
+    def load_state_dict(self, state):
+        self.mean = state["mean"]
