@@ -153,10 +153,8 @@ def initial_weights() -> None:
         for name, layer in module.named_modules():
             if isinstance(layer, nn.Conv2d):
                 found = layer.weight.std().item()
-                default = nn.Conv2d(
-                    layer.in_channels, layer.out_channels, layer.kernel_size, groups=layer.groups
-                )
-                print(f"  {part} {name}: {found:.4f}, {found / default.weight.std().item():.2f}x")
+                nn.Conv2d.reset_parameters(layer)
+                print(f"  {part} {name}: {found:.4f}, {found / layer.weight.std().item():.2f}x")
 
 
 if __name__ == "__main__":

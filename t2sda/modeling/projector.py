@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from t2sda.config import SCHEMA, Field
 from t2sda.errors import UserError
+from t2sda.modeling.heads.layers import init_convolution_
 from t2sda.registry import META_ARCHS
 from t2sda.structures import FeatureSpec
 
@@ -77,8 +78,8 @@ class Projector(nn.Sequential):
 
 
 def _conv_bn_relu(in_channels: int, channels: int, kernel_size: int) -> nn.Sequential:
-    return nn.Sequential(
-        nn.Conv2d(in_channels, channels, kernel_size, padding=kernel_size // 2, bias=False),
-        nn.BatchNorm2d(channels),
-        nn.ReLU(inplace=True),
+    convolution = nn.Conv2d(
+        in_channels, channels, kernel_size, padding=kernel_size // 2, bias=False
     )
+    init_convolution_(convolution)
+    return nn.Sequential(convolution, nn.BatchNorm2d(channels), nn.ReLU(inplace=True))
