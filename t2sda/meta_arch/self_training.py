@@ -85,6 +85,7 @@ class MeanTeacher(MetaArch):
         passes: by name, in order.
         views: what the teacher is asked for; the same order on every rank.
         teacher_norm: one of TEACHER_NORMS.
+        flip: whether probabilities of the target are the mean over the image and its mirror image.
     """
 
     has_teacher: ClassVar[bool] = True
@@ -95,8 +96,10 @@ class MeanTeacher(MetaArch):
         passes: dict[str, StudentPass],
         views: Sequence[View],
         teacher_norm: str = "batch",
+        flip: bool = False,
     ) -> None:
         super().__init__(student, passes)
+        self.flip = flip
         self.views = views
         self.teacher_norm = teacher_norm
         self.teacher = copy.deepcopy(student).requires_grad_(False)
@@ -105,8 +108,9 @@ class MeanTeacher(MetaArch):
     def from_config(
         cls, cfg: CfgNode, context: BuildContext, student: Branch, passes: dict[str, StudentPass]
     ) -> MeanTeacher:
-        """Read META_ARCH.TEACHER_NORM, and what passes and hooks ask of the teacher."""
-        return cls(student, passes, teacher_views(cfg), cfg.META_ARCH.TEACHER_NORM)
+        """Read the teacher's settings, and what passes and hooks ask of it."""
+        norm, flip = cfg.META_ARCH.TEACHER_NORM, cfg.SELF_TRAINING.FLIP
+        return cls(student, passes, teacher_views(cfg), norm, flip)
 
     def train(self, mode: bool = True) -> MeanTeacher:
         """Student and passes as usual; of the teacher at most BatchNorm is in training mode."""
@@ -124,6 +128,11 @@ class MeanTeacher(MetaArch):
             for image, views in groupby(self.views, key=lambda view: view.image):
                 features = self.teacher.model.features(step.batch.image(image))
                 output |= {view: OUTPUTS[view.output](self.teacher, features) for view in views}
+            if self.flip and TARGET_PROBS in output:
+                mirrored = self.teacher.model.features(step.batch.image("target").flip(-1))
+                output[TARGET_PROBS] = (
+                    output[TARGET_PROBS] + _probs(self.teacher, mirrored).flip(-1)
+                ) / 2
         return TeacherOutput(output)
 
 
