@@ -187,7 +187,12 @@ class DrawnStreetsSpec:
         return DrawnStreets(self.name, self.domain, self.seed, self.num_images, self.image_size)
 
 
-DATASETS: Registry[OpensDataset] = Registry("dataset", "DATASETS")
+DATASETS: Registry[OpensDataset] = Registry(
+    "dataset",
+    "DATASETS",
+    "One of your own is described in a YAML file that DATASETS.FILES lists (or --file, for the "
+    "commands on data), or registered by --plugin MODULE; see docs/data.md",
+)
 
 
 def register_dataset(spec: OpensDataset) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -11,6 +12,9 @@ from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
 
 from t2sda.data.decode import UnreadableFileError, image_size, read_image, read_label
 from t2sda.data.label_formats import LabelReader
@@ -33,21 +37,50 @@ class Sample:
     """(H, W) uint8 train ids; None where the set is unlabelled."""
 
 
-class SegmentationDataset(ABC):
-    """Pictures by index, labelled or not.
+class SegmentationDataset(Dataset[tuple[Tensor, Tensor]], ABC):
+    """Images by index, labelled or not; `torch.utils.data.DataLoader` takes it as it is.
 
     Attributes:
         name: as registered.
         taxonomy: the classes of its labels.
         class_groups: classes to merge, in prediction and label alike, before scoring; empty: none.
+        weights: how often each of `members` is drawn, summing to 1; empty: all images alike.
     """
 
     name: str
     taxonomy: Taxonomy
     class_groups: tuple[ClassGroup, ...]
+    weights: tuple[float, ...] = ()
+
+    @property
+    def members(self) -> tuple[SegmentationDataset, ...]:
+        """The datasets that it joins: itself, if it is one."""
+        return (self,)
+
+    @property
+    def image_shares(self) -> np.ndarray | None:
+        """(N,) how often every image is drawn, summing to 1; None: all alike."""
+        return None
 
     @abstractmethod
     def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        """The image (3, H, W) uint8 RGB and its label (H, W) int64 train ids.
+
+        The label is IGNORE_INDEX where there is none, so everywhere in an unlabelled set.
+
+        Raises:
+            IndexError: if there is no such sample.
+        """
+        if not 0 <= index < len(self):
+            raise IndexError(f"dataset '{self.name}' has {len(self)} samples, none at {index}")
+        sample = self.load(index)
+        label = sample.label
+        if label is None:
+            label = np.full(sample.image.shape[:2], IGNORE_INDEX)
+        image = np.ascontiguousarray(sample.image.transpose(2, 0, 1))
+        return torch.from_numpy(image), torch.from_numpy(label.astype(np.int64))
 
     @abstractmethod
     def load(self, index: int, with_label: bool = True) -> Sample:
@@ -91,6 +124,19 @@ class SegmentationDataset(ABC):
     @abstractmethod
     def label_identity(self) -> Iterator[str]:
         """Text that changes when the labels do; statistics are cached under its hash."""
+
+    def fingerprint(self) -> dict[str, str | int]:
+        """Its name, how many images it has, and a digest of their names below their folder.
+
+        Another folder of the same files has the same one.
+        """
+        names = [self.name_of(index) for index in range(len(self))]
+        folder = os.path.commonpath([Path(name).parent for name in names])
+        digest = hashlib.sha256()
+        for name in names:
+            digest.update(os.path.relpath(name, folder).encode(errors="surrogateescape"))
+            digest.update(b"\0")
+        return {"name": self.name, "images": len(names), "files_sha256": digest.hexdigest()}
 
     def image_identity(self) -> Iterator[str]:
         """Text that changes when the images' files do: the name, size and time of each."""
