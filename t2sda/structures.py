@@ -35,6 +35,9 @@ class DomainBatch:
     """(B, 3, H, W) uint8 RGB; None without a target domain."""
     target_valid: Tensor | None = None
     """(B, H, W) bool: where pseudo-labels may count."""
+    target_label: Tensor | None = None
+    """(B, H, W) int64 train ids, IGNORE_INDEX where unlabelled; same crop and flip as target_image.
+    """
 
     def to(self, device: torch.device) -> DomainBatch:
         """The same batch on `device`; copies overlap with computation where memory is pinned."""

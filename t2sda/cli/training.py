@@ -20,6 +20,7 @@ from t2sda.cli.progress import ConsoleProgress
 from t2sda.config import changed_keys, dump_config
 from t2sda.data.catalog import open_dataset
 from t2sda.data.domains import DomainPairs
+from t2sda.data.joined import source_taxonomy
 from t2sda.data.loader import DomainLoader
 from t2sda.data.replacements import tell
 from t2sda.data.samplers import MicroBatchPositions
@@ -259,7 +260,7 @@ def score(cfg: CfgNode, device: torch.device, weights: str | None) -> list[Score
     if not cfg.EVALUATION.DATASETS:
         raise UserError("EVALUATION.DATASETS: empty, so there is nothing to score on; name some")
     console = standard_console() if is_main() else Console(quiet=True)
-    taxonomy = open_dataset(cfg.DATASETS.SOURCE).taxonomy
+    taxonomy = source_taxonomy(cfg)
     untrained = cfg.clone()
     untrained.defrost()
     untrained.MODEL.BACKBONE.WEIGHTS = ""  # the checkpoint holds every weight

@@ -14,6 +14,7 @@ from fvcore.common.config import CfgNode
 from torch import Tensor, nn
 
 from t2sda.config import SCHEMA, Field
+from t2sda.data.joined import joined_name
 from t2sda.modeling.branch import Branch, batch_statistics_untracked
 from t2sda.registry import META_ARCHS, PASSES, TRANSLATORS
 from t2sda.structures import DomainBatch, Step, TeacherOutput
@@ -155,7 +156,7 @@ def passes_have_what_they_read(cfg: CfgNode) -> list[str]:
         targeted += [f"{name} (through TRANSLATION.NAME)" for name in translated]
     return [
         *_needed_or_without_effect("TRANSLATION.NAME", cfg.TRANSLATION.NAME, translated),
-        *_needed_or_without_effect("DATASETS.TARGET", cfg.DATASETS.TARGET, targeted),
+        *_needed_or_without_effect("DATASETS.TARGET", joined_name(cfg.DATASETS.TARGET), targeted),
     ]
 
 

@@ -9,7 +9,7 @@ from fvcore.common.config import CfgNode
 from torch import Tensor, nn
 
 from t2sda.config import SCHEMA, Field
-from t2sda.data.catalog import open_dataset
+from t2sda.data.joined import source_taxonomy
 from t2sda.data.taxonomies import Taxonomy
 from t2sda.distributed import mean_over_ranks
 from t2sda.errors import UserError
@@ -100,8 +100,7 @@ class FeatureDistance(nn.Module):
         """Read FEATURE_DISTANCE; None where it is off, or another domain's pass carries it."""
         if cfg.FEATURE_DISTANCE.WEIGHT == 0 or carrying_domain(cfg) != domain:
             return None
-        taxonomy = open_dataset(cfg.DATASETS.SOURCE).taxonomy
-        thing_ids = thing_ids_of(taxonomy, cfg.FEATURE_DISTANCE.CLASSES)
+        thing_ids = thing_ids_of(source_taxonomy(cfg), cfg.FEATURE_DISTANCE.CLASSES)
         encoder = BACKBONES.get(cfg.MODEL.BACKBONE.NAME).from_config(cfg)
         return cls(encoder, thing_ids, cfg.FEATURE_DISTANCE.WEIGHT)
 
