@@ -114,7 +114,11 @@ def mini_batch(iteration: int) -> DomainBatch:
 def own_part(batch: DomainBatch) -> DomainBatch:
     """The images of this rank."""
     share = own_share(NUM_IMAGES // world_size())
-    fields = {item.name: getattr(batch, item.name)[share] for item in dataclasses.fields(batch)}
+    fields = {
+        item.name: value[share]
+        for item in dataclasses.fields(batch)
+        if (value := getattr(batch, item.name)) is not None
+    }
     return DomainBatch(**fields)
 
 
