@@ -75,12 +75,13 @@ def test_two_ranks_train_as_one(tmp_path: Path, method: str) -> None:
         for name in ("one", "two")
     ]
     for name, expected in states[0].items():
-        # Four steps of Adam at a rate of 1e-3 turn rounding in a gradient near 0 into a step.
+        # Adam turns rounding in a gradient near 0 into a step: four of 1e-3, either way.
         torch.testing.assert_close(
-            states[1][name], expected, rtol=1e-3, atol=1e-3, msg=lambda m, n=name: f"{n}: {m}"
+            states[1][name], expected, rtol=1e-3, atol=8e-3, msg=lambda m, n=name: f"{n}: {m}"
         )
     differing = torch.cat([(states[1][n] - states[0][n]).flatten().double() for n in states[0]])
     assert differing.abs().median() < 1e-6
+    assert (differing.abs() > 1e-3).float().mean() < 1e-3  # of the network
 
 
 FROZEN = [
