@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from t2sda.config import ConfigError, load_config
+from t2sda.data.taxonomies import CITYSCAPES_19
 from t2sda.engine.reweighting import DynamicReweighting
 from t2sda.losses.negatives import unreliable_labels
 from t2sda.losses.pseudo_labels import confidence_threshold
@@ -20,7 +21,15 @@ from t2sda.losses.pull import LabelledEmbeddings, PullLoss
 from t2sda.losses.sampling import labels_on_grid
 from t2sda.meta_arch.base import MetaArch, build_meta_arch
 from t2sda.meta_arch.pull import Pull
-from t2sda.structures import DomainBatch, RandomStreams, Step, TeacherOutput
+from t2sda.modeling.segmentor import Features
+from t2sda.structures import (
+    TARGET_PROBS,
+    DomainBatch,
+    RandomStreams,
+    Step,
+    TeacherOutput,
+    View,
+)
 from tests.meta_arch.conftest import config_of, step_of
 from tests.references import pull as reference
 from tests.references import reweighting
@@ -54,7 +63,9 @@ def built(pull_pass: str, settings: dict[str, str], *others: str) -> MetaArch:
         overrides += ["TRANSLATION.NAME", ""]
         if not others and settings.get("NEGATIVE_STRATEGY") == "source":
             overrides += ["DATASETS.TARGET", ""]
-    return build_meta_arch(config_of("T2SDA", "META_ARCH.PASSES", passes, *overrides), 19).train()
+    return build_meta_arch(
+        config_of("T2SDA", "META_ARCH.PASSES", passes, *overrides), CITYSCAPES_19
+    ).train()
 
 
 def taught(meta_arch: MetaArch, batch: DomainBatch) -> Step:
@@ -131,7 +142,7 @@ def test_a_pass_is_one_student_forward_and_the_teacher_sees_what_is_read(
     assert forwards == {"student": 0, "teacher": len(read)}
     assert step.teacher is not None
     for domain in ("source", "target", "translated"):
-        assert (getattr(step.teacher, f"{domain}_embeddings") is not None) == (domain in read)
+        assert (View(domain, "embeddings") in step.teacher.views) == (domain in read)
     sum(meta_arch(pull_pass, step).values()).backward()  # type: ignore[union-attr]
     assert forwards["student"] == 1
 
@@ -149,7 +160,7 @@ def test_the_shared_forward_gives_the_labelled_pass_loss(
     settings += [] if alone == "translated" else ["TRANSLATION.NAME", ""]
     torch.manual_seed(0)
     without = build_meta_arch(
-        config_of("T2SDA", *settings, "T2SDA.NUM_NEGATIVES", "1024"), 19
+        config_of("T2SDA", *settings, "T2SDA.NUM_NEGATIVES", "1024"), CITYSCAPES_19
     ).train()(alone, step)
     assert set(together) == {f"loss_{alone}", "loss_pull"}
     assert torch.equal(together[f"loss_{alone}"], without[f"loss_{alone}"])
@@ -173,7 +184,7 @@ def test_domain_generalisation_needs_no_target(make_batch: MakeBatch) -> None:
     batch = dataclasses.replace(make_batch(), target_image=None, target_valid=None)
     step = taught(meta_arch, batch)
     assert step.teacher is not None
-    assert step.teacher.target_probs is None
+    assert list(step.teacher.views) == [View("source", "embeddings")]
     loss = meta_arch("pull", step)["loss_pull"]
     loss.backward()
     assert loss.item() > 0
@@ -191,6 +202,16 @@ def test_gradients_reach_the_student_alone(pairing: str, make_batch: MakeBatch) 
     assert any(parameter.grad is not None for parameter in meta_arch.student.parameters())
 
 
+def taught_with(source: Tensor, target: Tensor, probs: Tensor) -> TeacherOutput:
+    return TeacherOutput(
+        {
+            View("source", "embeddings"): source,
+            View("target", "embeddings"): target,
+            TARGET_PROBS: probs,
+        }
+    )
+
+
 class Projected(torch.nn.Module):
     """A student whose features are its embeddings."""
 
@@ -198,8 +219,8 @@ class Projected(torch.nn.Module):
         super().__init__()
         self.model = SimpleNamespace(num_classes=num_classes)
 
-    def embed(self, features: tuple[Tensor, ...]) -> Tensor:
-        return features[-1]
+    def embed(self, features: Features) -> Tensor:
+        return features.deepest
 
 
 @pytest.mark.parametrize("reduction", ["class_mean", "query_sum"])
@@ -238,12 +259,13 @@ def test_the_loss_is_the_paper_from_labels_and_predictions_on(
     batch = DomainBatch(torch.zeros(images, 3, 1, 1), labels)
     step = step_of(batch)
     probs = logits.double().softmax(dim=1)
-    step.teacher = TeacherOutput(source, target, None, probs)
+    step.teacher = taught_with(source, target, probs)
     DynamicReweighting(0.5).after_teacher(step)
     n, m, tau, alpha = 5, 6, 0.4, 0.5
     pull_loss = PullLoss(tau, n, m, reduction=reduction, query_draw="exact", negative_draw="exact")
     pull = Pull(pull_loss, 1.0, "source", alpha)
-    found = pull.losses(Projected(num_classes), (queries,), step)["loss_pull"]  # type: ignore[arg-type]
+    features = Features((queries,), (1, 1))
+    found = pull.losses(Projected(num_classes), features, step)["loss_pull"]  # type: ignore[arg-type]
     conf = reweighting.class_confidence(
         probs.amax(dim=1).numpy(), probs.argmax(dim=1).numpy(), num_classes
     )
@@ -273,10 +295,11 @@ def test_weights_threshold_and_loss_wait_for_no_device(
         keys = torch.empty(2, 6, 4, 4)
         batch = DomainBatch(torch.empty(2, 3, 8, 8), torch.empty(2, 8, 8, dtype=torch.int64))
         step = step_of(batch)
-        step.teacher = TeacherOutput(keys, keys, None, torch.empty(2, 5, 8, 8))
+        step.teacher = taught_with(keys, keys, torch.empty(2, 5, 8, 8))
         DynamicReweighting(0.5, apply_to, "none").after_teacher(step)
         pull = Pull(PullLoss(num_negatives=8), 1.0, "source", 0.5)
-        pull.losses(Projected(5), (queries,), step)["loss_pull"].backward()  # type: ignore[arg-type]
+        features = Features((queries,), (1, 1))
+        pull.losses(Projected(5), features, step)["loss_pull"].backward()  # type: ignore[arg-type]
     assert queries.grad is not None
 
 
@@ -290,7 +313,7 @@ def test_weights_threshold_and_loss_wait_for_no_device(
                 *("META_ARCH.PASSES", "[source, pull]", "T2SDA.NEGATIVE_STRATEGY", "source"),
                 *("TRANSLATION.NAME", "", "DATASETS.TARGET", ""),
             ],
-            "TRANSLATION.NAME: empty, but the passes pull",
+            "TRANSLATION.NAME: empty, but read by pull",
         ),
         (["T2SDA.OBJECTIVE", "mse"], "T2SDA.NUM_NEGATIVES .*no effect.*info_nce"),
         (
