@@ -13,9 +13,8 @@ from torch import Tensor, nn
 
 from t2sda.config import SCHEMA, Field
 from t2sda.distributed import gather_over_ranks, rank, world_size
-from t2sda.losses.negatives import unreliable_labels
-from t2sda.losses.pseudo_labels import confidence_threshold
-from t2sda.losses.pull import CHOICES, LabelledEmbeddings, PullLoss
+from t2sda.losses.pseudo_labels import confidence_threshold, unreliable_labels
+from t2sda.losses.pull import CHOICES, Keys, PullLoss
 from t2sda.losses.sampling import labels_on_grid
 from t2sda.meta_arch.base import Reads, pass_classes
 from t2sda.modeling.branch import Branch
@@ -186,27 +185,28 @@ class Pull(nn.Module):
         Args:
             features: of the source or the translated images of this rank.
         """
-        queries = student.embed(features)
-        grid = (queries.shape[-2], queries.shape[-1])
-        labels = gather_over_ranks(labels_on_grid(step.batch.source_label, grid))
+        embeddings = student.embed(features)
+        grid = (embeddings.shape[-2], embeddings.shape[-1])
+        labels = labels_on_grid(step.batch.source_label, grid)
+        queries = Keys.from_grid(embeddings, labels)
         keys = self._keys(step, labels, grid)
         negatives = self.pull_loss.negative_domains
         share = self.pull_loss(
-            queries,
-            labels,
+            queries.embeddings,
+            gather_over_ranks(queries.labels),
             positives=keys[self.positives],
             source_keys=keys["source"] if "source" in negatives else None,
-            target_keys=self._unreliable(step, keys["target"]) if "target" in negatives else None,
+            target_keys=self._unreliable(step, keys["target"], grid)
+            if "target" in negatives
+            else None,
             class_weights=_class_weights(step, student.model.num_classes),
-            generator=step.streams.generator("pull", queries.device),
-            first_image=rank() * len(queries),
+            generator=step.streams.generator("pull", embeddings.device),
+            first_row=rank() * len(queries.labels),
         )
         # The shares of the ranks add up to the loss; gradients are averaged over the ranks.
         return {"loss_pull": self.pull_weight * world_size() * share}
 
-    def _keys(
-        self, step: Step, source_labels: Tensor, grid: tuple[int, int]
-    ) -> dict[str, LabelledEmbeddings]:
+    def _keys(self, step: Step, source_labels: Tensor, grid: tuple[int, int]) -> dict[str, Keys]:
         """The teacher's embeddings by domain, of all ranks; those of the target by pseudo-label."""
         teacher = _teacher(step)
         keys = {}
@@ -214,14 +214,14 @@ class Pull(nn.Module):
             embeddings = teacher[View(domain, "embeddings")]
             labels = source_labels
             if domain == "target":
-                labels = gather_over_ranks(labels_on_grid(teacher.pseudo_labels, grid))
-            keys[domain] = LabelledEmbeddings(gather_over_ranks(embeddings), labels)
+                labels = labels_on_grid(teacher.pseudo_labels, grid)
+            flat = Keys.from_grid(embeddings, labels)
+            keys[domain] = Keys(*(gather_over_ranks(part) for part in flat))
         return keys
 
-    def _unreliable(self, step: Step, target: LabelledEmbeddings) -> LabelledEmbeddings:
+    def _unreliable(self, step: Step, target: Keys, grid: tuple[int, int]) -> Keys:
         """The candidates of Eq. (8), below γ of Eq. (9)."""
-        grid = (target.labels.shape[-2], target.labels.shape[-1])
-        confidence = gather_over_ranks(labels_on_grid(_teacher(step).confidence, grid))
+        confidence = gather_over_ranks(labels_on_grid(_teacher(step).confidence, grid).flatten())
         threshold = confidence_threshold(confidence, self.unreliable_fraction)
         return target._replace(labels=unreliable_labels(target.labels, confidence, threshold))
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -15,9 +14,8 @@ from torch import Tensor
 from t2sda.config import ConfigError, load_config
 from t2sda.data.taxonomies import CITYSCAPES_19
 from t2sda.engine.reweighting import DynamicReweighting
-from t2sda.losses.negatives import unreliable_labels
-from t2sda.losses.pseudo_labels import confidence_threshold
-from t2sda.losses.pull import LabelledEmbeddings, PullLoss
+from t2sda.losses.pseudo_labels import confidence_threshold, unreliable_labels
+from t2sda.losses.pull import Keys, PullLoss
 from t2sda.losses.sampling import labels_on_grid
 from t2sda.meta_arch.base import MetaArch, build_meta_arch
 from t2sda.meta_arch.pull import Pull
@@ -25,11 +23,11 @@ from t2sda.modeling.segmentor import Features
 from t2sda.structures import (
     TARGET_PROBS,
     DomainBatch,
-    RandomStreams,
     Step,
     TeacherOutput,
     View,
 )
+from tests.host_reads import HostReads
 from tests.meta_arch.conftest import config_of, step_of
 from tests.references import pull as reference
 from tests.references import reweighting
@@ -108,11 +106,10 @@ def test_a_pairing_takes_queries_positives_and_negatives_where_it_says(
         negative_strategy=settings.get("NEGATIVE_STRATEGY", "domain_equalized"),
     )
     expected = pull_loss(
-        queries,
-        labels,
-        LabelledEmbeddings(keys[positive_domain], positive_labels),
-        LabelledEmbeddings(keys["source"], labels),
-        LabelledEmbeddings(keys["target"], candidates) if has_target else None,
+        *Keys.from_grid(queries, labels),
+        Keys.from_grid(keys[positive_domain], positive_labels),
+        Keys.from_grid(keys["source"], labels),
+        Keys.from_grid(keys["target"], candidates) if has_target else None,
         torch.full((19,), 1 / 19),
         step_of(batch).streams.generator("pull"),
     )
@@ -261,9 +258,8 @@ def test_the_loss_is_the_paper_from_labels_and_predictions_on(
     probs = logits.double().softmax(dim=1)
     step.teacher = taught_with(source, target, probs)
     DynamicReweighting(0.5).after_teacher(step)
-    n, m, tau, alpha = 5, 6, 0.4, 0.5
-    pull_loss = PullLoss(tau, n, m, reduction=reduction, query_draw="exact", negative_draw="exact")
-    pull = Pull(pull_loss, 1.0, "source", alpha)
+    pull_loss = PullLoss(0.4, 5, 6, reduction=reduction, query_draw="exact", negative_draw="exact")
+    pull = Pull(pull_loss, 1.0, "source", 0.5)
     features = Features((queries,), (1, 1))
     found = pull.losses(Projected(num_classes), features, step)["loss_pull"]  # type: ignore[arg-type]
     conf = reweighting.class_confidence(
@@ -274,32 +270,26 @@ def test_the_loss_is_the_paper_from_labels_and_predictions_on(
         labels.numpy(),
         probs.numpy(),
         reweighting.dynamic_class_weights(conf, 0.5),
-        settings=(tau, n, m, alpha),
-        reduction=reduction,
+        {**dataclasses.asdict(pull_loss), "unreliable_fraction": 0.5},
     )
     assert found.item() == pytest.approx(expected, abs=1e-6)
     assert (expected == 0) == (case == "all ignored")
 
 
 @pytest.mark.parametrize("apply_to", ["pull", "target"])
-def test_weights_threshold_and_loss_wait_for_no_device(
-    apply_to: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    # On the meta device there are no values: whatever would read one on the host raises.
-    monkeypatch.setattr(torch, "autocast", lambda **_: nullcontext())  # unknown to that device
-    monkeypatch.setattr(
-        RandomStreams, "generator", lambda self, name, device="cpu": torch.Generator()
-    )
-    with torch.device("meta"):
-        queries = torch.empty(2, 6, 4, 4, requires_grad=True)
-        keys = torch.empty(2, 6, 4, 4)
-        batch = DomainBatch(torch.empty(2, 3, 8, 8), torch.empty(2, 8, 8, dtype=torch.int64))
-        step = step_of(batch)
-        step.teacher = taught_with(keys, keys, torch.empty(2, 5, 8, 8))
+def test_weights_threshold_and_loss_wait_for_a_device_once(apply_to: str) -> None:
+    generator = torch.Generator().manual_seed(0)
+    queries, source, target = (torch.randn(2, 6, 4, 4, generator=generator) for _ in range(3))
+    labels = torch.randint(5, (2, 8, 8), generator=generator)
+    step = step_of(DomainBatch(torch.zeros(2, 3, 8, 8), labels))
+    probs = torch.rand(2, 5, 8, 8, generator=generator).softmax(dim=1)
+    step.teacher = taught_with(source, target, probs)
+    pull = Pull(PullLoss(num_negatives=8), 1.0, "source", 0.5)
+    queries.requires_grad_()
+    with HostReads() as host:
         DynamicReweighting(0.5, apply_to, "none").after_teacher(step)
-        pull = Pull(PullLoss(num_negatives=8), 1.0, "source", 0.5)
-        features = Features((queries,), (1, 1))
-        pull.losses(Projected(5), features, step)["loss_pull"].backward()  # type: ignore[arg-type]
+        pull.losses(Projected(5), Features((queries,), (1, 1)), step)["loss_pull"].backward()  # type: ignore[arg-type]
+    assert host.reads == 1  # how many positions every class has
     assert queries.grad is not None
 
 
