@@ -14,7 +14,6 @@ import numpy as np
 
 from t2sda.data.decode import UnreadableFileError, image_size, read_image, read_label
 from t2sda.data.label_formats import LabelReader
-from t2sda.data.streets import draw_street
 from t2sda.data.taxonomies import CITYSCAPES_19, ClassGroup, LabelIdError, Taxonomy
 from t2sda.data.transforms import AS_STORED, Box, Resize, resize_image
 from t2sda.errors import MissingFileError, UserError
@@ -193,10 +192,10 @@ class FileDataset(SegmentationDataset):
 
 
 class DrawnStreets(SegmentationDataset):
-    """Street scenes of `t2sda.data.streets`, drawn when they are asked for.
+    """Street scenes of `t2sda.streets`, drawn when they are asked for.
 
     Args:
-        domain: one of `t2sda.data.streets.DOMAINS`.
+        domain: one of `t2sda.streets.DOMAINS`.
         seed: another seed draws other scenes.
         num_images: length of the set.
         image_size: (height, width).
@@ -252,6 +251,8 @@ def check_name(name: str) -> str:
 def _drawn(
     domain: str, seed: int, index: int, size: tuple[int, int]
 ) -> tuple[np.ndarray, np.ndarray]:
+    from t2sda.streets import draw_street  # here: a set of files needs none of it
+
     image, label = draw_street(domain, seed, index, size)
     image.flags.writeable = label.flags.writeable = False
     return image, label
