@@ -17,6 +17,7 @@ _OUT_OF_MEMORY = (
     "bad_alloc",  # OpenVINO, ONNX Runtime
     "failed to allocate",  # ONNX Runtime, OpenCV
     "cannot allocate memory",  # FFmpeg, the system
+    "memoryerror",  # Python, NumPy: of a loader process torch passes on the text alone
     "could not create a memory object",  # oneDNN
     "could not create a primitive",  # oneDNN, of its scratch memory
 )
