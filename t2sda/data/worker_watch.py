@@ -7,7 +7,6 @@ import multiprocessing
 import os
 import signal
 import threading
-import time
 from collections.abc import Iterator
 from multiprocessing import connection, util
 from multiprocessing.process import BaseProcess
@@ -15,6 +14,7 @@ from typing import Any
 
 from torch.utils.data import DataLoader
 
+from t2sda.data.parallel import die_with
 from t2sda.errors import UserError
 
 _MAX_BYTES = 1000
@@ -52,7 +52,7 @@ class WorkerWatch:
         for name in _LEFT_TO_THE_TRAINER:
             signal.signal(getattr(signal, name), signal.SIG_IGN)
         self._rows[worker].pid = os.getpid()
-        threading.Thread(target=_die_with, args=(self._parent,), daemon=True).start()
+        die_with(self._parent)
 
     def announce(self, worker: int, file: str) -> None:
         """Called in the process numbered `worker`: it is on `file` from now on; "": on none."""
@@ -145,9 +145,3 @@ def _kill(processes: list[BaseProcess]) -> None:
         process.join(5)
     if in_main:
         signal.signal(signal.SIGCHLD, handler)
-
-
-def _die_with(parent: int) -> None:
-    while os.getppid() == parent:
-        time.sleep(1)
-    os._exit(1)

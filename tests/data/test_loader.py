@@ -13,8 +13,6 @@ from t2sda.data.catalog import DatasetSpec
 from t2sda.data.decode import UnreadableFileError
 from t2sda.data.domains import DomainPairs
 from t2sda.data.loader import DomainLoader
-from t2sda.data.packed import PackedDataset
-from t2sda.data.packing import pack_dataset
 from t2sda.data.replacements import REPLACEMENT_TRIES, Replacements
 from t2sda.data.samplers import MicroBatchPositions
 from t2sda.data.taxonomies import CITYSCAPES_19
@@ -133,15 +131,8 @@ def test_replacements_follow_from_seed_and_position() -> None:
     )
 
 
-@pytest.mark.parametrize("packed", [False, True])
-def test_batches_are_the_same_for_0_1_and_4_workers_fresh_or_resumed(
-    harbour: DatasetSpec, tmp_path: Path, packed: bool
-) -> None:
-    source = harbour.open()
-    if packed:  # the map is opened here, and inherited by the processes
-        pack_dataset(source, (32, 48), tmp_path / "packed", num_processes=1)
-        source = PackedDataset(tmp_path / "packed")  # type: ignore[assignment]
-    pairs = pairs_of(source, harbour.open())
+def test_batches_are_the_same_for_0_1_and_4_workers_fresh_or_resumed(harbour: DatasetSpec) -> None:
+    pairs = pairs_of(harbour.open(), harbour.open())
     expected = list(loader_of(pairs, 0))
     for num_workers in (1, 4):
         assert same(list(loader_of(pairs, num_workers)), expected)
