@@ -141,24 +141,17 @@ def _collate(samples: list[DomainSample | FailedSample]) -> LoadedBatch:
     ]
     batch = collate(samples)
     if isinstance(batch, DomainBatch) and get_worker_info() is not None:
-        batch = _shared(batch)
-    return LoadedBatch(batch, tuple(skipped))
-
-
-def _shared(batch: DomainBatch) -> DomainBatch | FailedSample:
-    """The batch in shared memory; later, torch would lose it together with the error."""
-    try:
-        for tensor in vars(batch).values():
-            if tensor is not None:
+        try:  # torch does it later, where the error is lost, and the batch with it
+            for tensor in filter(torch.is_tensor, vars(batch).values()):
                 tensor.share_memory_()
-    except (RuntimeError, OSError) as error:
-        return FailedSample(shortage(error) or f"a batch cannot be handed over ({error})")
-    return batch
+        except (RuntimeError, OSError) as error:
+            batch = FailedSample(shortage(error) or f"a batch cannot be handed over ({error})")
+    return LoadedBatch(batch, tuple(skipped))
 
 
 def _prepare_worker(watch: WorkerWatch, worker: int) -> None:
     """One thread a process, and watched."""
-    watch.prepare_worker(worker)
+    watch.prepare_worker()
     torch.set_num_threads(1)
     cv2.setNumThreads(0)
     info = get_worker_info()

@@ -25,10 +25,6 @@ _abandoned: list[Iterator[Any]] = []
 """torch's iterators whose processes were killed; tidying up, they may wait for a lock for ever."""
 
 
-class _Row(ctypes.Structure):
-    _fields_ = (("pid", ctypes.c_int64), ("file", ctypes.c_char * (_MAX_BYTES + 1)))
-
-
 class WorkerWatch:
     """Watches the processes of one DataLoader.
 
@@ -42,29 +38,27 @@ class WorkerWatch:
 
     def __init__(self, num_workers: int, timeout: float) -> None:
         self.timeout = timeout
-        self.processes: list[BaseProcess] = []
-        self._rows = multiprocessing.RawArray(_Row, num_workers)
+        self.workers: list[BaseProcess] = []
+        self._files = multiprocessing.RawArray(ctypes.c_char * _MAX_BYTES, num_workers)
         self._parent = os.getpid()
         self._hung = ""
 
-    def prepare_worker(self, worker: int) -> None:
+    def prepare_worker(self) -> None:
         """Called in every process before its first sample."""
         for name in _LEFT_TO_THE_TRAINER:
             signal.signal(getattr(signal, name), signal.SIG_IGN)
-        self._rows[worker].pid = os.getpid()
         die_with(self._parent)
 
     def announce(self, worker: int, file: str) -> None:
         """Called in the process numbered `worker`: it is on `file` from now on; "": on none."""
-        self._rows[worker].file = file.encode(errors="surrogateescape")[-_MAX_BYTES:]
+        self._files[worker].value = file.encode(errors="surrogateescape")[-_MAX_BYTES + 1 :]
 
     def started(self, loader: DataLoader) -> Iterator[Any]:
         """`iter(loader)`, with its processes known."""
-        others = multiprocessing.active_children()
         batches = iter(loader)
-        self.processes = [p for p in multiprocessing.active_children() if p not in others]
+        self.workers = getattr(batches, "_workers", [])
         # At exit Python waits for them; this comes before.
-        util.Finalize(self, _kill, (self.processes,), exitpriority=0)
+        util.Finalize(self, _kill, (self.workers,), exitpriority=0)
         return batches
 
     def next(self, batches: Iterator[Any]) -> Any:
@@ -73,11 +67,9 @@ class WorkerWatch:
         torch's own timeout leaves out the hand-over, in which the rest of a message, or the memory
         that it is about, is waited for.
         """
-        if not self.processes or not self.timeout:
-            return next(batches, None)
         timer = threading.Timer(self.timeout, self._end_the_wait)
-        timer.daemon = True
-        timer.start()
+        if self.workers and self.timeout:
+            timer.start()
         try:
             return next(batches, None)
         finally:
@@ -85,9 +77,9 @@ class WorkerWatch:
 
     def _end_the_wait(self) -> None:
         """In a thread; torch raises RuntimeError in the waiting one when a process is killed."""
-        self._hung = self._files_of(self.processes) or "no file: handing over a batch, or starting"
-        for process in self.processes:
-            process.kill()
+        self._hung = self._files_of(self.workers) or "no file: starting, or handing over a batch"
+        for worker in self.workers:
+            worker.kill()
 
     def explained(self, error: Exception) -> Exception:
         """What the death or the hanging of a process means for the user; any other error as it is.
@@ -101,47 +93,40 @@ class WorkerWatch:
                 f"raise DATA.WORKER_TIMEOUT"
             )
         if isinstance(error, (EOFError, ConnectionError)):  # it may be dying only now
-            connection.wait([process.sentinel for process in self.processes], timeout=1)
-        dead = [process for process in self.processes if process.exitcode]
+            connection.wait([worker.sentinel for worker in self.workers], timeout=1)
+        dead = [worker for worker in self.workers if worker.exitcode]
         if not dead:
             return error
-        files = self._files_of(dead)
-        why = f"exit code {dead[0].exitcode}"
-        advice = (
-            "the system may have run out of memory: try a smaller DATA.NUM_WORKERS, or 0 to see "
-            "the error in the training process"
+        code = dead[0].exitcode or 0
+        return UserError(
+            f"a loader process died ({signal.Signals(-code).name if code < 0 else code}) while it "
+            f"was on {self._files_of(dead) or 'no file'}; memory, or shared memory in /dev/shm "
+            f"(docker: --shm-size), may be full: try a smaller DATA.NUM_WORKERS, or 0 to see the "
+            f"error in the training process"
         )
-        if dead[0].exitcode == -signal.SIGBUS:
-            advice = (
-                "shared memory may be full: enlarge /dev/shm (docker: --shm-size), or try a "
-                "smaller DATA.NUM_WORKERS"
-            )
-        elif dead[0].exitcode is not None and dead[0].exitcode < 0:
-            why = signal.Signals(-dead[0].exitcode).name
-        where = f" while it was on {files}" if files else ""
-        return UserError(f"a loader process died{where} ({why}); {advice}")
 
-    def _files_of(self, processes: list[BaseProcess]) -> str:
-        pids = {process.pid for process in processes}
-        files = (row.file.decode(errors="replace") for row in self._rows if row.pid in pids)
-        return ", ".join(filter(None, files))
+    def _files_of(self, workers: list[BaseProcess]) -> str:
+        """What those of the processes that are on a file are on."""
+        pairs = zip(self.workers, self._files, strict=True)
+        files = [file.value for worker, file in pairs if worker in workers and file.value]
+        return ", ".join(file.decode(errors="replace") for file in files)
 
     def kill(self, batches: Iterator[Any] | None = None) -> None:
         """End what still runs; of an iterator that failed nothing is asked any more."""
         if batches is not None:
             _abandoned.append(batches)
-        _kill(self.processes)
+        _kill(self.workers)
 
 
-def _kill(processes: list[BaseProcess]) -> None:
+def _kill(workers: list[BaseProcess]) -> None:
     """End processes; torch, which takes their death for an error, is not to see it."""
-    if not any(process.is_alive() for process in processes):
+    if not any(worker.is_alive() for worker in workers):
         return
     in_main = threading.current_thread() is threading.main_thread()
     handler = signal.signal(signal.SIGCHLD, signal.SIG_DFL) if in_main else None
-    for process in processes:
-        process.kill()
-    for process in processes:
-        process.join(5)
+    for worker in workers:
+        worker.kill()
+    for worker in workers:
+        worker.join(5)
     if in_main:
-        signal.signal(signal.SIGCHLD, handler)
+        signal.signal(signal.SIGCHLD, handler or signal.SIG_DFL)

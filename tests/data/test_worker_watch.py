@@ -64,8 +64,8 @@ def wait_until(condition: Callable[[], bool], seconds: float) -> bool:
 
 
 def assert_all_gone(loader: DomainLoader) -> None:
-    assert loader._watch.processes
-    assert all(gone(process.pid or 0) for process in loader._watch.processes)
+    assert loader._watch.workers
+    assert all(gone(process.pid or 0) for process in loader._watch.workers)
 
 
 @pytest.mark.parametrize(
@@ -73,9 +73,9 @@ def assert_all_gone(loader: DomainLoader) -> None:
     [
         (
             signal.SIGKILL,
-            r"process died while it was on .*images/3\.png \(SIGKILL\); .*WORKERS",
+            r"process died \(SIGKILL\) while it was on .*images/3\.png; .*NUM_WORKERS",
         ),
-        (signal.SIGBUS, r"on .*images/3\.png .*shared memory may be full: enlarge /dev/shm"),
+        (signal.SIGBUS, r"\(SIGBUS\) while it was on .*images/3\.png; .*shared memory in /dev/shm"),
     ],
 )
 def test_a_process_that_dies_is_reported_with_its_file(
@@ -120,7 +120,7 @@ def test_signals_to_the_whole_group_are_left_to_the_training_process(harbour: Da
     loader = awkward_loader(harbour, lambda: None, num_workers=2)
     batches = iter(loader)
     first = next(batches)
-    for process in loader._watch.processes:
+    for process in loader._watch.workers:
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1):
             os.kill(process.pid or 0, number)
     assert len([first, *batches]) == len(loader)
@@ -144,7 +144,7 @@ def test_other_errors_stay_as_they_are(harbour: DatasetSpec) -> None:
 def test_the_end_of_a_long_name_is_kept(harbour: DatasetSpec) -> None:
     watch = awkward_loader(harbour, lambda: None, num_workers=2)._watch
     watch.announce(1, "ä" * 600 + "/street.png")
-    assert watch._rows[1].file.decode(errors="replace").endswith("ä/street.png")
+    assert watch._files[1].value.decode(errors="replace").endswith("ä/street.png")
 
 
 SCRIPT = """
@@ -164,7 +164,7 @@ if then == "raise":
     next(batches)
 else:
     batches = loader._watch.started(loader._loader)
-    while not loader._watch._files_of(loader._watch.processes):
+    while not loader._watch._files_of(loader._watch.workers):
         time.sleep(0.1)
 print(*(child.pid for child in active_children()), flush=True)
 if then == "raise":
