@@ -1,9 +1,9 @@
 """Packing: every image resized once, every label turned into train ids once, into plain files.
 
 A packed set is a folder with `dataset.yaml`, which describes it like any dataset of one's own,
-images and labels as PNG, and a manifest. The PNG images are stored, not compressed: with all checks
-they are decoded in 1.5 ms where the smallest compression takes 12 to 28 ms, which is most of what a
-crop costs, and they have twice the size (`benchmarks/decoders.py`).
+images and labels as PNG, and a manifest. The images are stored, not compressed: with all checks they
+are decoded in 1.5 ms where the weakest compression takes 12 to 28 ms, which is most of what a crop
+costs, and halves the size (`benchmarks/decoders.py`).
 """
 
 from __future__ import annotations
@@ -39,7 +39,10 @@ COUNTS_NAME = "class_pixels.npy"
 FORMAT = 1
 """Another one starts anew what an older version began."""
 
-_STORED = (cv2.IMWRITE_PNG_COMPRESSION, 0, cv2.IMWRITE_PNG_FILTER, cv2.IMWRITE_PNG_FILTER_NONE)
+_PLAIN = (cv2.IMWRITE_PNG_FILTER, cv2.IMWRITE_PNG_FILTER_NONE)
+_STORED = (*_PLAIN, cv2.IMWRITE_PNG_COMPRESSION, 0)
+_COMPRESSED = (*_PLAIN, cv2.IMWRITE_PNG_COMPRESSION, 1)
+"""To a fiftieth, where a label is concerned; with OpenCV's default filter it takes 7 times as long."""
 
 
 def pack_dataset(
@@ -108,7 +111,8 @@ class _Packer:
             paths.append(label_path)
             if not _readable(label_path, read_label):
                 size = Resize(self.bound).size_for(self.dataset.size_of(index))
-                _write_png(label_path, resize_label(self.dataset.load_label(index), size))
+                label = resize_label(self.dataset.load_label(index), size)
+                _write_png(label_path, label, _COMPRESSED)
         return {path.relative_to(self.folder).as_posix(): digest_of(path) for path in paths}
 
     def describe(self, progress: Progress) -> dict[str, str]:
@@ -186,7 +190,7 @@ def _readable(path: Path, read: Any) -> bool:
     return True
 
 
-def _write_png(path: Path, pixels: np.ndarray, options: tuple[int, ...] = ()) -> None:
+def _write_png(path: Path, pixels: np.ndarray, options: tuple[int, ...]) -> None:
     _, content = cv2.imencode(".png", pixels, options)
     with written_whole(path) as partial:
         partial.write_bytes(content.tobytes())
