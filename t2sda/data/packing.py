@@ -1,9 +1,9 @@
 """Packing: every image resized once, every label turned into train ids once, into plain files.
 
 A packed set is a folder with `dataset.yaml`, which describes it like any dataset of one's own,
-images and labels as PNG, and a manifest. The images are stored, not compressed: with all checks they
-are decoded in 1.5 ms where the weakest compression takes 12 to 28 ms, which is most of what a crop
-costs, and halves the size (`benchmarks/decoders.py`).
+images and labels as PNG, and a manifest. The images are stored, not compressed: with all checks
+they are decoded in 1.5 ms where the weakest compression takes 12 to 28 ms, which is most of what a
+crop costs, and halves the size (`benchmarks/decoders.py`).
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ FORMAT = 1
 _PLAIN = (cv2.IMWRITE_PNG_FILTER, cv2.IMWRITE_PNG_FILTER_NONE)
 _STORED = (*_PLAIN, cv2.IMWRITE_PNG_COMPRESSION, 0)
 _COMPRESSED = (*_PLAIN, cv2.IMWRITE_PNG_COMPRESSION, 1)
-"""To a fiftieth, where a label is concerned; with OpenCV's default filter it takes 7 times as long."""
+"""A label to a fiftieth; with OpenCV's default filter, decoding it takes 7 times as long."""
 
 
 def pack_dataset(
