@@ -134,6 +134,7 @@ class TrainingRun:
         except (RuntimeError, EOFError, ConnectionError) as error:
             raise batches.explained(error) from error.__cause__
         finally:
+            batches.close()
             self.progress.stop()
             _tell_skipped(batches)
         barrier()

@@ -8,7 +8,7 @@ import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +18,6 @@ from torch.utils.data import Dataset
 
 from t2sda.data.decode import UnreadableFileError, image_size, read_image, read_label
 from t2sda.data.label_formats import LabelReader
-from t2sda.data.streets import draw_street
 from t2sda.data.taxonomies import CITYSCAPES_19, ClassGroup, LabelIdError, Taxonomy
 from t2sda.data.transforms import AS_STORED, Box, Resize, resize_image
 from t2sda.errors import MissingFileError, UserError
@@ -154,6 +153,8 @@ class FileDataset(SegmentationDataset):
     Args:
         pairs: (image path, label path or None) in a fixed order.
         label_reader: label file -> raw ids or colours.
+        counts_path: (N, num_classes + 1) counts as `class_pixels` gives them, of labels that were
+            larger when they were counted; None: the label files are counted.
     """
 
     def __init__(
@@ -163,12 +164,14 @@ class FileDataset(SegmentationDataset):
         taxonomy: Taxonomy,
         class_groups: tuple[ClassGroup, ...] = (),
         label_reader: LabelReader = read_label,
+        counts_path: Path | None = None,
     ) -> None:
         self.name = name
         self.pairs = pairs
         self.taxonomy = taxonomy
         self.class_groups = class_groups
         self.label_reader = label_reader
+        self.counts_path = counts_path
 
     def __len__(self) -> int:
         return len(self.pairs)
@@ -227,22 +230,45 @@ class FileDataset(SegmentationDataset):
             )
         return label
 
+    def class_pixels(self, index: int) -> np.ndarray:
+        """From `counts_path`, or of the label file at `index`."""
+        return super().class_pixels(index) if self.counts_path is None else self._counts[index]
+
+    @cached_property
+    def _counts(self) -> np.ndarray:
+        assert self.counts_path is not None
+        shape = (len(self), self.taxonomy.num_classes + 1)
+        try:
+            counts = np.load(self.counts_path, allow_pickle=False)
+        except (OSError, ValueError, EOFError) as error:
+            raise UserError(
+                f"{self.counts_path}: cannot be read ({error}); pack the set again, or delete "
+                f"`class_pixels` in its YAML file"
+            ) from None
+        if counts.shape != shape or counts.dtype != np.int64:
+            raise UserError(
+                f"{self.counts_path}: holds {counts.dtype} {counts.shape}, but the set needs int64 "
+                f"{shape}; pack it again, or delete `class_pixels` in its YAML file"
+            )
+        return counts
+
     def label_identity(self) -> Iterator[str]:
         """Name, size and time of every label file, then how they are read."""
-        for _, label_path in self.pairs:
-            assert label_path is not None, "asked for the labels of an unlabelled set"
-            yield str(label_path.absolute())
+        paths = [label_path for _, label_path in self.pairs]
+        for path in (*paths, *([self.counts_path] if self.counts_path else ())):
+            assert path is not None, "asked for the labels of an unlabelled set"
+            yield str(path.absolute())
             with contextlib.suppress(FileNotFoundError):  # reported when it is read
-                status = label_path.stat()
+                status = path.stat()
                 yield f"{status.st_size} {status.st_mtime_ns}"
         yield f"{self.taxonomy!r} {self.label_reader.__qualname__}"
 
 
 class DrawnStreets(SegmentationDataset):
-    """Street scenes of `t2sda.data.streets`, drawn when they are asked for.
+    """Street scenes of `t2sda.streets`, drawn when they are asked for.
 
     Args:
-        domain: one of `t2sda.data.streets.DOMAINS`.
+        domain: one of `t2sda.streets.DOMAINS`.
         seed: another seed draws other scenes.
         num_images: length of the set.
         image_size: (height, width).
@@ -298,6 +324,8 @@ def check_name(name: str) -> str:
 def _drawn(
     domain: str, seed: int, index: int, size: tuple[int, int]
 ) -> tuple[np.ndarray, np.ndarray]:
+    from t2sda.streets import draw_street  # here: a set of files needs none of it
+
     image, label = draw_street(domain, seed, index, size)
     image.flags.writeable = label.flags.writeable = False
     return image, label
