@@ -77,7 +77,7 @@ class View(NamedTuple):
     """Something the teacher is asked for: one output on one image."""
 
     image: str | ImageOf
-    """"source", "target" or "translated", or a function of the batch."""
+    """"source", "target" or "translated", or a function of the batch, whose fields are declared."""
     output: str
     """"embeddings": (B, D, h, w) of the projector; "probs": (B, C, H, W) softmax of the logits."""
 
