@@ -29,6 +29,11 @@ class FeatureSpec:
     stride - 1 for TensorFlow's SAME padding; for images whose sides are multiples of the stride.
     """
 
+    def shown_at(self, scale: float) -> FeatureSpec:
+        """The level in pixels of an image that the network is shown at `scale` of its size."""
+        offset = (self.offset + 0.5) / scale - 0.5  # pixels are areas; their centres lie at 0.5
+        return FeatureSpec(self.channels, round(self.stride / scale), offset)
+
 
 @dataclass(frozen=True)
 class DomainBatch:

@@ -118,7 +118,10 @@ DECISIONS = (
     Decision(
         "B16",
         pulls,
-        lambda cfg: f"projector: kernel {cfg.MODEL.PROJECTOR.KERNEL_SIZE}, on the last level",
+        lambda cfg: (
+            f"projector: kernel {cfg.MODEL.PROJECTOR.KERNEL_SIZE}, "
+            f"level {cfg.MODEL.PROJECTOR.LEVEL} of the backbone"
+        ),
     ),
     Decision(
         "B17",
