@@ -17,10 +17,22 @@ IGNORE_INDEX = 255
 
 @dataclass(frozen=True)
 class FeatureSpec:
-    """One level of a backbone's pyramid: its channels and its stride in input pixels."""
+    """One level of a backbone's pyramid."""
 
     channels: int
     stride: int
+    """Input pixels from one cell to the next."""
+    offset: float = 0.0
+    """Input pixels from the first pixel to the centre of the first cell, down and to the right.
+
+    0 for symmetric padding (MiT, ResNet), (stride - 1) / 2 where images are cut into patches,
+    stride - 1 for TensorFlow's SAME padding; for images whose sides are multiples of the stride.
+    """
+
+    def shown_at(self, scale: float) -> FeatureSpec:
+        """The level in pixels of an image that the network is shown at `scale` of its size."""
+        offset = (self.offset + 0.5) / scale - 0.5  # pixels are areas; their centres lie at 0.5
+        return FeatureSpec(self.channels, round(self.stride / scale), offset)
 
 
 @dataclass(frozen=True)
