@@ -5,24 +5,25 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from t2sda.errors import MissingFileError, UserError
 from t2sda.files import pair_written_whole
-
-from .metadata import Metadata
-from .onnx import check_output
-from .packages import require
-from .tensorrt import BuiltEngine, EngineSettings, Profile, build_engine
-from .tensorrt_runtime import (
+from t2sda.runtime.metadata import Metadata, OutputKind
+from t2sda.runtime.packages import require
+from t2sda.runtime.tensorrt_file import (
     ENGINE_SUFFIXES,
     PROFILE_KEY,
     TARGET_KEY,
-    EngineNetwork,
+    EngineRunner,
     read_sidecar,
     sidecar_of,
     sidecar_text,
 )
+
+from .onnx import check_output
+from .tensorrt import BuiltEngine, EngineSettings, Profile, build_engine
 from .verify import (
     TOLERANCES,
     OnnxNetwork,
@@ -75,7 +76,8 @@ def export_engine(onnx_path: Path, output: Path, settings: EngineSettings) -> Ex
         "engine_precision": built.precision,
         PROFILE_KEY: settings.profile,
     }
-    _write(path, built.content, sidecar_text(metadata, settings.target, extra))
+    text = sidecar_text(metadata, settings.target, extra, built.content)
+    _write(path, built.content, text)
     return ExportedEngine(path, built, report)
 
 
@@ -147,3 +149,24 @@ def _write(path: Path, content: bytes, sidecar: str) -> None:
             partial_sidecar.write_text(sidecar, encoding="utf-8")
     except OSError as error:
         raise UserError(f"{path}: cannot be written ({error.strerror})") from None
+
+
+class EngineNetwork:
+    """An engine, to be compared with its source; its labels cannot be looked behind."""
+
+    def __init__(self, content: bytes, target: str, metadata: Metadata) -> None:
+        self._run = EngineRunner(content, target)
+        self._layout = metadata.layout
+        self.output_kind: OutputKind = metadata.output_kind
+
+    def maps(self, images: np.ndarray) -> np.ndarray | None:
+        """(B, C, H, W), or None of an engine of labels."""
+        return None if self.output_kind == "labels" else self._output(images)
+
+    def labels(self, images: np.ndarray) -> np.ndarray:
+        """(B, H, W) train ids."""
+        output = self._output(images)
+        return output if self.output_kind == "labels" else output.argmax(axis=1)
+
+    def _output(self, images: np.ndarray) -> np.ndarray:
+        return self._run(images if self._layout == "nhwc" else images.transpose(0, 3, 1, 2))

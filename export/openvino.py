@@ -12,13 +12,19 @@ from typing import Any
 import numpy as np
 
 from t2sda.errors import UserError
+from t2sda.runtime.metadata import Metadata, OutputKind
+from t2sda.runtime.onnx_content import check_external_data
+from t2sda.runtime.openvino_file import (
+    OpenVinoRunner,
+    properties_of,
+    read_model,
+    seal_ir,
+    set_properties,
+    with_blank_digest,
+)
+from t2sda.runtime.packages import require
 
-from .deployable import OutputKind
-from .external_data import check_external_data
-from .metadata import Metadata
 from .onnx import check_output
-from .openvino_runtime import OpenVinoRunner, properties_of, read_model, set_properties
-from .packages import require
 from .verify import (
     TOLERANCES,
     OnnxNetwork,
@@ -73,10 +79,12 @@ def export_openvino(
     openvino = require("openvino", "openvino")
     versions = {**metadata.versions, "openvino": openvino.__version__.split("-")[0]}
     metadata = replace(metadata, precision=precision, versions=versions)
-    set_properties(graph, metadata.to_properties())
+    properties = metadata.to_properties()
+    set_properties(graph, with_blank_digest(properties))
     compared = reference or source
     with _both_written_whole(output) as partial:
         openvino.save_model(graph, str(partial), compress_to_fp16=precision == "bf16")
+        seal_ir(partial, properties)
         batches = pictures or street_batches(metadata, metadata.image_size or EXAMPLE_SIZE)
         return verify(
             OpenVinoNetwork(partial, metadata),

@@ -18,15 +18,13 @@ from typing import Any
 
 import numpy as np
 
-from t2sda.data.transforms import Resize
 from t2sda.errors import UserError
-from t2sda.inference.framing import framed_to, framed_within
+from t2sda.runtime.metadata import Metadata
+from t2sda.runtime.onnxruntime_file import SessionRunner, open_session
+from t2sda.runtime.packages import require
 
 from .deployable import INPUT_NAME
-from .metadata import Metadata
 from .onnx import check_output, set_properties, write_verified
-from .packages import require
-from .session import SessionRunner, open_session
 from .verify import (
     TOLERANCES,
     OnnxNetwork,
@@ -261,12 +259,7 @@ def _opened(source: Path) -> tuple[Any, Metadata]:
 
 def framed_batch(picture: np.ndarray, metadata: Metadata) -> np.ndarray:
     """(1, H, W, 3), framed as the runtime would."""
-    if metadata.image_size is None:
-        frame = framed_within(picture, Resize(metadata.image_bound))
-    else:
-        ground = tuple(round(value) for value in metadata.pixel_mean)
-        frame = framed_to(picture, metadata.image_size, ground)
-    return frame.image[None]
+    return metadata.letterbox(picture).image[None]
 
 
 def _calibrated(model_proto: Any, batches: list[np.ndarray], folder: Path) -> Any:

@@ -20,11 +20,10 @@ from t2sda.data.streets import DOMAINS, draw_street
 from t2sda.data.transforms import resize_image
 from t2sda.errors import UserError
 from t2sda.modeling.segmentor import SegmentationModel
-
-from .deployable import OutputKind
-from .metadata import Metadata
-from .packages import require
-from .session import SessionRunner, open_session
+from t2sda.runtime.letterbox import softmax
+from t2sda.runtime.metadata import Metadata, OutputKind
+from t2sda.runtime.onnxruntime_file import SessionRunner, open_session
+from t2sda.runtime.packages import require
 
 TIE = 1e-4
 
@@ -267,7 +266,7 @@ class OnnxNetwork:
 
 def check_softmax(probabilities: np.ndarray, logits: np.ndarray) -> None:
     """Raise UserError if (B, C, H, W) probabilities are not the softmax of the logits."""
-    expected = torch.from_numpy(logits).softmax(dim=1).numpy()
+    expected = softmax(logits, axis=1)
     difference = np.abs(probabilities - expected).max()
     if not difference <= SOFTMAX_DIFFERENCE:
         raise UserError(

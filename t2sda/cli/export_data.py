@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from fvcore.common.config import CfgNode
 
-from t2sda.cli.exporting import side
+from t2sda.cli.common import positive_int
 from t2sda.data.catalog import open_dataset
 from t2sda.data.dataset_files import register_dataset_files
 from t2sda.data.datasets import Sample, SegmentationDataset
@@ -36,7 +36,7 @@ def add_calibration_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--num-calibration",
-        type=side,
+        type=positive_int,
         metavar="N",
         help=f"how many (default: {NUM_CALIBRATION})",
     )
@@ -48,7 +48,10 @@ def add_evaluation_arguments(parser: argparse.ArgumentParser) -> None:
         "--evaluate", metavar="DATASET", help="labelled set to score before and after"
     )
     parser.add_argument(
-        "--num-evaluated", type=side, metavar="N", help="how many of its pictures (default: all)"
+        "--num-evaluated",
+        type=positive_int,
+        metavar="N",
+        help="how many of its images",
     )
 
 

@@ -24,11 +24,11 @@ from t2sda.cli.exporting import (
     tolerance_of,
 )
 from t2sda.engine.checkpoint import Checkpoint
-from t2sda.export.deployable import LAYOUTS, OUTPUT_KINDS
 from t2sda.export.onnx import check_output, export_onnx
 from t2sda.export.quantization import quantize_onnx
-from t2sda.export.runtime import load_model
-from t2sda.inference.checkpoints import model_of_checkpoint, open_checkpoint
+from t2sda.runtime.checkpoints import model_of_checkpoint, open_checkpoint
+from t2sda.runtime.loading import load_model
+from t2sda.runtime.metadata import LAYOUTS, OUTPUT_KINDS
 
 PRECISIONS = ("fp32", "fp16", "int8")
 

@@ -25,10 +25,10 @@ from t2sda.cli.exporting import add_verification_arguments, tolerance_of
 from t2sda.errors import UserError
 from t2sda.export.engines import metadata_of_onnx
 from t2sda.export.openvino import check_size, check_xml_output, export_openvino
-from t2sda.export.openvino_runtime import check_precision_runs
 from t2sda.export.quantization import framed_batch, quantize_onnx
-from t2sda.export.runtime import load_model
-from t2sda.inference.checkpoints import open_checkpoint
+from t2sda.runtime.checkpoints import open_checkpoint
+from t2sda.runtime.loading import load_model
+from t2sda.runtime.openvino_file import check_precision_runs
 
 PRECISIONS = ("fp32", "bf16", "int8")
 

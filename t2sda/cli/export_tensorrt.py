@@ -16,8 +16,9 @@ from t2sda.cli.export_data import add_evaluation_arguments, evaluation_of, print
 from t2sda.engine.metrics import standard_console
 from t2sda.errors import UserError
 from t2sda.export.engines import ExportedEngine, export_engine, metadata_of_onnx, verify_engine
-from t2sda.export.runtime import load_model
-from t2sda.export.tensorrt import TARGETS, BuiltEngine, EngineSettings, Profile, Shape
+from t2sda.export.tensorrt import BuiltEngine, EngineSettings, Profile, Shape
+from t2sda.runtime.loading import load_model
+from t2sda.runtime.tensorrt_file import TARGETS
 
 
 def command(argv: Sequence[str]) -> int:

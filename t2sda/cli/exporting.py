@@ -7,6 +7,7 @@ import hashlib
 
 from fvcore.common.config import CfgNode
 
+from t2sda.cli.common import positive_int
 from t2sda.config import dump_config
 from t2sda.data.catalog import open_dataset
 from t2sda.data.dataset_files import register_dataset_files
@@ -38,7 +39,7 @@ def default_image_size(cfg: CfgNode) -> tuple[int, int]:
 
 def origin_of(checkpoint: Checkpoint, branch: str = "student") -> dict[str, str | int]:
     """Where the weights come from; the hash is that of the run's config.yaml."""
-    config_text = dump_config(checkpoint.cfg).encode()
+    config_text = dump_config(CfgNode(checkpoint.config)).encode()
     return {
         "run": checkpoint.path.resolve().parent.name,
         "iteration": checkpoint.iteration,
@@ -53,7 +54,7 @@ def add_size_arguments(parser: argparse.ArgumentParser, default: str) -> None:
     size.add_argument(
         "--size",
         nargs=2,
-        type=side,
+        type=positive_int,
         metavar=("HEIGHT", "WIDTH"),
         help=f"of the pictures; default: {default}",
     )
@@ -77,13 +78,6 @@ def tolerance_of(args: argparse.Namespace) -> Tolerance | None:
     if args.max_changed is None:
         return None
     return TOLERANCES[args.precision]._replace(changed=args.max_changed)
-
-
-def side(text: str) -> int:
-    """A number of pixels or pictures."""
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"'{text}' is no number of pixels or pictures")
-    return int(text)
 
 
 def _share(text: str) -> float:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pickle
 import platform
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -47,6 +47,7 @@ class Checkpoint:
         meta_arch: state dict of student, teacher and passes.
         optimizer, scaler: their state dicts.
         cfg: the resolved configuration of the run.
+        config: the same as it was saved.
         taxonomy: class names and colours.
         versions: of the libraries that wrote it.
     """
@@ -57,6 +58,7 @@ class Checkpoint:
     optimizer: dict[str, Any]
     scaler: dict[str, Any]
     cfg: CfgNode
+    config: dict[str, Any]
     taxonomy: Taxonomy
     versions: dict[str, str]
 
@@ -106,8 +108,14 @@ def save_checkpoint(path: Path, content: Mapping[str, Any]) -> None:
         ) from None
 
 
-def load_checkpoint(path: Path) -> Checkpoint:
+def load_checkpoint(
+    path: Path, read_config: Callable[..., CfgNode] = config_from_mapping
+) -> Checkpoint:
     """Read a checkpoint to the CPU.
+
+    Args:
+        path: of the file.
+        read_config: what is made of the configuration in it; `network_config` asks for less.
 
     Raises:
         UserError: if the file is damaged, not one of ours, or holds more than plain data.
@@ -134,7 +142,8 @@ def load_checkpoint(path: Path) -> Checkpoint:
         meta_arch=content["meta_arch"],
         optimizer=content["optimizer"],
         scaler=content["scaler"],
-        cfg=config_from_mapping(content["config"], origin=str(path)),
+        cfg=read_config(content["config"], origin=str(path)),
+        config=content["config"],
         taxonomy=Taxonomy(
             name=content["taxonomy"]["name"],
             class_names=tuple(names),

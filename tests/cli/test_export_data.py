@@ -132,7 +132,7 @@ def test_bf16_is_refused_before_the_export_where_it_cannot_run(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("t2sda.export.openvino_runtime.cpu_capabilities", lambda core: ["FP32"])
+    monkeypatch.setattr("t2sda.runtime.openvino_file.cpu_capabilities", lambda core: ["FP32"])
     source = shared_export(tmp_path_factory, STATIC)
     words = ["export", "openvino", str(source), "--output", str(tmp_path / "m.xml")]
     assert main([*words, "--precision", "bf16"]) == 2

@@ -11,10 +11,10 @@ import pytest
 
 from t2sda import load_model
 from t2sda.errors import UserError
-from t2sda.export.loaded import FileModel
 from t2sda.export.quantization import QuantizationReport, quantize_onnx
 from t2sda.export.tensorrt import EngineSettings, build_engine
 from t2sda.export.verify import Tolerance
+from t2sda.runtime.predictor import FilePredictor
 from tests.deployed import IMAGE_SIZE, STATIC, STATIC_PROBABILITIES, shared_export, street
 
 PICTURES = [street(IMAGE_SIZE, index) for index in range(3)]
@@ -77,7 +77,7 @@ def test_all_three_runtimes_take_the_file(quantized: tuple[Path, QuantizationRep
 
 def test_the_file_says_that_it_is_int8(quantized: tuple[Path, QuantizationReport]) -> None:
     model = load_model(quantized[0])
-    assert isinstance(model, FileModel)
+    assert isinstance(model, FilePredictor)
     assert model.metadata.precision == "int8"
     assert "onnxruntime" in model.metadata.versions
 

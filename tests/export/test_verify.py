@@ -12,8 +12,6 @@ import pytest
 import torch
 
 from t2sda.errors import UserError
-from t2sda.export.deployable import OutputKind
-from t2sda.export.metadata import Metadata
 from t2sda.export.verify import (
     TOLERANCES,
     Tolerance,
@@ -25,8 +23,9 @@ from t2sda.export.verify import (
     verify,
     verify_onnx,
 )
-from t2sda.inference.checkpoints import model_of_checkpoint, open_checkpoint
 from t2sda.modeling.segmentor import SegmentationModel
+from t2sda.runtime.checkpoints import model_of_checkpoint, open_checkpoint
+from t2sda.runtime.metadata import Metadata, OutputKind
 from tests.deployed import DYNAMIC, IMAGE_SIZE, STATIC, Export, shared_checkpoint, shared_export
 
 GOOD = VerificationReport(
