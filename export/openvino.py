@@ -79,12 +79,11 @@ def export_openvino(
     openvino = require("openvino", "openvino")
     versions = {**metadata.versions, "openvino": openvino.__version__.split("-")[0]}
     metadata = replace(metadata, precision=precision, versions=versions)
-    properties = metadata.to_properties()
-    set_properties(graph, with_blank_digest(properties))
+    set_properties(graph, with_blank_digest(metadata.to_properties()))
     compared = reference or source
     with _both_written_whole(output) as partial:
         openvino.save_model(graph, str(partial), compress_to_fp16=precision == "bf16")
-        seal_ir(partial, properties)
+        seal_ir(partial)
         batches = pictures or street_batches(metadata, metadata.image_size or EXAMPLE_SIZE)
         return verify(
             OpenVinoNetwork(partial, metadata),

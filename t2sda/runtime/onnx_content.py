@@ -65,6 +65,17 @@ class _Tensor:
     external: Mapping[str, str]
 
 
+def properties_of_onnx(path: Path) -> dict[str, str]:
+    """The metadata of an ONNX file, as text by key; UserError if it is none."""
+    found: dict[str, str] = {}
+    with _named(path):
+        for number, value in _fields(_mapped(path)):
+            if number == _METADATA:
+                entry = _entry(value)
+                found[entry.get(1, "")] = entry.get(2, "")
+    return found
+
+
 def check_external_data(path: Path) -> None:
     """Refuse a file that would read elsewhere than below its folder, before any runtime opens it.
 
@@ -208,7 +219,7 @@ def _tensor(message: memoryview) -> _Tensor:
         if number in (_TENSOR_RAW, _TENSOR_FLOATS, _TENSOR_DOUBLES):
             data = value
         elif number == _TENSOR_EXTERNAL:
-            entry = {key: bytes(item).decode(errors="replace") for key, item in _fields(value)}
+            entry = _entry(value)
             external[entry.get(1, "")] = entry.get(2, "")
         elif number not in _NOTES:
             rest.append(bytes(value))
@@ -217,6 +228,11 @@ def _tensor(message: memoryview) -> _Tensor:
         elif number == _TENSOR_TYPE:
             data_type = _varint(value, 0)[0]
     return _Tensor(name, data_type, tuple(rest), data, external)
+
+
+def _entry(message: memoryview) -> dict[int, str]:
+    """A key (1) and its value (2)."""
+    return {number: bytes(value).decode(errors="replace") for number, value in _fields(message)}
 
 
 def _external_path(path: Path, tensor: _Tensor) -> Path:

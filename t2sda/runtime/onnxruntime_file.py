@@ -12,7 +12,12 @@ from t2sda.errors import UserError
 
 from .description import Signature
 from .metadata import check_seal, is_ours
-from .onnx_content import check_external_data, check_weights, content_of
+from .onnx_content import (
+    check_external_data,
+    check_weights,
+    content_of,
+    properties_of_onnx,
+)
 from .opened import LoadOptions, OpenedFile
 from .packages import DeviceUnavailableError, first_line, require
 
@@ -21,7 +26,7 @@ PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 
 def open_in_onnxruntime(path: Path, options: LoadOptions) -> OpenedFile:
     """An ONNX file in ONNX Runtime; one of ours must be as it was written."""
-    check_external_data(path)
+    properties = checked_properties(path)
     session = open_session(path, options.device, threads=options.threads)
     inputs, outputs = session.get_inputs(), session.get_outputs()
     check_one_input(path, len(inputs), len(outputs))
@@ -29,10 +34,6 @@ def open_in_onnxruntime(path: Path, options: LoadOptions) -> OpenedFile:
     signature = Signature(
         _sizes(taken.shape), _type(taken.type), _sizes(given.shape), _type(given.type)
     )
-    properties = session.get_modelmeta().custom_metadata_map
-    if is_ours(properties):
-        check_seal(properties, content_of(path), path)
-    check_weights(path)
     static = None not in signature.input_shape
     return OpenedFile(
         static_runner(session, path, options.threads) if static else SessionRunner(session),
@@ -40,6 +41,16 @@ def open_in_onnxruntime(path: Path, options: LoadOptions) -> OpenedFile:
         signature,
         max_batch_size=signature.input_shape[0] if signature.input_shape else None,
     )
+
+
+def checked_properties(path: Path) -> dict[str, str]:
+    """Metadata of an ONNX file that is safe to open: nothing in it is elsewhere, changed or NaN."""
+    check_external_data(path)
+    properties = properties_of_onnx(path)
+    if is_ours(properties):
+        check_seal(properties, content_of(path), path)
+    check_weights(path)
+    return properties
 
 
 def takes_gpu(device: str) -> bool:

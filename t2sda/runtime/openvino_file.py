@@ -18,14 +18,8 @@ from t2sda.errors import UserError
 from .description import Signature
 from .memory import is_out_of_memory
 from .metadata import DIGEST_KEY, KEYS, check_seal, is_ours, sealed
-from .onnx_content import (
-    check_external_data,
-    check_weights,
-    content_of,
-    has_nonsense,
-    nonsense_in,
-)
-from .onnxruntime_file import check_one_input
+from .onnx_content import has_nonsense, nonsense_in
+from .onnxruntime_file import check_one_input, checked_properties
 from .opened import LoadOptions, OpenedFile
 from .packages import DeviceUnavailableError, first_line, require
 from .signal_stack import signal_stack_kept
@@ -42,18 +36,13 @@ _BLANK = b"0" * 64
 
 def open_in_openvino(path: Path, options: LoadOptions) -> OpenedFile:
     """An IR or ONNX file in OpenVINO; one of ours must be as it was written."""
-    is_onnx = path.suffix.lower() == ".onnx"
-    if is_onnx:
-        check_external_data(path)
-    graph = read_model(path)
-    check_one_input(path, len(graph.inputs), len(graph.outputs))
-    properties = properties_of(graph)
-    if is_ours(properties):
-        check_seal(properties, content_of(path) if is_onnx else ir_content(path), path)
-    if is_onnx:
-        check_weights(path)
+    if path.suffix.lower() == ".onnx":
+        properties = checked_properties(path)
+        graph = read_model(path)
     else:
-        _check_constants(graph, path)
+        graph = _checked_ir(path)
+        properties = properties_of(graph)
+    check_one_input(path, len(graph.inputs), len(graph.outputs))
     taken, given = graph.inputs[0], graph.outputs[0]
     signature = Signature(
         *(_sizes(taken), taken.element_type.to_dtype().name),
@@ -63,6 +52,20 @@ def open_in_openvino(path: Path, options: LoadOptions) -> OpenedFile:
     run = OpenVinoRunner(graph, options.device, precision, options.threads, path, options.streams)
     size = signature.input_shape[0] if signature.input_shape else None
     return OpenedFile(run, properties, signature, max_batch_size=size)
+
+
+def _checked_ir(path: Path) -> Any:
+    """The graph of an IR whose text and weights are as they were written, if we wrote them."""
+    check_has_weights(path)
+    stated = _DIGEST_VALUE.search(path.read_bytes())
+    if stated:
+        digest = stated[2].decode(errors="replace").replace("&quot;", '"')
+        check_seal({DIGEST_KEY: digest}, ir_content(path), path)
+    graph = read_model(path)
+    if not stated and is_ours(properties_of(graph)):
+        check_seal({}, (), path)  # its digest was taken away
+    _check_constants(graph, path)
+    return graph
 
 
 def ir_content(path: Path) -> Iterator[bytes]:
@@ -78,9 +81,9 @@ def with_blank_digest(properties: Mapping[str, str]) -> dict[str, str]:
     return {**properties, DIGEST_KEY: _BLANK.decode()}
 
 
-def seal_ir(path: Path, properties: Mapping[str, str]) -> None:
-    """Write the digest into an IR that was saved with a blank one."""
-    digest = json.loads(sealed(properties, ir_content(path))[DIGEST_KEY])
+def seal_ir(path: Path) -> None:
+    """Write the digest into an IR that was saved with a blank one; its text holds the metadata."""
+    digest = json.loads(sealed({}, ir_content(path))[DIGEST_KEY])
     text, count = _DIGEST_VALUE.subn(
         rb"\g<1>&quot;" + digest.encode() + rb"&quot;\g<3>", path.read_bytes()
     )
@@ -116,12 +119,17 @@ def open_core() -> Any:
 def read_model(path: Path) -> Any:
     """The graph of an IR (`.xml`, with its `.bin`) or ONNX file; UserError if it is none."""
     core = open_core()
-    if path.suffix.lower() == ".xml" and not path.with_suffix(".bin").is_file():
-        raise UserError(f"{path}: {path.with_suffix('.bin').name}, its weights, is not beside it")
+    check_has_weights(path)
     try:
         return core.read_model(str(path))
     except RuntimeError as error:
         raise UserError(f"{path}: OpenVINO cannot load this file: {_cause(error)}") from None
+
+
+def check_has_weights(path: Path) -> None:
+    """Raise UserError if the weights of an IR are not beside it."""
+    if path.suffix.lower() == ".xml" and not path.with_suffix(".bin").is_file():
+        raise UserError(f"{path}: {path.with_suffix('.bin').name}, its weights, is not beside it")
 
 
 def properties_of(model: Any) -> dict[str, str]:
