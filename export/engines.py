@@ -5,13 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
 
 from t2sda.errors import MissingFileError, UserError
 from t2sda.files import pair_written_whole
-from t2sda.runtime.metadata import Metadata, OutputKind
-from t2sda.runtime.packages import require
+from t2sda.runtime.metadata import Metadata
 from t2sda.runtime.tensorrt_file import (
     ENGINE_SUFFIXES,
     PROFILE_KEY,
@@ -26,9 +24,11 @@ from .onnx import check_output
 from .tensorrt import BuiltEngine, EngineSettings, Profile, build_engine
 from .verify import (
     TOLERANCES,
-    OnnxNetwork,
+    Network,
     Tolerance,
     VerificationReport,
+    metadata_of_onnx,
+    onnx_network,
     street_batches,
     street_pictures,
     verify,
@@ -106,19 +106,6 @@ def verify_engine(onnx_path: Path, output: Path) -> VerificationReport:
     return report
 
 
-def metadata_of_onnx(path: Path) -> Metadata:
-    """What an ONNX file says about itself; UserError if it is none of ours."""
-    onnx = require("onnx", "onnx")
-    if not path.is_file():
-        raise MissingFileError(f"{path}: no such file")
-    try:
-        model_proto = onnx.load(path, load_external_data=False)
-    except Exception as error:  # protobuf's errors have no common base but Exception
-        raise UserError(f"{path}: not an ONNX file ({error})") from None
-    properties = {item.key: item.value for item in model_proto.metadata_props}
-    return Metadata.from_properties(properties, path)
-
-
 def _is_built_for_this_machine(settings: EngineSettings) -> bool:
     if not torch.cuda.is_available():
         return False
@@ -135,8 +122,8 @@ def _verified(
         assert metadata.image_size is not None
         batches = list(street_batches(metadata, metadata.image_size))
     return verify(
-        EngineNetwork(content, target, metadata),
-        OnnxNetwork(onnx_path, metadata),
+        Network(EngineRunner(content, target), metadata.output_kind, metadata.layout),
+        onnx_network(onnx_path, metadata),
         batches,
         ENGINE_TOLERANCES[metadata.precision],
     )
@@ -149,24 +136,3 @@ def _write(path: Path, content: bytes, sidecar: str) -> None:
             partial_sidecar.write_text(sidecar, encoding="utf-8")
     except OSError as error:
         raise UserError(f"{path}: cannot be written ({error.strerror})") from None
-
-
-class EngineNetwork:
-    """An engine, to be compared with its source; its labels cannot be looked behind."""
-
-    def __init__(self, content: bytes, target: str, metadata: Metadata) -> None:
-        self._run = EngineRunner(content, target)
-        self._layout = metadata.layout
-        self.output_kind: OutputKind = metadata.output_kind
-
-    def maps(self, images: np.ndarray) -> np.ndarray | None:
-        """(B, C, H, W), or None of an engine of labels."""
-        return None if self.output_kind == "labels" else self._output(images)
-
-    def labels(self, images: np.ndarray) -> np.ndarray:
-        """(B, H, W) train ids."""
-        output = self._output(images)
-        return output if self.output_kind == "labels" else output.argmax(axis=1)
-
-    def _output(self, images: np.ndarray) -> np.ndarray:
-        return self._run(images if self._layout == "nhwc" else images.transpose(0, 3, 1, 2))

@@ -27,11 +27,12 @@ from .deployable import INPUT_NAME
 from .onnx import check_output, set_properties, write_verified
 from .verify import (
     TOLERANCES,
-    OnnxNetwork,
     Tolerance,
     VerificationReport,
     as_layout,
     giving_logits,
+    metadata_of_onnx,
+    onnx_network,
     verify,
 )
 
@@ -122,7 +123,7 @@ def quantize_onnx(
         quantized,
         output,
         lambda written: verify(
-            OnnxNetwork(written, described), OnnxNetwork(source, metadata), judging, tolerance
+            onnx_network(written, described), onnx_network(source, metadata), judging, tolerance
         ),
     )
     return QuantizationReport(len(costs), tuple(kept), report)
@@ -243,18 +244,13 @@ def _left_float(
 def _opened(source: Path) -> tuple[Any, Metadata]:
     onnx = require("onnx", "onnx")
     require("onnxruntime", "onnx")
-    try:
-        model_proto = onnx.load(source)
-    except Exception as error:  # protobuf's errors have no common base but Exception
-        raise UserError(f"{source}: not an ONNX file ({error})") from None
-    properties = {item.key: item.value for item in model_proto.metadata_props}
-    metadata = Metadata.from_properties(properties, source)
+    metadata = metadata_of_onnx(source)
     if metadata.precision != "fp32":
         raise UserError(
             f"{source}: is in {metadata.precision}; int8 is made from a float32 file "
             f"(`t2sda export onnx` without --precision)"
         )
-    return model_proto, metadata
+    return onnx.load(source), metadata
 
 
 def framed_batch(picture: np.ndarray, metadata: Metadata) -> np.ndarray:

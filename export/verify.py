@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -18,11 +18,12 @@ from torch import Tensor
 
 from t2sda.data.streets import DOMAINS, draw_street
 from t2sda.data.transforms import resize_image
-from t2sda.errors import UserError
+from t2sda.errors import MissingFileError, UserError
 from t2sda.modeling.segmentor import SegmentationModel
 from t2sda.runtime.letterbox import softmax
 from t2sda.runtime.metadata import Metadata, OutputKind
-from t2sda.runtime.onnxruntime_file import SessionRunner, open_session
+from t2sda.runtime.onnxruntime_file import SessionRunner, checked_properties, open_session
+from t2sda.runtime.opened import Runner
 from t2sda.runtime.packages import require
 
 TIE = 1e-4
@@ -111,22 +112,6 @@ class VerificationReport:
         )
 
 
-class Network(Protocol):
-    """What can be compared: batches (B, H, W, 3) uint8 in.
-
-    Attributes:
-        output_kind: what `maps` gives; "labels" if it gives None. A source gives logits.
-    """
-
-    output_kind: OutputKind
-
-    def labels(self, images: np.ndarray) -> np.ndarray:
-        """(B, H, W) train ids."""
-
-    def maps(self, images: np.ndarray) -> np.ndarray | None:
-        """(B, C, H, W) logits or probabilities."""
-
-
 def verify(
     file: Network, source: Network, batches: Iterable[np.ndarray], tolerance: Tolerance
 ) -> VerificationReport:
@@ -161,6 +146,13 @@ def verify(
     return report
 
 
+def metadata_of_onnx(path: Path) -> Metadata:
+    """What an ONNX file of ours says about itself; UserError if it is none, or was changed."""
+    if not path.is_file():
+        raise MissingFileError(f"{path}: no such file")
+    return Metadata.from_properties(checked_properties(path), path)
+
+
 def verify_onnx(
     path: Path,
     model: SegmentationModel,
@@ -181,8 +173,8 @@ def verify_onnx(
         UserError: if the file does not run, or disagrees beyond the tolerance.
     """
     return verify(
-        OnnxNetwork(path, metadata),
-        TorchNetwork(model),
+        onnx_network(path, metadata),
+        torch_network(model),
         street_batches(metadata, image_size),
         tolerance or TOLERANCES[metadata.precision],
     )
@@ -219,49 +211,72 @@ def street_pictures(shape: tuple[int, int, int], index: int) -> np.ndarray:
     return np.stack(pictures)
 
 
-class TorchNetwork:
-    """A segmentation model in evaluation mode on the CPU."""
+class Network:
+    """A file or model to be compared: batches (B, H, W, 3) uint8 in.
 
-    output_kind: OutputKind = "logits"
+    Args:
+        run: batches in the order of axes that it takes -> its output.
+        kind: of that output.
+        layout: of what it takes.
+        to_logits: the same as `run`, but cut off before argmax or softmax; None where nothing can
+            look behind the output.
+    """
 
-    def __init__(self, model: SegmentationModel) -> None:
-        self._model = model
+    def __init__(
+        self,
+        run: Runner,
+        kind: OutputKind,
+        layout: str = "nhwc",
+        to_logits: Runner | None = None,
+    ) -> None:
+        self._run = run
+        self._kind = kind
+        self._layout = layout
+        self._to_logits = to_logits
 
-    @torch.inference_mode()
-    def maps(self, images: np.ndarray) -> np.ndarray:
-        """(B, C, H, W) logits."""
-        return self._model(torch.from_numpy(images).permute(0, 3, 1, 2)).numpy()
-
-    def labels(self, images: np.ndarray) -> np.ndarray:
-        """(B, H, W) train ids."""
-        return self.maps(images).argmax(axis=1)
-
-
-class OnnxNetwork:
-    """An ONNX file as it is, and the logits of a file of labels or probabilities."""
-
-    output_kind: OutputKind = "logits"
-
-    def __init__(self, path: Path, metadata: Metadata) -> None:
-        self._kind = metadata.output_kind
-        self._layout = metadata.layout
-        self._run = SessionRunner(open_session(path, "cpu"))
-        self._run_to_logits = self._run
-        if self._kind != "logits":
-            session = open_session(giving_logits(path, self._kind), "cpu", name=path)
-            self._run_to_logits = SessionRunner(session)
+    @property
+    def output_kind(self) -> OutputKind:
+        """What `maps` gives; "labels" if it gives None. A source gives logits."""
+        return "logits" if self._to_logits else self._kind
 
     def labels(self, images: np.ndarray) -> np.ndarray:
         """(B, H, W) train ids."""
         output = self._run(as_layout(images, self._layout))
         return output if self._kind == "labels" else output.argmax(axis=1)
 
-    def maps(self, images: np.ndarray) -> np.ndarray:
-        """(B, C, H, W) logits; UserError if probabilities of the file are not their softmax."""
-        logits = self._run_to_logits(as_layout(images, self._layout))
+    def maps(self, images: np.ndarray) -> np.ndarray | None:
+        """(B, C, H, W) logits or probabilities.
+
+        Raises:
+            UserError: if probabilities of the file are not the softmax of its logits.
+        """
+        taken = as_layout(images, self._layout)
+        if self._to_logits is None:
+            return None if self._kind == "labels" else self._run(taken)
+        logits = self._to_logits(taken)
         if self._kind == "probabilities":
-            check_softmax(self._run(as_layout(images, self._layout)), logits)
+            check_softmax(self._run(taken), logits)
         return logits
+
+
+def torch_network(model: SegmentationModel) -> Network:
+    """A segmentation model in evaluation mode on the CPU."""
+
+    @torch.inference_mode()
+    def logits(images: np.ndarray) -> np.ndarray:
+        return model(torch.from_numpy(images).permute(0, 3, 1, 2)).numpy()
+
+    return Network(logits, "logits")
+
+
+def onnx_network(path: Path, metadata: Metadata) -> Network:
+    """An ONNX file as it is, and the logits of a file of labels or probabilities."""
+    kind, run = metadata.output_kind, SessionRunner(open_session(path, "cpu"))
+    to_logits = None
+    if kind != "logits":
+        cut = open_session(giving_logits(path, kind), "cpu", name=path)
+        to_logits = SessionRunner(cut)
+    return Network(run, kind, metadata.layout, to_logits)
 
 
 def check_softmax(probabilities: np.ndarray, logits: np.ndarray) -> None:

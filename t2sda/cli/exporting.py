@@ -1,4 +1,4 @@
-"""What the exports share: sizes, origins and tolerances."""
+"""Arguments of exports: the network, its size, where it comes from, what may differ."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from t2sda.data.transforms import Resize
 from t2sda.engine.checkpoint import Checkpoint
 from t2sda.errors import MissingFileError, UserError
 from t2sda.export.verify import TOLERANCES, Tolerance
+from t2sda.runtime.metadata import LAYOUTS, OUTPUT_KINDS
 
 
 def default_image_size(cfg: CfgNode) -> tuple[int, int]:
@@ -60,6 +61,29 @@ def add_size_arguments(parser: argparse.ArgumentParser, default: str) -> None:
     )
     size.add_argument(
         "--dynamic", action="store_true", help="take any number of pictures of any size"
+    )
+
+
+def add_network_arguments(parser: argparse.ArgumentParser) -> None:
+    """What is exported, and what goes in and comes out."""
+    parser.add_argument(
+        "--branch",
+        choices=("student", "teacher"),
+        default="student",
+        help="which network of the checkpoint (default: student)",
+    )
+    add_size_arguments(parser, "EVALUATION.IMAGE_SIZE of the run, or the size of its source images")
+    parser.add_argument(
+        "--output-kind",
+        choices=OUTPUT_KINDS,
+        default="labels",
+        help="uint8 train ids (default), or float32 logits or probabilities",
+    )
+    parser.add_argument(
+        "--layout",
+        choices=LAYOUTS,
+        default="nhwc",
+        help="of the input: as decoders give it (default), or channels first",
     )
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from fvcore.common.config import CfgNode
 
 from t2sda import load_model
 from t2sda.cli.exporting import default_image_size
@@ -41,7 +42,7 @@ def test_run_folder_to_static_file(
     assert isinstance(model, FilePredictor)
     assert model.metadata.image_size == (64, 96)
     assert model.metadata.output_kind == "labels"
-    config_text = dump_config(open_checkpoint(run_dir).cfg)
+    config_text = dump_config(CfgNode(open_checkpoint(run_dir).config))
     assert model.metadata.origin == {
         "run": run_dir.name,
         "iteration": 1,
@@ -184,7 +185,7 @@ def test_options_that_do_not_fit_together(
     for words, message in (
         (["onnx", str(run_dir), *output, "--precision", "int8"], "needs --calibration DIR|DATASET"),
         (["onnx", str(run_dir), *output, "--calibration", "x"], "nothing to calibrate"),
-        (["openvino", str(run_dir), *output, *SIZE], "an OpenVINO file ends in .xml"),
+        (["openvino", str(run_dir), *output, *SIZE], "must end in .xml"),
         (["onnx", str(run_dir), *output, "--branch", "teacher"], "holds no teacher"),
     ):
         assert main(["export", *words]) == 2

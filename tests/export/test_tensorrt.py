@@ -11,7 +11,7 @@ import torch
 
 from t2sda import load_model
 from t2sda.errors import MissingFileError, UserError
-from t2sda.export.engines import export_engine, metadata_of_onnx, verify_engine
+from t2sda.export.engines import export_engine, verify_engine
 from t2sda.export.tensorrt import (
     EngineSettings,
     Layer,
@@ -20,9 +20,9 @@ from t2sda.export.tensorrt import (
     layers_of_inspector,
     precision_of,
 )
-from t2sda.export.verify import OnnxNetwork
+from t2sda.export.verify import metadata_of_onnx
 from t2sda.runtime.description import Signature
-from t2sda.runtime.metadata import Metadata
+from t2sda.runtime.onnxruntime_file import SessionRunner, open_session
 from t2sda.runtime.predictor import FilePredictor
 from t2sda.runtime.tensorrt_file import PROFILE_KEY, read_sidecar, sidecar_of, sidecar_text
 from tests.deployed import DYNAMIC, STATIC, shared_export, street
@@ -70,17 +70,18 @@ def test_a_verified_engine_gets_its_name_with_what_it_was_built_for(
     )
     asked: list[tuple[str, tuple[int, ...]]] = []
 
-    class InPlaceOfTheGpu(OnnxNetwork):
-        def __init__(self, content: bytes, target: str, metadata: Metadata) -> None:
-            super().__init__(dynamic, metadata)
-            self.output_kind = "labels"
+    run = SessionRunner(open_session(dynamic, "cpu"))
+
+    class InPlaceOfTheGpu:
+        def __init__(self, content: bytes, target: str) -> None:
             self.target = target
 
-        def maps(self, images: np.ndarray) -> None:  # type: ignore[override]
+        def __call__(self, images: np.ndarray) -> np.ndarray:
             asked.append((self.target, images.shape[:3]))
+            return run(images)
 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr("t2sda.export.engines.EngineNetwork", InPlaceOfTheGpu)
+    monkeypatch.setattr("t2sda.export.engines.EngineRunner", InPlaceOfTheGpu)
     report = verify_engine(dynamic, engine)
     assert asked == [("tensorrt-rtx", shape) for shape in PROFILE]
     assert report.max_logit_difference is None
@@ -98,14 +99,15 @@ def test_an_engine_for_other_gpus_is_not_run_on_this_one(
     static: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    class InPlaceOfTheGpu(OnnxNetwork):
-        def __init__(self, content: bytes, target: str, metadata: Metadata) -> None:
-            assert runs
-            super().__init__(static, metadata)
+    run = SessionRunner(open_session(static, "cpu"))
+
+    def in_place_of_the_gpu(content: bytes, target: str) -> SessionRunner:
+        assert runs
+        return run
 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: local)
-    monkeypatch.setattr("t2sda.export.engines.EngineNetwork", InPlaceOfTheGpu)
+    monkeypatch.setattr("t2sda.export.engines.EngineRunner", in_place_of_the_gpu)
     settings = EngineSettings("tensorrt-rtx", compute_capabilities=("8.6", "8.9"))
     exported = export_engine(static, tmp_path / "m.engine", settings)
     assert exported.path.name == ("m.engine" if runs else "m.engine.unverified")
