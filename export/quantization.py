@@ -118,6 +118,7 @@ def quantize_onnx(
         versions={**metadata.versions, "onnxruntime": require("onnxruntime", "onnx").__version__},
     )
     onnx.checker.check_model(quantized)
+    check_same_numbers(quantized, model_proto)
     set_properties(quantized, described)
     report = write_verified(
         quantized,
@@ -239,6 +240,24 @@ def _left_float(
         if enough or count * 2 > len(costs) // 2:
             return kept
         count = max(count * 2, 1)
+
+
+def check_same_numbers(quantized: Any, source: Any) -> None:
+    """Raise UserError unless every weight, bias and mean is still that of the float32 graph.
+
+    Q/DQ pairs round when the file runs; what they round is stored in float32. Whatever rounding
+    hides in the logits, such as one weight of another sign, is seen here.
+    """
+    kept = {tensor.name: tensor.raw_data for tensor in quantized.graph.initializer}
+    for tensor in source.graph.initializer:
+        if tensor.raw_data != kept.get(tensor.name, tensor.raw_data):
+            raise UserError(
+                f"quantising changed the numbers of '{tensor.name}', and the file is not kept; "
+                f"this is a fault of the quantiser or of the file that it was given"
+            )
+    lost = [tensor.name for tensor in source.graph.initializer if tensor.name not in kept]
+    if lost:
+        raise UserError(f"quantising lost the numbers of '{lost[0]}'; the file is not kept")
 
 
 def _opened(source: Path) -> tuple[Any, Metadata]:

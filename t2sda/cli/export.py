@@ -208,7 +208,7 @@ def _parser(name: str, exporter: Exporter) -> argparse.ArgumentParser:
         "--precision",
         choices=exporter.precisions,
         default=exporter.precisions[0] if exporter.takes_checkpoints else None,
-        help=f"default: {exporter.precisions[0]}; int8 needs --calibration"
+        help=f"default: {exporter.precisions[0]}"
         if exporter.takes_checkpoints
         else "refuse a source or a result that is in another one",
     )
