@@ -18,11 +18,12 @@ from t2sda.data.datasets import Sample, SegmentationDataset
 from t2sda.data.packed import is_packed
 from t2sda.data.taxonomies import Taxonomy
 from t2sda.errors import UserError
-from t2sda.evaluation.evaluator import PredictsLabels, check_classes, evaluate
+from t2sda.evaluation.evaluator import check_classes, evaluate
 from t2sda.inference.pictures import read_picture
 from t2sda.inference.sources import find_pictures
 from t2sda.inference.video import VIDEO_SUFFIXES
 from t2sda.registry import UnknownNameError
+from t2sda.runtime.predictor import Predictor
 
 NUM_CALIBRATION = 48
 
@@ -162,9 +163,7 @@ def evaluation_of(args: argparse.Namespace, taxonomy: Taxonomy) -> SegmentationD
     return SpreadSamples(dataset, args.num_evaluated) if args.num_evaluated else dataset
 
 
-def print_scores(
-    dataset: SegmentationDataset, before: PredictsLabels, after: PredictsLabels
-) -> None:
+def print_scores(dataset: SegmentationDataset, before: Predictor, after: Predictor) -> None:
     """MIoU of the source and of what was written, on a labelled set."""
     scores = [evaluate(model, dataset, dataset.taxonomy).mean_iou for model in (before, after)]
     print(

@@ -238,11 +238,10 @@ def _entry(message: memoryview) -> dict[int, str]:
 def _external_path(path: Path, tensor: _Tensor) -> Path:
     """Where a tensor's numbers lie; UserError if that is outside the folder, or nowhere."""
     location = tensor.external.get("location", "")
-    beside = path.parent / location
+    beside = path.parent / location.replace("\0", "?")
     allowed = {path.parent.resolve(), path.resolve().parent}
     if (
-        "\0" in location
-        or Path(location).is_absolute()
+        Path(location).is_absolute()
         or ".." in Path(location).parts
         or not any(beside.resolve().is_relative_to(folder) for folder in allowed)
     ):
@@ -250,7 +249,11 @@ def _external_path(path: Path, tensor: _Tensor) -> Path:
             f"{path}: wants to read its weights from '{location}', outside its folder; this is "
             f"refused. Export it again into one file"
         )
-    if not beside.is_file():
+    try:
+        found = beside.is_file()
+    except OSError:  # such as a name that no file system takes
+        found = False
+    if not found:
         raise UserError(f"{path}: its weights file '{location}' is not beside it")
     return beside
 
