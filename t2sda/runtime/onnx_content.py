@@ -31,7 +31,7 @@ _INSIDE: Mapping[str, Mapping[int, str]] = {
     },
     "sparse": {1: "tensor", 2: "tensor"},
 }
-_METADATA = 14  # of a model
+_OPSET, _METADATA = 8, 14  # of a model
 _TENSOR_DIMS, _TENSOR_TYPE, _TENSOR_FLOATS, _TENSOR_DOUBLES = 1, 2, 4, 10
 _TENSOR_NAME, _TENSOR_RAW, _TENSOR_EXTERNAL, _TENSOR_LOCATION = 8, 9, 13, 14
 _NOTES = frozenset((12, _TENSOR_EXTERNAL, _TENSOR_LOCATION, 16))
@@ -100,7 +100,9 @@ def content_of(path: Path) -> Iterator[bytes | memoryview]:
     opened: dict[Path, memoryview] = {}
     with _named(path):
         for number, value in _fields(_mapped(path)):
-            if number in _MODEL:
+            if number == _OPSET:
+                yield value
+            elif number in _MODEL:
                 yield from _canonical(value, _MODEL[number], path, opened)
 
 
