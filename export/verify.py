@@ -16,7 +16,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from t2sda.data.streets import DOMAINS, draw_street
 from t2sda.data.transforms import resize_image
 from t2sda.errors import MissingFileError, UserError
 from t2sda.modeling.segmentor import SegmentationModel
@@ -25,6 +24,7 @@ from t2sda.runtime.metadata import Metadata, OutputKind
 from t2sda.runtime.onnxruntime_file import SessionRunner, checked_properties, open_session
 from t2sda.runtime.opened import Runner
 from t2sda.runtime.packages import require
+from t2sda.streets import DOMAINS, draw_street
 
 TIE = 1e-4
 

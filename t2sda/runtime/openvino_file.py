@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 
 from t2sda.errors import UserError
+from t2sda.resources import is_out_of_memory
 
 from .description import Signature
-from .memory import is_out_of_memory
 from .metadata import DIGEST_KEY, KEYS, check_seal, is_ours, sealed
 from .onnx_content import has_nonsense, nonsense_in
 from .onnxruntime_file import check_one_input, checked_properties
