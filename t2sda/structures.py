@@ -11,8 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-IGNORE_INDEX = 255
-"""Train id of pixels that count nowhere: neither in a loss nor in a score."""
+from t2sda.constants import IGNORE_INDEX as IGNORE_INDEX  # for whoever has torch already
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,7 @@ import simplejpeg
 from PIL import Image
 
 from t2sda.data.transforms import AS_STORED, Resize, resize_image
-from t2sda.errors import MissingFileError, UserError
+from t2sda.errors import MissingFileError, UnreadableFileError, UserError
 from t2sda.resources import is_out_of_files, is_out_of_memory
 
 MAX_PIXELS = 1 << 26
@@ -37,10 +37,6 @@ _PNG_HEADER = struct.Struct(">8s4x4sIIBB")  # signature, IHDR, width, height, bi
 _JPEG_START = b"\xff\xd8\xff"
 _GREY, _RGB, _PALETTE = 0, 2, 3  # colour types
 _DCT_DIVISORS = (8, 4, 2)  # others (3/8, 5/8, ...) have no fast code and take longer than 1/1
-
-
-class UnreadableFileError(UserError):
-    """A file that exists but is not the picture it should be."""
 
 
 class _PngHeader(NamedTuple):

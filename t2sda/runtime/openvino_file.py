@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import re
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -12,16 +14,94 @@ from typing import Any
 import numpy as np
 
 from t2sda.errors import UserError
-from t2sda.inference.memory import is_out_of_memory
+from t2sda.resources import is_out_of_memory
 
-from .metadata import KEYS
-from .packages import require
-from .session import DeviceUnavailableError, first_line
+from .description import Signature
+from .metadata import DIGEST_KEY, KEYS, check_seal, is_ours, sealed
+from .onnx_content import has_nonsense, nonsense_in
+from .onnxruntime_file import check_one_input, checked_properties
+from .opened import LoadOptions, OpenedFile
+from .packages import DeviceUnavailableError, first_line, require
 from .signal_stack import signal_stack_kept
 
 SECTION = "t2sda"
 """Where an IR holds our metadata; of an ONNX file OpenVINO reads it under "framework"."""
 DEVICES = {"cpu": "CPU", "auto": "CPU"}
+
+
+_DIGEST_VALUE = re.compile(rb'(<t2sda>.*?<digest value=")([^"]*)(")', re.DOTALL)
+_BLANK = b"0" * 64
+"""Stands for the digest in the text that the digest is taken of."""
+
+
+def open_in_openvino(path: Path, options: LoadOptions) -> OpenedFile:
+    """An IR or ONNX file in OpenVINO; one of ours must be as it was written."""
+    if path.suffix.lower() == ".onnx":
+        properties = checked_properties(path)
+        graph = read_model(path)
+    else:
+        graph = _checked_ir(path)
+        properties = properties_of(graph)
+    check_one_input(path, len(graph.inputs), len(graph.outputs))
+    taken, given = graph.inputs[0], graph.outputs[0]
+    signature = Signature(
+        *(_sizes(taken), taken.element_type.to_dtype().name),
+        *(_sizes(given), given.element_type.to_dtype().name),
+    )
+    precision = properties.get("precision", "").strip('"')
+    run = OpenVinoRunner(graph, options.device, precision, options.threads, path, options.streams)
+    size = signature.input_shape[0] if signature.input_shape else None
+    return OpenedFile(run, properties, signature, max_batch_size=size)
+
+
+def _checked_ir(path: Path) -> Any:
+    """The graph of an IR whose text and weights are as they were written, if we wrote them."""
+    check_has_weights(path)
+    stated = _DIGEST_VALUE.search(path.read_bytes())
+    if stated:
+        digest = stated[2].decode(errors="replace").replace("&quot;", '"')
+        check_seal({DIGEST_KEY: digest}, ir_content(path), path)
+    graph = read_model(path)
+    if not stated and is_ours(properties_of(graph)):
+        check_seal({}, (), path)  # its digest was taken away
+    _check_constants(graph, path)
+    return graph
+
+
+def ir_content(path: Path) -> Iterator[bytes]:
+    """The text of an IR with its digest left blank, and its weights."""
+    yield _DIGEST_VALUE.sub(rb"\g<1>" + _BLANK + rb"\g<3>", path.read_bytes())
+    with path.with_suffix(".bin").open("rb") as weights:
+        while part := weights.read(1 << 20):
+            yield part
+
+
+def with_blank_digest(properties: Mapping[str, str]) -> dict[str, str]:
+    """Metadata as an IR is saved with it, to be sealed afterwards."""
+    return {**properties, DIGEST_KEY: _BLANK.decode()}
+
+
+def seal_ir(path: Path) -> None:
+    """Write the digest into an IR that was saved with a blank one; its text holds the metadata."""
+    digest = json.loads(sealed({}, ir_content(path))[DIGEST_KEY])
+    text, count = _DIGEST_VALUE.subn(
+        rb"\g<1>&quot;" + digest.encode() + rb"&quot;\g<3>", path.read_bytes()
+    )
+    assert count == 1
+    path.write_bytes(text)
+
+
+def _check_constants(graph: Any, path: Path) -> None:
+    for operation in graph.get_ordered_ops():
+        if operation.get_type_name() == "Constant":
+            numbers = np.asarray(operation.data)
+            if numbers.dtype.kind == "f" and has_nonsense(numbers):
+                raise nonsense_in(path, operation.get_friendly_name())
+
+
+def _sizes(port: Any) -> tuple[int | None, ...]:
+    shape = port.get_partial_shape()
+    return tuple(size.get_length() if size.is_static else None for size in shape)
 
 
 def open_core() -> Any:
@@ -39,12 +119,17 @@ def open_core() -> Any:
 def read_model(path: Path) -> Any:
     """The graph of an IR (`.xml`, with its `.bin`) or ONNX file; UserError if it is none."""
     core = open_core()
-    if path.suffix.lower() == ".xml" and not path.with_suffix(".bin").is_file():
-        raise UserError(f"{path}: {path.with_suffix('.bin').name}, its weights, is not beside it")
+    check_has_weights(path)
     try:
         return core.read_model(str(path))
     except RuntimeError as error:
         raise UserError(f"{path}: OpenVINO cannot load this file: {_cause(error)}") from None
+
+
+def check_has_weights(path: Path) -> None:
+    """Raise UserError if the weights of an IR are not beside it."""
+    if path.suffix.lower() == ".xml" and not path.with_suffix(".bin").is_file():
+        raise UserError(f"{path}: {path.with_suffix('.bin').name}, its weights, is not beside it")
 
 
 def properties_of(model: Any) -> dict[str, str]:
@@ -53,7 +138,7 @@ def properties_of(model: Any) -> dict[str, str]:
         if model.has_rt_info([section, "format"]):
             return {
                 key: str(model.get_rt_info([section, key]).value)
-                for key in KEYS
+                for key in (*KEYS, DIGEST_KEY)
                 if model.has_rt_info([section, key])
             }
     return {}
@@ -139,7 +224,7 @@ class OpenVinoRunner:
             if is_out_of_memory(error):
                 self._start_anew()
             raise UserError(
-                f"OpenVINO cannot run pictures of shape {images.shape}: {_cause(error)}"
+                f"OpenVINO cannot run images of shape {images.shape}: {_cause(error)}"
             ) from None
         count = len(self._compiled.outputs)
         return [request.get_output_tensor(index).data.copy() for index in range(count)]

@@ -12,8 +12,8 @@ from onnxruntime.capi.onnxruntime_pybind11_state import Fail
 
 from t2sda import load_model
 from t2sda.errors import UserError
-from t2sda.export.loaded import FileModel
-from t2sda.export.session import DeviceUnavailableError
+from t2sda.runtime.packages import DeviceUnavailableError
+from t2sda.runtime.predictor import FilePredictor
 from tests.deployed import DYNAMIC, IMAGE_SIZE, STATIC, shared_export, street
 
 CUDA = "CUDAExecutionProvider"
@@ -102,14 +102,15 @@ def test_a_dynamic_graph_is_not_recorded(
 ) -> None:
     path = shared_export(tmp_path_factory, DYNAMIC)
     gpu = Gpu(monkeypatch, records=True)
-    assert isinstance(load_model(path, device="cuda"), FileModel)
+    assert isinstance(load_model(path, device="cuda"), FilePredictor)
     assert gpu.opened == [False]
 
 
 def test_a_file_that_does_not_load_at_all_is_an_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "text.onnx").write_text("hello")
+    # Ends as protobuf does, but holds no graph.
+    (tmp_path / "text.onnx").write_bytes(b"\x08\x0a")
     gpu = Gpu(monkeypatch, records=True)
     with pytest.raises(UserError, match="text.onnx: ONNX Runtime cannot load this file") as raised:
         load_model(tmp_path / "text.onnx", device="cuda")

@@ -5,12 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
+from t2sda import load_model
+from t2sda.cli.main import main
 from t2sda.errors import UserError
-from t2sda.inference.checkpoints import model_of_checkpoint, open_checkpoint
-from tests.deployed import shared_checkpoint
+from t2sda.runtime.checkpoints import model_of_checkpoint, open_checkpoint
+from tests.deployed import shared_checkpoint, street
 
 
 def changed(source: Path, target: Path, change: Any) -> Path:
@@ -63,12 +66,45 @@ def test_components_of_the_user_s_own(source: Path, tmp_path: Path) -> None:
         content["config"]["MODEL"]["BACKBONE"] = {"NAME": "HarbourNet"}
 
     def use_own_setting(content: dict[str, Any]) -> None:
-        content["config"]["HARBOUR"] = {"DEPTH": 3}
+        content["config"]["MODEL"]["HEAD"]["DEPTH"] = 3
 
     for change in (use_own_backbone, use_own_setting):
         path = changed(source, tmp_path / "own.pth", change)
         with pytest.raises(UserError, match=r"own\.pth(.|\n)*give the same --plugin here"):
             model_of_checkpoint(open_checkpoint(path))
+
+
+def test_a_method_of_the_user_s_own_is_not_needed_once_it_has_trained(
+    source: Path, tmp_path: Path
+) -> None:
+    def use_own_method(content: dict[str, Any]) -> None:
+        config = content["config"]
+        config["HARBOUR"] = {"DEPTH": 3}
+        config["META_ARCH"] |= {"NAME": "Harbour", "PASSES": ["source", "harbour"], "TIDE": 2}
+        config["HOOKS"]["NAMES"] = ["Lighthouse"]
+        config["EVALUATION"]["IMAGE_SIZE"] = [64, 96]
+        content["meta_arch"]["discriminator.weight"] = torch.ones(3)
+
+    path = changed(source, tmp_path / "own.pth", use_own_method)
+    image = street((96, 144))
+    model, plain = load_model(path), load_model(source)
+    assert model.letterbox.bound == (64, 96)
+    small = street((64, 96))
+    assert np.array_equal(model.predict(small), plain.predict(small))
+    output = tmp_path / "own.onnx"
+    assert main(["export", "onnx", str(path), "--output", str(output), "--dynamic"]) == 0
+    assert (load_model(output).predict(image) == model.predict(image)).mean() > 0.95
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_weights_that_are_no_numbers_are_refused(
+    source: Path, tmp_path: Path, value: float
+) -> None:
+    def damage(content: dict[str, Any]) -> None:
+        content["meta_arch"]["student.model.head.classifier.weight"].flatten()[7] = value
+
+    with pytest.raises(UserError, match=r"student\.model\.head\.classifier\.weight' hold NaN or"):
+        load_model(changed(source, tmp_path / "c.pth", damage))
 
 
 def test_no_checkpoint_at_all(tmp_path: Path) -> None:

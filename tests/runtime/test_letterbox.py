@@ -1,12 +1,13 @@
-"""Pictures into the size a network takes, and results back."""
+"""Images into the size a network takes, and results back."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
+import torch.nn.functional as F
 
-from t2sda.data.transforms import Resize
-from t2sda.inference.framing import Frame, framed_to, framed_within
+from t2sda.runtime.letterbox import Frame, Letterbox, resize_maps, softmax
 
 FILL = (1, 2, 3)
 WHITE = 255
@@ -25,7 +26,7 @@ WHITE = 255
     ],
 )
 def test_as_large_as_it_fits(size: tuple[int, int], inner_size: tuple[int, int]) -> None:
-    frame = framed_to(np.full((*size, 3), WHITE, np.uint8), (50, 100), FILL)
+    frame = Letterbox((50, 100), fill=FILL)(np.full((*size, 3), WHITE, np.uint8))
     assert frame.image.shape == (50, 100, 3)
     assert frame.inner_size == inner_size
     height, width = inner_size
@@ -35,7 +36,7 @@ def test_as_large_as_it_fits(size: tuple[int, int], inner_size: tuple[int, int])
 
 
 def test_labels_come_back_without_the_padding() -> None:
-    frame = framed_to(np.zeros((200, 100, 3), np.uint8), (50, 100), FILL)
+    frame = Letterbox((50, 100), fill=FILL)(np.zeros((200, 100, 3), np.uint8))
     labels = np.full((50, 100), 9, np.uint8)
     labels[:50, :25] = 4
     labels[25:50, :25] = 5
@@ -61,18 +62,31 @@ def test_labels_come_back_from_the_nearest_centre(
 
 
 def test_logits_come_back_bilinearly() -> None:
-    frame = framed_to(np.zeros((4, 4, 3), np.uint8), (2, 6), FILL)
+    frame = Letterbox((2, 6), fill=FILL)(np.zeros((4, 4, 3), np.uint8))
     logits = np.full((1, 2, 6), 99, np.float32)
     logits[0, :, :2] = [[0, 1], [0, 1]]
-    back = frame.logits_back(logits)
+    back = frame.maps_back(logits)
     # Centres of the four columns lie at -1/4, 1/4, 3/4, 5/4 of the two; outside is as the border.
     np.testing.assert_allclose(back, np.broadcast_to([0, 0.25, 0.75, 1], (1, 4, 4)))
 
 
 def test_within_a_bound_nothing_is_padded() -> None:
     image = np.zeros((100, 300, 3), np.uint8)
-    assert framed_within(image, Resize((50, 100))).image.shape == (33, 100, 3)
-    frame = framed_within(image, Resize(None))
+    assert Letterbox(bound=(50, 100))(image).image.shape == (33, 100, 3)
+    frame = Letterbox()(image)
     assert frame.image is image
     labels = np.arange(30000, dtype=np.uint8).reshape(100, 300)
     assert np.array_equal(frame.labels_back(labels), labels)
+
+
+@pytest.mark.parametrize("size", [(37, 53), (14, 22), (9, 31), (1, 1), (200, 3)])
+def test_maps_are_resized_as_torch_does(size: tuple[int, int]) -> None:
+    maps = np.random.default_rng(0).normal(size=(5, 28, 44)).astype(np.float32)
+    expected = F.interpolate(torch.from_numpy(maps)[None], size, mode="bilinear")[0].numpy()
+    np.testing.assert_allclose(resize_maps(maps, size), expected, atol=2e-5)
+
+
+def test_softmax_of_large_logits_is_that_of_torch() -> None:
+    logits = np.random.default_rng(0).normal(size=(2, 19, 3, 4)).astype(np.float32) * 100
+    expected = torch.from_numpy(logits).softmax(dim=1).numpy()
+    np.testing.assert_allclose(softmax(logits, axis=1), expected, atol=1e-6)

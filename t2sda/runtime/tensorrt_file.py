@@ -1,30 +1,51 @@
-"""Engines on the current GPU.
+"""Engines of TensorRT and TensorRT-RTX on the current GPU.
 
-An engine has no room for our metadata; it lies beside it as `NAME.engine.json`.
+An engine has no room for our metadata; it lies beside it as `NAME.engine.json`. Tensors on the GPU
+are torch's, so that running an engine needs it; saying what an engine is does not.
 """
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import threading
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 
 from t2sda.errors import MissingFileError, UserError
 
-from .deployable import OutputKind
-from .loaded import FileModel
-from .metadata import Metadata
-from .tensorrt import TARGETS, import_tensorrt
+from .description import Signature
+from .metadata import Metadata, check_seal, sealed
+from .opened import LoadOptions, OpenedFile
+from .packages import require
 
+if TYPE_CHECKING:
+    import torch
+
+TARGETS = {"tensorrt": ("tensorrt", "tensorrt"), "tensorrt-rtx": ("tensorrt_rtx", "trt-rtx")}
+"""What an engine is for: the module that builds it, and the extra that installs that."""
 ENGINE_SUFFIXES = (".engine", ".plan")
 TARGET_KEY = "target"
 PROFILE_KEY = "profile"
 """What the sidecar says besides our metadata; the profile is null for an engine of one size."""
+
+
+def import_tensorrt(target: str) -> ModuleType:
+    """TensorRT ("tensorrt") or TensorRT-RTX ("tensorrt-rtx"); UserError where it is missing."""
+    return require(*TARGETS[target])
+
+
+def has_gpu() -> bool:
+    """Whether torch finds a GPU here."""
+    if importlib.util.find_spec("torch") is None:
+        return False
+    import torch
+
+    return torch.cuda.is_available()
 
 
 def sidecar_of(engine: Path) -> Path:
@@ -32,26 +53,26 @@ def sidecar_of(engine: Path) -> Path:
     return engine.with_name(f"{engine.name}.json")
 
 
-def load_engine(path: Path, device: str) -> FileModel:
-    """An engine of `t2sda export tensorrt` on this GPU.
-
-    Args:
-        path: with its `.json` beside it.
-        device: "cuda" or "auto".
+def open_engine(path: Path, options: LoadOptions) -> OpenedFile:
+    """An engine of `t2sda export tensorrt`, with its `.json` beside it, on this GPU.
 
     Raises:
-        UserError: if there is no GPU to run it on.
+        UserError: if it is not the engine that the `.json` was written with, or there is no GPU to
+            run it on.
     """
-    described = read_sidecar(path)
-    built_for = described[TARGET_KEY]
-    if device == "cpu" or not torch.cuda.is_available():
-        found = "none is usable here" if device != "cpu" else "device cpu was asked for"
+    properties = read_sidecar(path)
+    if options.device == "cpu" or not has_gpu():
+        found = "none is usable here" if options.device != "cpu" else "device cpu was asked for"
         raise UserError(f"{path}: engines run on an NVIDIA GPU (device cuda), and {found}")
-    metadata = Metadata.from_properties(described, path)
-    runner = EngineRunner(path.read_bytes(), built_for)
-    return FileModel(
-        path, runner, metadata, runtime=built_for, max_batch_size=runner.max_batch_size
-    )
+    content = path.read_bytes()
+    check_seal(properties, [content], path)
+    runner = EngineRunner(content, properties[TARGET_KEY])
+    return OpenedFile(runner, properties, runner.signature, runner.max_batch_size)
+
+
+def target_of(engine: Path) -> str:
+    """What an engine was built for."""
+    return read_sidecar(engine)[TARGET_KEY]
 
 
 def read_sidecar(engine: Path) -> dict[str, Any]:
@@ -66,14 +87,17 @@ def read_sidecar(engine: Path) -> dict[str, Any]:
         described = json.loads(sidecar.read_text(encoding="utf-8"))
         if described[TARGET_KEY] in TARGETS and PROFILE_KEY in described:
             return described
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError, RecursionError):
         pass
     raise UserError(f"{sidecar}: damaged; export the engine again")
 
 
-def sidecar_text(metadata: Metadata, target: str, extra: Mapping[str, object]) -> str:
-    """What lies beside an engine."""
-    return json.dumps({TARGET_KEY: target, **extra, **metadata.to_properties()}, indent=1) + "\n"
+def sidecar_text(
+    metadata: Metadata, target: str, extra: Mapping[str, object], engine: bytes
+) -> str:
+    """What lies beside an engine, with the digest of both."""
+    properties = sealed(metadata.to_properties(), [engine])
+    return json.dumps({TARGET_KEY: target, **extra, **properties}, indent=1) + "\n"
 
 
 class EngineRunner:
@@ -90,6 +114,7 @@ class EngineRunner:
     """
 
     def __init__(self, engine: bytes, target: str) -> None:
+        self._torch = require("torch", "tensorrt")
         self._trt = import_tensorrt(target)
         runtime = self._trt.Runtime(self._trt.Logger(self._trt.Logger.ERROR))
         self._engine: Any = runtime.deserialize_cuda_engine(engine)
@@ -104,6 +129,16 @@ class EngineRunner:
         self._buffers: tuple[torch.Tensor, torch.Tensor] | None = None
 
     @property
+    def signature(self) -> Signature:
+        """Of the engine; sizes of a profile vary."""
+        shapes = (
+            tuple(self._engine.get_tensor_shape(name)) for name in (self._input, self._output)
+        )
+        taken, given = (tuple(None if side == -1 else side for side in shape) for shape in shapes)
+        output_type = str(self._output_dtype()).removeprefix("torch.")
+        return Signature(taken, "uint8", given, output_type)
+
+    @property
     def max_batch_size(self) -> int:
         """Most pictures at once."""
         if self._static:
@@ -113,11 +148,11 @@ class EngineRunner:
     def __call__(self, images: np.ndarray) -> np.ndarray:
         """The output for a batch, (B, H, W, 3) or as the graph takes it."""
         with self._lock:
-            return self._run(torch.from_numpy(np.ascontiguousarray(images))).cpu().numpy()
+            return self._run(self._torch.from_numpy(np.ascontiguousarray(images))).cpu().numpy()
 
     def _run(self, images: torch.Tensor) -> torch.Tensor:
         if not self._context.set_input_shape(self._input, tuple(images.shape)):
-            raise UserError(f"the engine was not built for pictures of shape {tuple(images.shape)}")
+            raise UserError(f"the engine was not built for images of shape {tuple(images.shape)}")
         if self._buffers is None or self._buffers[0].shape != images.shape:
             self._allocate(images)
         assert self._buffers is not None
@@ -129,26 +164,26 @@ class EngineRunner:
             self._execute()
             if self._static:
                 self._record()
-        torch.cuda.current_stream().synchronize()
+        self._torch.cuda.current_stream().synchronize()
         return given
 
     def _allocate(self, images: torch.Tensor) -> None:
         shape = tuple(self._context.get_tensor_shape(self._output))
-        taken = torch.empty_like(images, device="cuda")
-        given = torch.empty(shape, dtype=self._output_dtype(), device="cuda")
+        taken = self._torch.empty_like(images, device="cuda")
+        given = self._torch.empty(shape, dtype=self._output_dtype(), device="cuda")
         self._buffers = (taken, given)
         self._context.set_tensor_address(self._input, taken.data_ptr())
         self._context.set_tensor_address(self._output, given.data_ptr())
 
     def _record(self) -> None:
-        torch.cuda.current_stream().synchronize()
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
+        self._torch.cuda.current_stream().synchronize()
+        graph = self._torch.cuda.CUDAGraph()
+        with self._torch.cuda.graph(graph):
             self._execute()
         self._graph = graph
 
     def _execute(self) -> None:
-        if not self._context.execute_async_v3(torch.cuda.current_stream().cuda_stream):
+        if not self._context.execute_async_v3(self._torch.cuda.current_stream().cuda_stream):
             raise UserError("the engine could not be run; see TensorRT's message above")
 
     def _is_output(self, name: str) -> bool:
@@ -156,25 +191,4 @@ class EngineRunner:
 
     def _output_dtype(self) -> torch.dtype:
         dtype = self._engine.get_tensor_dtype(self._output)
-        return torch.uint8 if dtype == self._trt.DataType.UINT8 else torch.float32
-
-
-class EngineNetwork:
-    """An engine, to be compared with its source; its labels cannot be looked behind."""
-
-    def __init__(self, content: bytes, target: str, metadata: Metadata) -> None:
-        self._run = EngineRunner(content, target)
-        self._layout = metadata.layout
-        self.output_kind: OutputKind = metadata.output_kind
-
-    def maps(self, images: np.ndarray) -> np.ndarray | None:
-        """(B, C, H, W), or None of an engine of labels."""
-        return None if self.output_kind == "labels" else self._output(images)
-
-    def labels(self, images: np.ndarray) -> np.ndarray:
-        """(B, H, W) train ids."""
-        output = self._output(images)
-        return output if self.output_kind == "labels" else output.argmax(axis=1)
-
-    def _output(self, images: np.ndarray) -> np.ndarray:
-        return self._run(images if self._layout == "nhwc" else images.transpose(0, 3, 1, 2))
+        return self._torch.uint8 if dtype == self._trt.DataType.UINT8 else self._torch.float32

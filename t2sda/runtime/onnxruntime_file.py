@@ -1,4 +1,4 @@
-"""ONNX Runtime sessions that run where they were asked to, or not at all."""
+"""ONNX files in ONNX Runtime: on the device that was asked for, or not at all."""
 
 from __future__ import annotations
 
@@ -10,14 +10,72 @@ import numpy as np
 
 from t2sda.errors import UserError
 
-from .packages import require
-
-
-class DeviceUnavailableError(UserError):
-    """ONNX Runtime cannot use the device that was asked for."""
-
+from .description import Signature
+from .metadata import check_seal, is_ours
+from .onnx_content import (
+    check_external_data,
+    check_weights,
+    content_of,
+    properties_of_onnx,
+)
+from .opened import LoadOptions, OpenedFile
+from .packages import DeviceUnavailableError, first_line, require
 
 PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
+
+
+def open_in_onnxruntime(path: Path, options: LoadOptions) -> OpenedFile:
+    """An ONNX file in ONNX Runtime; one of ours must be as it was written."""
+    properties = checked_properties(path)
+    session = open_session(path, options.device, threads=options.threads)
+    inputs, outputs = session.get_inputs(), session.get_outputs()
+    check_one_input(path, len(inputs), len(outputs))
+    taken, given = inputs[0], outputs[0]
+    signature = Signature(
+        _sizes(taken.shape), _type(taken.type), _sizes(given.shape), _type(given.type)
+    )
+    static = None not in signature.input_shape
+    return OpenedFile(
+        static_runner(session, path, options.threads) if static else SessionRunner(session),
+        properties,
+        signature,
+        max_batch_size=signature.input_shape[0] if signature.input_shape else None,
+    )
+
+
+def checked_properties(path: Path) -> dict[str, str]:
+    """Metadata of an ONNX file that is safe to open: nothing in it is elsewhere, changed or NaN."""
+    check_external_data(path)
+    properties = properties_of_onnx(path)
+    if is_ours(properties):
+        check_seal(properties, content_of(path), path)
+    check_weights(path)
+    return properties
+
+
+def takes_gpu(device: str) -> bool:
+    """Whether a session for `device` would run on a GPU here."""
+    runtime = require("onnxruntime", "onnx")
+    return device != "cpu" and PROVIDERS["cuda"] in runtime.get_available_providers()
+
+
+def check_one_input(path: Path, num_inputs: int, num_outputs: int) -> None:
+    """Raise UserError for what is no graph of images; of several outputs the first counts."""
+    if num_inputs != 1 or not num_outputs:
+        raise UserError(
+            f"{path}: has {num_inputs} inputs and {num_outputs} outputs; a graph that segments "
+            f"images has one input, and its first output is what counts"
+        )
+
+
+def _sizes(shape: list[int | str | None]) -> tuple[int | None, ...]:
+    return tuple(size if isinstance(size, int) else None for size in shape)
+
+
+def _type(name: str) -> str:
+    """NumPy's name of an element type of ONNX Runtime, such as "tensor(float)"."""
+    inner = name.removeprefix("tensor(").removesuffix(")")
+    return {"float": "float32", "double": "float64"}.get(inner, inner)
 
 
 def open_session(
@@ -91,7 +149,7 @@ def static_runner(session: Any, model: Path, threads: int) -> SessionRunner:
 
 
 class SessionRunner:
-    """Batches through a session of one input and one output; safe from several threads.
+    """Batches through a session: its first output; safe from several threads.
 
     Tensors of a recorded CUDA graph stay where they are between calls (I/O binding); calls then
     come one after the other.
@@ -104,6 +162,7 @@ class SessionRunner:
     def __init__(self, session: Any, *, recorded: bool = False) -> None:
         self._session = session
         self.input_name = session.get_inputs()[0].name
+        self._output_name = session.get_outputs()[0].name
         self._bound = recorded
         self._lock = threading.Lock()
         self._input: Any = None
@@ -115,10 +174,10 @@ class SessionRunner:
             if self._bound:
                 with self._lock:
                     return self._run_bound(images)
-            return self._session.run(None, {self.input_name: images})[0]
+            return self._session.run([self._output_name], {self.input_name: images})[0]
         except Exception as error:  # its errors have no common base but Exception
             raise UserError(
-                f"ONNX Runtime cannot run pictures of shape {images.shape}: {first_line(error)}"
+                f"ONNX Runtime cannot run images of shape {images.shape}: {first_line(error)}"
             ) from None
 
     def _run_bound(self, images: np.ndarray) -> np.ndarray:
@@ -127,12 +186,7 @@ class SessionRunner:
             self._input = runtime.OrtValue.ortvalue_from_numpy(images, "cuda", 0)
             self._binding = self._session.io_binding()
             self._binding.bind_ortvalue_input(self.input_name, self._input)
-            self._binding.bind_output(self._session.get_outputs()[0].name, "cuda", 0)
+            self._binding.bind_output(self._output_name, "cuda", 0)
         self._input.update_inplace(images)
         self._session.run_with_iobinding(self._binding)
         return self._binding.get_outputs()[0].numpy()
-
-
-def first_line(error: Exception) -> str:
-    """The first line of an error's text, or its type."""
-    return (str(error).splitlines() or [type(error).__name__])[0]

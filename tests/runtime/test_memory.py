@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from t2sda.errors import UserError
-from t2sda.inference.memory import TooLargeError, is_out_of_memory, named_if_too_large
+from t2sda.runtime.memory import TooLargeError, is_out_of_memory, named_if_too_large
 
 
 def raised_by(allocate: object) -> Exception:
@@ -35,9 +35,9 @@ def test_errors_of_libraries_that_are_here() -> None:
         MemoryError(),
         torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB."),
         RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"),
-        UserError("OpenVINO cannot run pictures of shape (1, 5000, 5000, 3): std::bad_alloc"),
+        UserError("OpenVINO cannot run images of shape (1, 5000, 5000, 3): std::bad_alloc"),
         UserError(
-            "ONNX Runtime cannot run pictures of shape (1, 2000, 2000, 3): [ONNXRuntimeError] : 1 "
+            "ONNX Runtime cannot run images of shape (1, 2000, 2000, 3): [ONNXRuntimeError] : 1 "
             ": FAIL : Non-zero status code returned while running Conv node. Status Message: "
             "Failed to allocate memory for requested buffer of size 64000000"
         ),

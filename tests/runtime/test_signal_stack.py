@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from t2sda.export.signal_stack import _Stack, signal_stack_kept
+from t2sda.runtime.signal_stack import _Stack, signal_stack_kept
 
 pytest.importorskip("openvino")
 
@@ -31,8 +31,8 @@ def test_a_stack_that_was_replaced_is_put_back() -> None:
 
 
 PROGRAM = """
-from tests.export.test_signal_stack import alternate_stack
-from t2sda.export.openvino_runtime import open_core
+from tests.runtime.test_signal_stack import alternate_stack
+from t2sda.runtime.openvino_file import open_core
 before = alternate_stack()
 core = open_core()  # its plugin stays loaded
 print(before == alternate_stack())
