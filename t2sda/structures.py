@@ -11,8 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-IGNORE_INDEX = 255
-"""Train id of pixels that count nowhere: neither in a loss nor in a score."""
+from t2sda.constants import IGNORE_INDEX as IGNORE_INDEX  # for whoever has torch already
 
 
 @dataclass(frozen=True)
@@ -28,6 +27,11 @@ class FeatureSpec:
     0 for symmetric padding (MiT, ResNet), (stride - 1) / 2 where images are cut into patches,
     stride - 1 for TensorFlow's SAME padding; for images whose sides are multiples of the stride.
     """
+
+    def shown_at(self, scale: float) -> FeatureSpec:
+        """The level in pixels of an image that the network is shown at `scale` of its size."""
+        offset = (self.offset + 0.5) / scale - 0.5  # pixels are areas; their centres lie at 0.5
+        return FeatureSpec(self.channels, round(self.stride / scale), offset)
 
 
 @dataclass(frozen=True)
@@ -84,7 +88,7 @@ class View(NamedTuple):
     """Something the teacher is asked for: one output on one image."""
 
     image: str | ImageOf
-    """"source", "target" or "translated", or a function of the batch."""
+    """"source", "target" or "translated", or a function of the batch, whose fields are declared."""
     output: str
     """"embeddings": (B, D, h, w) of the projector; "probs": (B, C, H, W) softmax of the logits."""
 

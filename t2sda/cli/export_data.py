@@ -11,18 +11,18 @@ from pathlib import Path
 import numpy as np
 from fvcore.common.config import CfgNode
 
-from t2sda.cli.exporting import side
+from t2sda.cli.common import positive_int
 from t2sda.data.catalog import open_dataset
 from t2sda.data.dataset_files import register_dataset_files
 from t2sda.data.datasets import Sample, SegmentationDataset
-from t2sda.data.packed import is_packed
 from t2sda.data.taxonomies import Taxonomy
 from t2sda.errors import UserError
-from t2sda.evaluation.evaluator import PredictsLabels, check_classes, evaluate
+from t2sda.evaluation.evaluator import check_classes, evaluate
 from t2sda.inference.pictures import read_picture
 from t2sda.inference.sources import find_pictures
 from t2sda.inference.video import VIDEO_SUFFIXES
 from t2sda.registry import UnknownNameError
+from t2sda.runtime.predictor import Predictor
 
 NUM_CALIBRATION = 48
 
@@ -36,7 +36,7 @@ def add_calibration_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--num-calibration",
-        type=side,
+        type=positive_int,
         metavar="N",
         help=f"how many (default: {NUM_CALIBRATION})",
     )
@@ -48,7 +48,10 @@ def add_evaluation_arguments(parser: argparse.ArgumentParser) -> None:
         "--evaluate", metavar="DATASET", help="labelled set to score before and after"
     )
     parser.add_argument(
-        "--num-evaluated", type=side, metavar="N", help="how many of its pictures (default: all)"
+        "--num-evaluated",
+        type=positive_int,
+        metavar="N",
+        help="how many of its images",
     )
 
 
@@ -86,7 +89,7 @@ def calibration_pictures(source: str, count: int) -> list[np.ndarray]:
         UserError: if it is none of these, or a picture cannot be read.
     """
     path = Path(source)
-    if glob.has_magic(source) or (path.exists() and not is_packed(path)):
+    if glob.has_magic(source) or path.exists():
         found = [
             item.path
             for item in find_pictures(source, Path(os.devnull))
@@ -159,9 +162,7 @@ def evaluation_of(args: argparse.Namespace, taxonomy: Taxonomy) -> SegmentationD
     return SpreadSamples(dataset, args.num_evaluated) if args.num_evaluated else dataset
 
 
-def print_scores(
-    dataset: SegmentationDataset, before: PredictsLabels, after: PredictsLabels
-) -> None:
+def print_scores(dataset: SegmentationDataset, before: Predictor, after: Predictor) -> None:
     """MIoU of the source and of what was written, on a labelled set."""
     scores = [evaluate(model, dataset, dataset.taxonomy).mean_iou for model in (before, after)]
     print(

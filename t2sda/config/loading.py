@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 from fvcore.common.config import CfgNode
 
-from t2sda.config.checking import resolve
+from t2sda.config.checking import resolve, resolve_section
 from t2sda.config.errors import ConfigError
 from t2sda.config.files import find_config, read_trees
 from t2sda.config.schema import SCHEMA, Schema, flat_items
@@ -51,6 +51,20 @@ def config_from_mapping(
     problems: list[str] = []
     tree = tree_from_mapping(values, origin, problems)
     return resolve(schema, [tree], problems)
+
+
+def network_config(values: Mapping[str, Any], origin: str, *, schema: Schema = SCHEMA) -> CfgNode:
+    """What running a trained network needs of a nested mapping: MODEL must be known and valid.
+
+    Elsewhere settings that no loaded component owns are left out, and what does not fit gets its
+    default; rules between settings are not asked.
+
+    Raises:
+        ConfigError: with everything that is wrong in MODEL.
+    """
+    problems: list[str] = []
+    tree = tree_from_mapping(values, origin, problems)
+    return resolve_section(schema, tree, "MODEL", problems)
 
 
 def config_to_mapping(cfg: CfgNode) -> dict[str, Any]:
@@ -116,7 +130,10 @@ def _override_entry(key: str, text: str, schema: Schema, problems: list[str]) ->
     if entry is None:
         return None
     field = schema.fields.get(key)
-    if field is not None and field.type is str and not isinstance(entry.value, (list, dict)):
+    takes_a_word = field is not None and (
+        field.type is str or (field.one_or_several and field.element is str)
+    )
+    if takes_a_word and not isinstance(entry.value, (list, dict)):
         # A word of a shell is text: OUTPUT_DIR 2024 needs no quotes within quotes.
         is_null = entry.value is None and text.strip()
         value = entry.value if isinstance(entry.value, str) or is_null else text

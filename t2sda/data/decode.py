@@ -26,7 +26,8 @@ import simplejpeg
 from PIL import Image
 
 from t2sda.data.transforms import AS_STORED, Resize, resize_image
-from t2sda.errors import MissingFileError, UserError
+from t2sda.errors import MissingFileError, UnreadableFileError, UserError
+from t2sda.resources import is_out_of_files, is_out_of_memory
 
 MAX_PIXELS = 1 << 26
 """8192 x 8192; a file of more is taken for a decompression bomb: refused before it is decoded."""
@@ -36,10 +37,6 @@ _PNG_HEADER = struct.Struct(">8s4x4sIIBB")  # signature, IHDR, width, height, bi
 _JPEG_START = b"\xff\xd8\xff"
 _GREY, _RGB, _PALETTE = 0, 2, 3  # colour types
 _DCT_DIVISORS = (8, 4, 2)  # others (3/8, 5/8, ...) have no fast code and take longer than 1/1
-
-
-class UnreadableFileError(UserError):
-    """A file that exists but is not the picture it should be."""
 
 
 class _PngHeader(NamedTuple):
@@ -219,6 +216,8 @@ def _complaints_about(path: Path) -> Iterator[None]:
     except Image.DecompressionBombError as error:
         raise UnreadableFileError(f"{path}: refused ({error}); make the image smaller") from None
     except Exception as error:  # damage makes decoders stumble with errors of any kind
+        if is_out_of_files(error) or is_out_of_memory(error):
+            raise
         raise UnreadableFileError(
             f"{path}: cannot be decoded ({error}); replace or remove the file"
         ) from None

@@ -124,7 +124,7 @@ def augment(image: Tensor, augmentations: Sequence[Augmentation]) -> Tensor:
 
 
 def draw_photometric(num_images: int, generator: torch.Generator) -> list[ColorJitter]:
-    """Mmsegmentation's PhotoMetricDistortion, drawn for every image (docs/fidelity.md, E6).
+    """PhotoMetricDistortion of mmsegmentation, drawn for every image (docs/fidelity.md, E6).
 
     Brightness, contrast, saturation and hue, each with probability 0.5; contrast comes second or
     last, with equal probability. Always consumes the same amount of random numbers.

@@ -249,7 +249,7 @@ class HRDA(SegmentationModel):
     def logits(self, features: Features) -> Tensor:
         """Fused logits, (B, C, H, W) float32 at the image's size; computed once."""
         assert isinstance(features, HRDAFeatures)
-        if features.computed_logits is None:
+        if features.known_logits is None:
             # BatchNorm sees the context first, as in the published code.
             context = at_least_float32(self.head(features.levels))
             detail = self._detail(features)
@@ -260,6 +260,7 @@ class HRDA(SegmentationModel):
                 attention = self._inside(attention, features.box, features.size)
             fused = fuse(context, detail, attention)
             features.computed_logits = enlarged(fused, features.size)
+        assert features.computed_logits is not None
         return features.computed_logits
 
     def output_loss(

@@ -68,6 +68,14 @@ class Features:
     """The logits, once somebody asked for them."""
 
     @property
+    def known_logits(self) -> Tensor | None:
+        """`computed_logits`; None where a gradient is wanted that they do not carry."""
+        known = self.computed_logits
+        if known is None or known.requires_grad or not torch.is_grad_enabled():
+            return known
+        return None
+
+    @property
     def deepest(self) -> Tensor:
         """(B, D, h, w), h(x) of the coarsest level."""
         return self.levels[-1]
@@ -199,8 +207,9 @@ class SegmentationModel(nn.Module):
 
     def logits(self, features: Features) -> Tensor:
         """f: (B, C, H, W) float32 at the image's size, upsampled bilinearly; computed once."""
-        if features.computed_logits is None:
+        if features.known_logits is None:
             features.computed_logits = enlarged(self.head(features.levels), features.size)
+        assert features.computed_logits is not None
         return features.computed_logits
 
     def loss(

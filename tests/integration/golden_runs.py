@@ -54,6 +54,7 @@ SMALL = {
     "MODEL.HEAD.DROPOUT": "0.0",
     "DATASETS.SOURCE": "streets_clear_train",
     "DATA.SOURCE_SIZE": "[96, 192]",
+    "DATA.SOURCE_WINDOW": "[]",
     "DATA.CROP_SIZE": "[64, 96]",
     "RARE_CLASSES.ENABLED": "false",  # counts classes in 2000 images; it has tests of its own
     "SOLVER.MAX_ITER": str(STEPS),
@@ -69,11 +70,11 @@ SMALL_THINGS = {"FEATURE_DISTANCE.CLASSES": "[road, building, vegetation, sky]"}
 """In pictures this small no thing fills a cell of 32 pixels."""
 SMALL_CONFIDENCE = {"SELF_TRAINING.PSEUDO_LABEL_THRESHOLD": "0.06"}
 """Five steps make no teacher sure; at 0.968 all pseudo-labels would weigh 0."""
-
 SMALL_HRDA = {
     "MODEL.HRDA.DETAIL_SIZE": "[64, 96]",
     "MODEL.HRDA.WINDOW_SIZE": "[128, 192]",
     "DATA.SOURCE_SIZE": "[192, 384]",
+    "DATA.SOURCE_WINDOW": "[160, 320]",
     "DATA.TARGET_SIZE": "[192, 384]",
     "DATA.CROP_SIZE": "[128, 192]",
     "RARE_CLASSES.CROP_FACTOR": "0.5",

@@ -16,12 +16,12 @@ import torch.nn.functional as F
 
 from t2sda.cli.common import load_components
 from t2sda.config import ConfigError, load_config
-from t2sda.data.transforms import Resize
+from t2sda.data.taxonomies import CITYSCAPES_19
 from t2sda.engine.hooks import Hook
 from t2sda.engine.trainer import Trainer
-from t2sda.inference.predictor import Predictor
 from t2sda.modeling.backbones.timm_cnn import TimmCNN
 from t2sda.registry import HOOKS
+from t2sda.runtime.checkpoints import TorchPredictor
 from t2sda.structures import DomainBatch, Step
 from tests.components import components_restored
 from tests.distributed import on_two_ranks
@@ -300,6 +300,16 @@ def test_a_pass_trains_on_the_labels_of_the_target() -> None:
     torch.testing.assert_close(found, logits / labels.numel())
 
 
+def test_a_run_loads_the_labels_of_the_target_for_the_pass_that_reads_them(
+    t2sda: Run, tmp_path: Path
+) -> None:
+    text = WITH_TARGET.replace("MAX_ITER: 4", "MAX_ITER: 2")
+    text += "META_ARCH: {PASSES: [source, target_labelled]}\n"
+    rows = trained(t2sda, tmp_path, text, "oracle", "offline_labels")
+    assert len(rows) == 2
+    assert all(row["loss_target_labelled"] > 0 for row in rows)
+
+
 def test_labels_of_the_target_need_a_target() -> None:
     load_components(given("offline_labels")[1:])
     with pytest.raises(ConfigError, match=r"DATASETS\.TARGET: empty, but read by target_labelled"):
@@ -341,7 +351,9 @@ def test_a_model_of_two_scales_crops_with_a_generator_and_slides_without() -> No
     whole = model.features(image)
     assert len(whole.boxes) == 4
     assert torch.equal(model.logits(whole), model(image))
-    predicted = Predictor(model, Resize(None), CPU).predict(image[0].permute(1, 2, 0).numpy())
+    predicted = TorchPredictor(model, CITYSCAPES_19, None, CPU).predict(
+        image[0].permute(1, 2, 0).numpy()
+    )
     assert torch.equal(torch.from_numpy(predicted), model(image)[0].argmax(dim=0).byte())
     # A box leaves the rest to the context.
     context = F.interpolate(

@@ -23,6 +23,13 @@ def test_labels_on_grid_by_hand_for_labels_confidences_and_masks() -> None:
     assert labels_on_grid(labels > 8, spec).tolist() == [[[False], [True]]]
 
 
+def test_a_level_of_an_image_shown_at_half_size_has_twice_the_stride() -> None:
+    # Cells of 4 pixels with their centre between the second and third: of 8, the fourth and fifth.
+    assert FeatureSpec(6, 4, 1.5).shown_at(0.5) == FeatureSpec(6, 8, 3.5)
+    # Pixel 0 of the half-size image is the mean of pixels 0 and 1.
+    assert FeatureSpec(6, 4, 0.0).shown_at(0.5) == FeatureSpec(6, 8, 0.5)
+
+
 @pytest.mark.parametrize("offset", [0.0, 1.5, 3.0])
 def test_a_cell_has_the_label_at_its_centre_and_not_at_its_corner(offset: float) -> None:
     labels = torch.full((1, 8, 8), 7)
