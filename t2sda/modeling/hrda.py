@@ -60,8 +60,8 @@ SCHEMA.declare(
         ),
         "WINDOW_SIZE": Field(
             (1024, 1024),
-            "(height, width) of what evaluation takes at once, context and details; larger images "
-            "are slid over in steps of half of it. DATA.CROP_SIZE is what it was trained for",
+            "(height, width) of what evaluation takes at once, as large as DATA.CROP_SIZE; larger "
+            "images are slid over in steps of half of it, smaller ones continued",
             unit="pixels",
             low=1,
             length=2,
@@ -214,15 +214,17 @@ class HRDA(SegmentationModel):
     def forward(self, image: Tensor) -> Tensor:
         """Logits at the size of the image, whatever that is; see `SegmentationModel.forward`.
 
-        Sides are continued by their border to a multiple of the grid. Where windows overlap the
-        logits are averaged.
+        A window is what it was trained on: smaller images are continued by their border, larger
+        ones slid over, and logits are averaged where windows overlap. The runtime does the same
+        (`t2sda/runtime/sliding.py`).
         """
         height, width = image.shape[-2:]
-        below, right = (_filled(side, self.cell, self._smallest) - side for side in (height, width))
+        window, step = self.sliding
+        below, right = max(window[0] - height, 0), max(window[1] - width, 0)
         if below or right:
             image = F.pad(at_least_float32(image), (0, right, 0, below), mode="replicate")
         size = (height + below, width + right)
-        boxes = covering(size, *self.sliding)
+        boxes = covering(size, window, step)
         logits = averaged([self.logits(self.features(box.of(image))) for box in boxes], boxes, size)
         return logits[..., :height, :width]
 
@@ -305,10 +307,6 @@ class HRDA(SegmentationModel):
     def _inside(self, attention: Tensor, box: Box, size: tuple[int, int]) -> Tensor:
         """The attention within the box, 0 outside: there is nothing but the context."""
         return box.within_zeros(box.of(attention, self.cell), size, self.cell)
-
-    @property
-    def _smallest(self) -> int:
-        return self.feature_specs[-1].stride
 
     def _check_on_grid(self, what: str, size: Sequence[int]) -> None:
         if any(side % self.cell for side in size):
@@ -408,7 +406,3 @@ def _half(window: tuple[int, int], cell: int) -> tuple[int, int]:
     """Step from one window to the next, on the grid."""
     height, width = (max(side // 2 // cell * cell, cell) for side in window)
     return height, width
-
-
-def _filled(side: int, cell: int, smallest: int) -> int:
-    return max(-(-side // cell) * cell, smallest)
