@@ -16,16 +16,16 @@ from torch import Tensor
 from t2sda.data.taxonomies import Taxonomy
 from t2sda.data.transforms import Resize
 from t2sda.errors import UserError
+from t2sda.images import ImageSource, as_image, is_one_image
 from t2sda.inference.framing import Frame, framed_to, framed_within, labels_at_size
-from t2sda.inference.pictures import check_picture, read_picture
 from t2sda.modeling.segmentor import SegmentationModel
 
 from .foreign import normalised
 from .metadata import Metadata
 
 PathLike = str | os.PathLike[str]
-Picture = np.ndarray | PathLike
-"""(H, W, 3) uint8 RGB, or the path of a picture file."""
+Picture = ImageSource | Tensor
+"""What `t2sda.images.as_image` takes."""
 Runner = Callable[[np.ndarray], np.ndarray]
 """A batch of pictures as the graph takes them -> its output."""
 
@@ -54,7 +54,8 @@ class LoadedModel(ABC):
         """Segment a picture, or a list of them, each of its own size.
 
         Args:
-            images: (H, W, 3) uint8 RGB arrays, or paths.
+            images: (H, W, 3) uint8 RGB arrays, (3, H, W) uint8 tensors, paths, PIL images, encoded
+                files as bytes or open binary files; one, or a list.
             batch_size: of a list, how many neighbours of one size run at once.
 
         Returns:
@@ -107,14 +108,14 @@ class LoadedModel(ABC):
     def _for_each(
         self, images: Any, segment: Callable[[list[Frame]], list[np.ndarray]], batch_size: int
     ) -> Any:
-        if isinstance(images, (np.ndarray, str, os.PathLike)):
-            return segment([self._frame(_as_array(images))])[0]
+        if is_one_image(images):
+            return segment([self._frame(as_image(images))])[0]
         if self.max_batch_size is not None and batch_size > self.max_batch_size:
             raise UserError(
                 f"batches of {batch_size}: this file takes at most {self.max_batch_size} at once; "
                 f"export with --dynamic for larger batches"
             )
-        frames = (self._frame(_as_array(image)) for image in images)
+        frames = (self._frame(as_image(image)) for image in images)
         return [result for batch in batches_of(frames, batch_size) for result in segment(batch)]
 
 
@@ -257,10 +258,3 @@ def _resized(logits: Tensor, size: tuple[int, int]) -> Tensor:
 
 def _resized_batch(logits: Tensor, size: Sequence[int]) -> Tensor:
     return F.interpolate(logits, tuple(size), mode="bilinear", align_corners=False)
-
-
-def _as_array(image: Picture) -> np.ndarray:
-    if not isinstance(image, np.ndarray):
-        return read_picture(Path(image))
-    check_picture(image)
-    return image

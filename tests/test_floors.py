@@ -8,7 +8,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 FLOORS = (
-    {"errors", "files", "registry", "structures", "config", "distributed"},
+    {"errors", "files", "registry", "structures", "config", "distributed", "images"},
     {"losses", "data", "weights"},
     {"modeling"},
     {"meta_arch"},

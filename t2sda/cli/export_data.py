@@ -19,7 +19,7 @@ from t2sda.data.packed import is_packed
 from t2sda.data.taxonomies import Taxonomy
 from t2sda.errors import UserError
 from t2sda.evaluation.evaluator import PredictsLabels, check_classes, evaluate
-from t2sda.inference.pictures import read_picture
+from t2sda.images import read_image
 from t2sda.inference.sources import find_pictures
 from t2sda.inference.video import VIDEO_SUFFIXES
 from t2sda.registry import UnknownNameError
@@ -96,7 +96,7 @@ def calibration_pictures(source: str, count: int) -> list[np.ndarray]:
             raise UserError(f"--calibration {source}: holds videos alone; give pictures")
         taken = [found[index] for index in _spread(len(found), count)]
         _say_taken(len(taken), len(found), str(taken[0]), str(taken[-1]))
-        return [read_picture(picture) for picture in taken]
+        return [read_image(picture) for picture in taken]
     try:
         dataset = open_dataset(source)
     except UnknownNameError as error:

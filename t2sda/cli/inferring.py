@@ -13,11 +13,10 @@ import numpy as np
 from rich.console import Console
 
 from t2sda.cli.infer_progress import InferProgress, infer_progress
-from t2sda.data.decode import UnreadableFileError
-from t2sda.errors import MissingFileError, UserError
+from t2sda.errors import MissingFileError, UnreadableFileError, UserError
+from t2sda.images import read_image
 from t2sda.inference.memory import TooLargeError, named_if_too_large
 from t2sda.inference.overlapped import in_batches, overlapped
-from t2sda.inference.pictures import read_picture
 from t2sda.inference.results import result_paths, write_png, write_results
 from t2sda.inference.segmenter import Segmenter
 from t2sda.inference.shares import SHARES_NAME, Record
@@ -149,7 +148,7 @@ class Inference:
         for source in batch:
             try:
                 with self._named_if_too_large(source.path):
-                    readable[source] = read_picture(source.path)
+                    readable[source] = read_image(source.path)
             except _LEFT_OUT as error:
                 left_out.append(self._leave_out(source, error))
         names = [_with_size(source.path, image.shape) for source, image in readable.items()]

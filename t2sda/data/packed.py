@@ -31,10 +31,9 @@ import lmdb
 import numpy as np
 
 from t2sda.data.datasets import Sample, SegmentationDataset, check_name
-from t2sda.data.decode import UnreadableFileError
 from t2sda.data.taxonomies import ClassGroup, Taxonomy
 from t2sda.data.transforms import AS_STORED, Box, Resize, resize_image
-from t2sda.errors import UserError
+from t2sda.errors import UnreadableFileError, UserError
 
 FORMAT = 1
 HEADER_NAME = "packed.json"

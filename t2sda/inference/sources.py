@@ -8,8 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from t2sda.errors import MissingFileError, UserError
-from t2sda.inference.pictures import PICTURE_SUFFIXES
 from t2sda.inference.video import VIDEO_SUFFIXES
+
+PICTURE_SUFFIXES = frozenset(
+    (".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
+)
+"""What is taken from a folder; a file that is named itself may have any ending."""
 
 
 @dataclass(frozen=True)

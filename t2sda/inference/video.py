@@ -13,9 +13,8 @@ from typing import Any, NamedTuple
 import cv2
 import numpy as np
 
-from t2sda.data.decode import UnreadableFileError
 from t2sda.data.taxonomies import Taxonomy
-from t2sda.errors import UserError
+from t2sda.errors import UnreadableFileError, UserError
 from t2sda.files import PARTIAL_SUFFIX
 from t2sda.inference.visualisation import colour_map, overlay
 

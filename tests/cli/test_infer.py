@@ -91,7 +91,7 @@ def test_unreadable_files_are_listed_and_the_others_finished(
     assert files_below(output) == {"a_trainid.png", "bonn/a_trainid.png"} | SUMMARY
     error = capsys.readouterr().err
     assert "1 files were left out" in error
-    assert "notes.jpg: not a picture that can be decoded" in error
+    assert "notes.jpg: cannot be decoded" in error
 
 
 def test_a_single_unreadable_file(model_path: Path, tmp_path: Path) -> None:

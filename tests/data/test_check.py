@@ -67,9 +67,9 @@ def test_nothing_is_wrong_with_a_whole_set(harbour: DatasetSpec) -> None:
             "labels/1.png: add it, or remove the image",
         ),
         (
-            "labels of another size",
+            "labels that do not fit their image",
             lambda root: save(root / "labels/1.png", np.zeros((40, 61), np.uint8)),
-            "labels/1.png is 40x61 (height x width), its image",
+            "labels/1.png is 40x61 (height x width), but its image",
         ),
         (
             "unknown ids",

@@ -9,9 +9,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from t2sda.data.decode import UnreadableFileError
 from t2sda.data.taxonomies import CITYSCAPES_19
-from t2sda.errors import UserError
+from t2sda.errors import UnreadableFileError, UserError
 from t2sda.inference.video import (
     LONGEST_SIDE,
     EncodingError,
