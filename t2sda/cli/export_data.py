@@ -20,8 +20,7 @@ from t2sda.data.taxonomies import Taxonomy
 from t2sda.errors import UserError
 from t2sda.evaluation.evaluator import PredictsLabels, check_classes, evaluate
 from t2sda.images import read_image
-from t2sda.inference.sources import find_pictures
-from t2sda.inference.video import VIDEO_SUFFIXES
+from t2sda.inference.sources import find_sources
 from t2sda.registry import UnknownNameError
 
 NUM_CALIBRATION = 48
@@ -89,8 +88,8 @@ def calibration_pictures(source: str, count: int) -> list[np.ndarray]:
     if glob.has_magic(source) or (path.exists() and not is_packed(path)):
         found = [
             item.path
-            for item in find_pictures(source, Path(os.devnull))
-            if item.path.suffix.lower() not in VIDEO_SUFFIXES
+            for item in find_sources(source, Path(os.devnull)).pictures
+            if not item.is_video
         ]
         if not found:
             raise UserError(f"--calibration {source}: holds videos alone; give pictures")

@@ -23,9 +23,10 @@ from t2sda.errors import UserError
 from t2sda.export.loaded import FileModel, LoadedModel
 from t2sda.export.runtime import load_model
 from t2sda.files import make_writable_dir
+from t2sda.images.finding import counted
 from t2sda.inference.results import KINDS, PROBABILITIES, check_label_ids
 from t2sda.inference.segmenter import Segmenter
-from t2sda.inference.sources import find_pictures
+from t2sda.inference.sources import find_sources
 from t2sda.inference.windows import check_stride
 
 GPU_WORKERS = 4
@@ -38,7 +39,10 @@ def command(argv: Sequence[str]) -> int:
     """Segment everything; returns 0, or SOME_LEFT_OUT if files were left out."""
     args = _parser().parse_args(argv)
     output_dir = Path(args.output)
-    sources = find_pictures(args.input, output_dir)
+    found = find_sources(args.input, output_dir)
+    if found.passed_over:
+        print(f"passed over in {args.input}: {counted(found.passed_over)}")
+    sources = found.pictures
     load_datasets(args)
     workers, streams, threads = _shared_cores(args, len(sources))
     model = load_model(

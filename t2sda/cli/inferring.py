@@ -19,11 +19,10 @@ from t2sda.inference.memory import TooLargeError, named_if_too_large
 from t2sda.inference.overlapped import in_batches, overlapped
 from t2sda.inference.results import result_paths, write_png, write_results
 from t2sda.inference.segmenter import Segmenter
-from t2sda.inference.shares import SHARES_NAME, Record
+from t2sda.inference.shares import LEGEND_NAME, SHARES_NAME, Record
 from t2sda.inference.sources import Picture
 from t2sda.inference.video import (
     VIDEO_KINDS,
-    VIDEO_SUFFIXES,
     EncodingError,
     Frame,
     VideoReader,
@@ -116,17 +115,17 @@ class Inference:
     def _is_finished(self, source: Picture) -> bool:
         paths = (
             [video_path(self.output_dir / source.name, kind) for kind in self.kinds]
-            if is_video(source.path)
+            if source.is_video
             else result_paths(self.output_dir / source.name, self.kinds)
         )
         finished = self.record.holds(str(source.name), source.path)
         return finished and all(path.is_file() for path in paths)
 
     def _work(self, sources: Sequence[Picture], progress: InferProgress) -> Iterator[Done]:
-        pictures = [source for source in sources if not is_video(source.path)]
+        pictures = [source for source in sources if not source.is_video]
         yield from self._all_pictures(pictures)
         for source in sources:
-            if is_video(source.path):
+            if source.is_video:
                 yield self._segment_video(source, progress)
 
     def _all_pictures(self, pictures: Sequence[Picture]) -> Iterator[Done]:
@@ -217,11 +216,11 @@ class Inference:
     def _write_legend(self, names: Sequence[str]) -> None:
         counts = self.record.counts(names, self.taxonomy.num_classes)
         if counts.any():
-            write_png(self.output_dir / "legend.png", legend(counts, self.taxonomy, width=480))
+            write_png(self.output_dir / LEGEND_NAME, legend(counts, self.taxonomy, width=480))
             self.record.write_shares(self.output_dir / SHARES_NAME, names, self.taxonomy)
 
     def _conclude(self, finished: Sequence[Done], num_earlier: int, seconds: float) -> None:
-        num_videos = sum(is_video(done.source.path) for done in finished)
+        num_videos = sum(done.source.is_video for done in finished)
         num_pictures = len(finished) - num_videos
         num_frames = sum(done.num_frames for done in finished)
         parts = [_counted(num_pictures, "picture")] if num_pictures or not num_videos else []
@@ -241,11 +240,6 @@ class Inference:
                 print(f"  {error}", file=sys.stderr)
 
 
-def is_video(path: Path) -> bool:
-    """By its name."""
-    return path.suffix.lower() in VIDEO_SUFFIXES
-
-
 def _with_size(path: Path, shape: Sequence[int]) -> str:
     return f"{path} ({shape[0]}x{shape[1]}, height x width)"
 
@@ -256,7 +250,7 @@ def _counted(number: int, what: str) -> str:
 
 def _check_kinds(sources: Sequence[Picture], kinds: Sequence[str]) -> None:
     wrong = [kind for kind in kinds if kind not in VIDEO_KINDS]
-    if wrong and any(is_video(source.path) for source in sources):
+    if wrong and any(source.is_video for source in sources):
         raise UserError(
             f"--kind {wrong[0]}: a video can be shown as {', '.join(VIDEO_KINDS)} "
             f"(panel: side by side)"

@@ -18,6 +18,7 @@ from t2sda.data.parallel import Progress, mapped, unseen
 from t2sda.data.taxonomies import ClassGroup
 from t2sda.errors import MissingFileError, UserError
 from t2sda.images import Header, read_header, read_image
+from t2sda.images.finding import find_files
 from t2sda.images.orientation import UPRIGHT
 from t2sda.structures import IGNORE_INDEX
 
@@ -277,7 +278,7 @@ def _labels_without_image(spec: OpensDataset | None, known: set[Path]) -> list[F
             f"label",
             fatal=False,
         )
-        for path in sorted(spec.find_root().glob(pattern))
+        for path in find_files(spec.find_root(), [pattern]).files
         if path not in known
     ]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
@@ -109,6 +110,7 @@ class FileDataset(SegmentationDataset):
     Args:
         pairs: (image path, label path or None) in a fixed order.
         label_reader: label file -> raw ids or colours.
+        passed_over: files that lie beside the images but were not taken, by kind.
     """
 
     def __init__(
@@ -118,12 +120,14 @@ class FileDataset(SegmentationDataset):
         taxonomy: Taxonomy,
         class_groups: tuple[ClassGroup, ...] = (),
         label_reader: LabelReader = read_label,
+        passed_over: Counter[str] | None = None,
     ) -> None:
         self.name = name
         self.pairs = pairs
         self.taxonomy = taxonomy
         self.class_groups = class_groups
         self.label_reader = label_reader
+        self.passed_over = passed_over or Counter()
 
     def __len__(self) -> int:
         return len(self.pairs)

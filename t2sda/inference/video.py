@@ -18,7 +18,6 @@ from t2sda.errors import UnreadableFileError, UserError
 from t2sda.files import PARTIAL_SUFFIX
 from t2sda.inference.visualisation import colour_map, overlay
 
-VIDEO_SUFFIXES = frozenset((".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm"))
 VIDEO_KINDS = ("overlay", "color", "trainid", "panel")
 QUALITY = "18"
 """Constant rate factor of H.264: hardly to be told from the original."""

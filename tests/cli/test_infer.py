@@ -18,7 +18,7 @@ from t2sda import load_model
 from t2sda.cli.inferring import Inference
 from t2sda.cli.main import main
 from t2sda.inference.segmenter import Segmenter
-from t2sda.inference.sources import find_pictures
+from t2sda.inference.sources import find_sources
 from t2sda.inference.video import VideoWriter
 from tests.deployed import DYNAMIC, shared_checkpoint, shared_export, street
 
@@ -122,9 +122,9 @@ def test_bad_input(
     before = files_below(tmp_path)
     out = tmp_path / "out"
     for model, source, output, message in (
-        (model_path, tmp_path / "empty", out, "empty: no picture in this folder"),
-        (model_path, tmp_path / "*.png", out, "*.png: no file matches this pattern"),
-        (model_path, photos, photos, "results would lie among the pictures"),
+        (model_path, tmp_path / "empty", out, "empty: no image or video in this folder"),
+        (model_path, tmp_path / "*.png", out, "*.png: no file matches"),
+        (model_path, photos, photos, "results would lie among the images"),
         (
             model_path,
             photos,
@@ -200,7 +200,7 @@ def test_pictures_videos_and_frames_are_counted(
 def test_bar_on_a_terminal(model_path: Path, photos: Path, tmp_path: Path) -> None:
     console = Console(force_terminal=True, record=True, width=100)
     inference = Inference(Segmenter(load_model(model_path)), tmp_path, ["trainid"], console)
-    assert inference.run(find_pictures(str(photos), tmp_path / "out")) == 0
+    assert inference.run(find_sources(str(photos), tmp_path / "out").pictures) == 0
     text = console.export_text()
     assert "2/2" in text
     assert "a second" in text

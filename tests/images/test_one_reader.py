@@ -22,7 +22,7 @@ from t2sda.errors import UserError
 from t2sda.evaluation.evaluator import evaluate
 from t2sda.export.loaded import CheckpointModel
 from t2sda.inference.segmenter import Segmenter
-from t2sda.inference.sources import find_pictures
+from t2sda.inference.sources import find_sources
 
 HEIGHT, WIDTH = 6, 10
 COLORS = np.random.default_rng(0).integers(0, 256, (HEIGHT, WIDTH, 3), dtype=np.uint8)
@@ -219,7 +219,7 @@ def in_infer(folder: Path) -> np.ndarray:
     recorder, output = Recorder(), folder / "out"
     output.mkdir()
     inference = Inference(Segmenter(recorder), output, ["trainid"], Console(quiet=True))
-    inference.run(find_pictures(str(folder / "images/a"), output))
+    inference.run(find_sources(str(folder / "images/a"), output).pictures)
     if inference.left_out:
         raise inference.left_out[0]
     (seen,) = recorder.seen
