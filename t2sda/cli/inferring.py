@@ -49,6 +49,8 @@ class Done(NamedTuple):
     counts: np.ndarray
     error: UserError | None = None
     num_frames: int = 0
+    faults: tuple[str, ...] = ()
+    """Of a video that was segmented as far as it can be decoded."""
 
 
 class DoneFrame(NamedTuple):
@@ -90,6 +92,7 @@ class Inference:
         self.num_workers = num_workers
         self.record = Record(output_dir, {**(settings or {}), "kinds": list(kinds)}, resume)
         self.left_out: list[UserError] = []
+        self.incomplete: list[str] = []
 
     def run(self, sources: Sequence[Picture]) -> int:
         """Segment them all, write what was seen; returns the exit code."""
@@ -103,6 +106,10 @@ class Inference:
             for done in self._work(waiting, progress):
                 if done.error is not None:
                     self.left_out.append(done.error)
+                elif done.faults:  # not in the record: a resumed run says it again
+                    self.record.finished[str(done.source.name)] = done.counts.tolist()
+                    self.incomplete.append(f"{done.source.path}: {', '.join(done.faults)}")
+                    finished.append(done)
                 else:
                     self.record.add(str(done.source.name), done.counts, done.source.path)
                     finished.append(done)
@@ -110,7 +117,7 @@ class Inference:
         names = [str(source.name) for source in sources]
         self._write_legend(names)
         self._conclude(finished, len(sources) - len(waiting), time.perf_counter() - begin)
-        return SOME_LEFT_OUT if self.left_out else 0
+        return SOME_LEFT_OUT if self.left_out or self.incomplete else 0
 
     def _is_finished(self, source: Picture) -> bool:
         paths = (
@@ -200,7 +207,7 @@ class Inference:
                         progress.frame(source.path, num_frames, reader.num_frames)
         except _LEFT_OUT as error:
             return self._leave_out(source, error)
-        return Done(source, counts, num_frames=num_frames)
+        return Done(source, counts, num_frames=num_frames, faults=tuple(reader.faults))
 
     def _segment_frames(self, frames: Sequence[Frame]) -> list[DoneFrame]:
         images = [frame.image for frame in frames]
@@ -238,6 +245,10 @@ class Inference:
             print(f"{len(self.left_out)} files were left out:", file=sys.stderr)
             for error in self.left_out:
                 print(f"  {error}", file=sys.stderr)
+        if self.incomplete:
+            print("damaged, segmented as far as they can be decoded:", file=sys.stderr)
+            for text in self.incomplete:
+                print(f"  {text}", file=sys.stderr)
 
 
 def _with_size(path: Path, shape: Sequence[int]) -> str:
