@@ -18,6 +18,7 @@ from t2sda.data.parallel import Progress, mapped, unseen
 from t2sda.data.taxonomies import ClassGroup
 from t2sda.errors import MissingFileError, UserError
 from t2sda.images import Header, read_header, read_image
+from t2sda.images.files import content_of
 from t2sda.images.finding import find_files
 from t2sda.images.orientation import UPRIGHT
 from t2sda.structures import IGNORE_INDEX
@@ -301,8 +302,8 @@ def _digests(examinations: Iterable[Examination]) -> dict[str, str]:
 
 def _digest_of_file(path: Path) -> str:
     try:
-        return hashlib.blake2b(path.read_bytes()).hexdigest()
-    except OSError:
+        return hashlib.blake2b(content_of(path)).hexdigest()
+    except (UserError, MemoryError):  # reported when it is decoded
         return ""
 
 
