@@ -72,6 +72,11 @@ class Registry(Generic[Component]):
             )
         return self._components[name]
 
+    def is_a(self, name: str, *kinds: type) -> bool:
+        """Whether the component called `name` is one of the classes `kinds` or derived from it."""
+        component = self._components.get(name)
+        return isinstance(component, type) and issubclass(component, kinds)
+
     def names(self) -> list[str]:
         """All registered names in alphabetical order."""
         return sorted(self._components)
@@ -90,6 +95,7 @@ def _origin(component: object) -> str:
 
 BACKBONES: Registry[Any] = Registry("backbone", "MODEL.BACKBONE.NAME")
 HEADS: Registry[Any] = Registry("head", "MODEL.HEAD.NAME")
+MODELS: Registry[Any] = Registry("segmentation model", "MODEL.NAME")
 META_ARCHS: Registry[Any] = Registry("meta-architecture", "META_ARCH.NAME")
 PASSES: Registry[Any] = Registry("student pass", "META_ARCH.PASSES")
 HOOKS: Registry[Any] = Registry("hook", "HOOKS.NAMES")

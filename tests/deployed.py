@@ -37,16 +37,17 @@ def write_checkpoint(run_dir: Path, *settings: str) -> Path:
     """The checkpoint of a run that has just begun; returns its path."""
     torch.manual_seed(0)
     cfg = load_config(None, [*SETTINGS, *settings])
-    meta_arch = build_meta_arch(cfg, CITYSCAPES_19.num_classes)
+    meta_arch = build_meta_arch(cfg, CITYSCAPES_19)
     _spread_logits(meta_arch)
     if meta_arch.has_teacher:
         meta_arch.teacher.load_state_dict(meta_arch.student.state_dict())
     writer = CheckpointWriter(
         run_dir,
-        {
-            "meta_arch": meta_arch,
-            "optimizer": torch.optim.SGD(meta_arch.parameters(), lr=0.1),
-            "scaler": torch.amp.GradScaler("cpu", enabled=False),
+        lambda: {
+            "meta_arch": meta_arch.state_dict(),
+            "optimizers": {},
+            "hooks": {},
+            "scaler": {},
         },
         cfg,
         CITYSCAPES_19,

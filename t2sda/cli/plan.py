@@ -7,10 +7,12 @@ from collections.abc import Iterator
 from fvcore.common.config import CfgNode
 
 from t2sda.cli.decisions import decisions_in_force
+from t2sda.data.translation.fda import FdaTranslator, RandomStyleFdaTranslator
 from t2sda.engine.reweighting import reweighting_hooks
-from t2sda.meta_arch.base import pass_names, recording_passes
-from t2sda.meta_arch.feature_distance import LABELLED_PASSES
-from t2sda.registry import META_ARCHS, PASSES
+from t2sda.meta_arch.base import pass_names, recording_passes, teacher_views
+from t2sda.meta_arch.feature_distance import carrying_pass
+from t2sda.modeling.heads.base import head_names
+from t2sda.registry import META_ARCHS, PASSES, TRANSLATORS
 
 INDENT = 14
 
@@ -41,7 +43,8 @@ def _sections(cfg: CfgNode, num_processes: int) -> Iterator[tuple[str, list[str]
 
 def _network(cfg: CfgNode) -> str:
     weights = cfg.MODEL.BACKBONE.WEIGHTS or "random weights"
-    return f"{cfg.MODEL.BACKBONE.NAME} ({weights}) and {cfg.MODEL.HEAD.NAME}"
+    heads = " and ".join(head_names(cfg))
+    return f"{cfg.MODEL.NAME} of {cfg.MODEL.BACKBONE.NAME} ({weights}) and {heads}"
 
 
 def _forward(cfg: CfgNode, name: str) -> str:
@@ -53,22 +56,14 @@ def _forward(cfg: CfgNode, name: str) -> str:
 
 def _distance_pass(cfg: CfgNode) -> str | None:
     """The pass that carries the feature distance."""
-    if cfg.FEATURE_DISTANCE.WEIGHT == 0:
-        return None
-    return next(name for name in pass_names(cfg) if name in LABELLED_PASSES)
+    return carrying_pass(cfg) if cfg.FEATURE_DISTANCE.WEIGHT > 0 else None
 
 
 def _teacher_forwards(cfg: CfgNode) -> list[str]:
-    needs = frozenset().union(*(PASSES.get(name).reads(cfg).teacher for name in pass_names(cfg)))
-    forwards = []
-    if "source_embeddings" in needs:
-        forwards.append("source image: backbone, projector")
-    if needs & {"target_embeddings", "target_probs"}:
-        projector = ", projector" if "target_embeddings" in needs else ""
-        forwards.append(f"target image: backbone, head{projector}")
-    if "translated_embeddings" in needs:
-        forwards.append("translated image: backbone, projector")
-    return forwards
+    outputs: dict[str, list[str]] = {}
+    for view in teacher_views(cfg):
+        outputs.setdefault(view.image_name, []).append(view.output)
+    return [f"{image} image: {' and '.join(items)}" for image, items in outputs.items()]
 
 
 def _teacher(cfg: CfgNode) -> list[str]:
@@ -82,7 +77,11 @@ def _teacher(cfg: CfgNode) -> list[str]:
 
 
 def _student_norm(cfg: CfgNode) -> str:
-    kind = "trained" if cfg.MODEL.NORM == "batch" else "frozen in the backbone"
+    kind = {
+        "batch": "trained",
+        "frozen": "frozen in the backbone",
+        "frozen_affine": "scale and shift frozen in the backbone",
+    }[cfg.MODEL.NORM]
     return f"{kind}; running statistics record {', '.join(recording_passes(cfg))}"
 
 
@@ -109,7 +108,7 @@ def _target(cfg: CfgNode) -> str:
 
 
 def _translator(cfg: CfgNode) -> str:
-    if cfg.TRANSLATION.NAME in ("FDA", "RandomStyleFDA"):
+    if TRANSLATORS.is_a(cfg.TRANSLATION.NAME, FdaTranslator, RandomStyleFdaTranslator):
         return f"{cfg.TRANSLATION.NAME}, TRANSLATION.FDA_WINDOW {cfg.TRANSLATION.FDA_WINDOW}"
     return cfg.TRANSLATION.NAME or "none"
 
@@ -137,7 +136,8 @@ def _images_per_step(cfg: CfgNode) -> str:
 def _optimizer(cfg: CfgNode) -> str:
     solver = cfg.SOLVER
     return (
-        f"AdamW, backbone {solver.BASE_LR:g}, rest {solver.BASE_LR * solver.HEAD_LR_FACTOR:g}; "
+        f"{solver.OPTIMIZER}, backbone {solver.BASE_LR:g}, rest "
+        f"{solver.BASE_LR * solver.HEAD_LR_FACTOR:g}; "
         f"{solver.WARMUP_ITERS} of {solver.MAX_ITER} iterations warm-up, then to 0 by the power "
         f"{solver.POWER:g}"
     )

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 import torch
 from fvcore.common.config import CfgNode
@@ -47,7 +48,7 @@ from t2sda.engine.metrics import (
     progress_bar,
     standard_console,
 )
-from t2sda.engine.optim import LrSchedule, build_optimizer, load_optimizer_
+from t2sda.engine.optim import build_owners, load_optimizers_
 from t2sda.engine.precision import Precision
 from t2sda.engine.trainer import Trainer, TrainerSettings
 from t2sda.errors import UserError
@@ -95,11 +96,12 @@ class TrainingRun:
         self.taxonomy = self.pairs.source.taxonomy
         for name in cfg.EVALUATION.DATASETS:  # now, not after hours of training
             check_classes(open_dataset(name), self.taxonomy)
-        self.meta_arch = build_meta_arch(cfg, self.taxonomy.num_classes).to(device)
+        self.meta_arch = build_meta_arch(cfg, self.taxonomy).to(device)
         if world_size() > 1:
             share_statistics(self.meta_arch)
         lay_out_(self.meta_arch.student, cfg)
-        self.optimizer = build_optimizer(cfg, self.meta_arch.student)
+        self.owners = build_owners(cfg, self.meta_arch)
+        self.hooks = build_hooks(cfg, RunObjects(self.meta_arch, self.output_dir))
         self.precision = Precision(cfg.SOLVER.PRECISION, device)
         if checkpoint is not None:
             self._restore(checkpoint)
@@ -115,10 +117,9 @@ class TrainingRun:
                 partial.write_text(dump_config(self.cfg), encoding="utf-8")
         trainer = Trainer(
             self.meta_arch,
-            self.optimizer,
-            LrSchedule.from_config(self.cfg),
+            self.owners,
             self.precision,
-            self._hooks(),
+            self._all_hooks(),
             TrainerSettings.from_config(self.cfg),
             self.device,
         )
@@ -152,7 +153,10 @@ class TrainingRun:
     def _restore(self, checkpoint: Checkpoint) -> None:
         check_same_classes(checkpoint, self.taxonomy)
         load_weights_(self.meta_arch, checkpoint.meta_arch, checkpoint.path)
-        load_optimizer_(self.optimizer, checkpoint.optimizer)
+        load_optimizers_(self.owners, checkpoint.optimizers)
+        for name, state in checkpoint.hooks.items():
+            if name in self.hooks:
+                self.hooks[name].load_state_dict(state)
         self.precision.load_scale(checkpoint.scaler)
         self.first_iteration = checkpoint.iteration
         for key, old, new in changed_keys(checkpoint.cfg, self.cfg):
@@ -163,11 +167,10 @@ class TrainingRun:
                     soft_wrap=True,
                 )
 
-    def _hooks(self) -> list[Hook]:
+    def _all_hooks(self) -> list[Hook]:
         solver, period = self.cfg.SOLVER, self.cfg.LOGGING.PERIOD
-        hooks = build_hooks(self.cfg, RunObjects(self.meta_arch, self.output_dir))
         metrics = MetricsHook(self._writers(), period, solver.MAX_ITER)
-        hooks += [metrics, self._evaluation_hook(metrics)]
+        hooks = [*self.hooks.values(), metrics, self._evaluation_hook(metrics)]
         if is_main():
             hooks += [self.progress, self._checkpoint_writer()]
         return hooks
@@ -183,17 +186,23 @@ class TrainingRun:
     def _checkpoint_writer(self) -> CheckpointWriter:
         return CheckpointWriter(
             self.output_dir,
-            {
-                "meta_arch": self.meta_arch,
-                "optimizer": self.optimizer,
-                "scaler": self.precision.scaler,
-            },
+            self._state,
             self.cfg,
             self.taxonomy,
             period=self.cfg.CHECKPOINT.PERIOD,
             keep=self.cfg.CHECKPOINT.KEEP,
             max_iter=self.cfg.SOLVER.MAX_ITER,
         )
+
+    def _state(self) -> dict[str, Any]:
+        """What a checkpoint holds of the live objects."""
+        hooks = {name: hook.state_dict() for name, hook in self.hooks.items()}
+        return {
+            "meta_arch": self.meta_arch.state_dict(),
+            "optimizers": {owner.name: owner.optimizer.state_dict() for owner in self.owners},
+            "hooks": {name: state for name, state in hooks.items() if state},
+            "scaler": self.precision.scaler.state_dict(),
+        }
 
     def _evaluation_hook(self, metrics: MetricsHook) -> EvaluationHook:
         def report(iteration: int, scores: list[Scores]) -> None:

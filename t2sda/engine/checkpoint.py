@@ -5,7 +5,7 @@ from __future__ import annotations
 import pickle
 import platform
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,7 +32,8 @@ SCHEMA.declare(
     },
 )
 
-FORMAT = "t2sda checkpoint 1"
+_OURS = "t2sda checkpoint "
+FORMAT = f"{_OURS}2"
 _ZIP = b"PK\x03\x04"  # what torch.save writes begins with it
 _NAME = re.compile(r"checkpoint_(\d{7,})\.pth")
 
@@ -45,7 +46,9 @@ class Checkpoint:
         path: where it was read from.
         iteration: steps done, so the one that is due next.
         meta_arch: state dict of student, teacher and passes.
-        optimizer, scaler: their state dicts.
+        optimizers: state dicts by owner, "student" or a pass.
+        hooks: state dicts by name, of those that have a state.
+        scaler: its state dict.
         cfg: the resolved configuration of the run.
         taxonomy: class names and colours.
         versions: of the libraries that wrote it.
@@ -54,7 +57,8 @@ class Checkpoint:
     path: Path
     iteration: int
     meta_arch: dict[str, torch.Tensor]
-    optimizer: dict[str, Any]
+    optimizers: dict[str, dict[str, Any]]
+    hooks: dict[str, dict[str, torch.Tensor]]
     scaler: dict[str, Any]
     cfg: CfgNode
     taxonomy: Taxonomy
@@ -125,14 +129,21 @@ def load_checkpoint(path: Path) -> Checkpoint:
             f"{path}: not a readable checkpoint ({_cause(error)}); if a copy was cut short, "
             f"delete it and use an older one"
         ) from None
-    if not isinstance(content, dict) or content.get("format") != FORMAT:
+    mark = content.get("format") if isinstance(content, dict) else None
+    if not isinstance(mark, str) or not mark.startswith(_OURS):
         raise UserError(f"{path}: not a checkpoint of t2sda (no '{FORMAT}' mark)")
+    if mark != FORMAT:
+        raise UserError(
+            f"{path}: a '{mark}', but this version of t2sda reads '{FORMAT}'; use the version that "
+            f"wrote it, or train anew"
+        )
     names = content["taxonomy"]["class_names"]
     return Checkpoint(
         path=path,
         iteration=content["iteration"],
         meta_arch=content["meta_arch"],
-        optimizer=content["optimizer"],
+        optimizers=content["optimizers"],
+        hooks=content["hooks"],
         scaler=content["scaler"],
         cfg=config_from_mapping(content["config"], origin=str(path)),
         taxonomy=Taxonomy(
@@ -183,7 +194,7 @@ class CheckpointWriter(Hook):
 
     Args:
         output_dir: the run's folder.
-        state: called at the moment of saving; returns state dicts by name.
+        state: called at the moment of saving; returns the state dicts of `Checkpoint`.
         cfg: the resolved configuration.
         taxonomy: of the model's classes.
         period, keep, max_iter: see CHECKPOINT and SOLVER.
@@ -194,7 +205,7 @@ class CheckpointWriter(Hook):
     def __init__(
         self,
         output_dir: Path,
-        state: Mapping[str, Any],
+        state: Callable[[], dict[str, Any]],
         cfg: CfgNode,
         taxonomy: Taxonomy,
         *,
@@ -228,8 +239,8 @@ class CheckpointWriter(Hook):
 
     def save(self, iteration: int) -> None:
         """Write the checkpoint after `iteration` steps."""
-        content = {name: stateful.state_dict() for name, stateful in self.state.items()}
-        content |= {
+        content = {
+            **self.state(),
             "iteration": iteration,
             "config": config_to_mapping(self.cfg),
             "taxonomy": {

@@ -29,13 +29,13 @@ from t2sda.errors import MissingFileError, UserError
 
 
 def writer(folder: Path, module: nn.Module, keep: int = 0) -> CheckpointWriter:
-    empty = torch.amp.GradScaler("cpu", enabled=False)
     return CheckpointWriter(
         folder,
-        {
-            "meta_arch": module,
-            "optimizer": torch.optim.AdamW(module.parameters()),
-            "scaler": empty,
+        lambda: {
+            "meta_arch": module.state_dict(),
+            "optimizers": {"student": torch.optim.AdamW(module.parameters()).state_dict()},
+            "hooks": {"Running": {"mean": torch.ones(2)}},
+            "scaler": {},
         },
         load_config(None),
         CITYSCAPES_19,
@@ -64,6 +64,17 @@ def test_round_trip(tmp_path: Path) -> None:
     assert loaded.taxonomy == CITYSCAPES_19
     assert loaded.cfg == load_config(None)
     assert torch.equal(loaded.meta_arch["weight"], module.weight)
+    assert loaded.optimizers["student"]["param_groups"][0]["params"] == [0, 1]
+    assert torch.equal(loaded.hooks["Running"]["mean"], torch.ones(2))
+
+
+def test_a_checkpoint_of_another_format_gets_one_clear_message(tmp_path: Path) -> None:
+    path = tmp_path / "old.pth"
+    torch.save({"format": "t2sda checkpoint 1", "optimizer": {}}, path)
+    with pytest.raises(
+        UserError, match="a 't2sda checkpoint 1', but .* reads 't2sda checkpoint 2'"
+    ):
+        load_checkpoint(path)
 
 
 def test_full_disk_leaves_the_previous_checkpoint_whole(tmp_path: Path) -> None:
