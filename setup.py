@@ -25,6 +25,7 @@ EXTRAS = {
     "dev": [
         *("hypothesis", "mypy", "pytest", "pytest-xdist", "ruff", "types-PyYAML"),
         *("setuptools>=77", "wheel"),  # a test builds the wheel
+        "imagecodecs>=2025.3.30",  # both PNG decoders are tested
         *("cityscapesscripts", "transformers>=5"),  # independent references
     ],
 }
@@ -47,7 +48,6 @@ setup(
         "huggingface-hub>=0.30",  # hf:// and timm:// as sources of weights
         "filelock>=3.12",  # two packings never write to one folder
         "fvcore>=0.1.5.post20221221",
-        "imagecodecs>=2025.3.30",  # the fastest PNG decoder that reports damaged files
         "iopath>=0.1.10",
         "lmdb>=1.6",  # packed datasets: crops read from a memory map, commits that survive a crash
         "numpy>=1.26",

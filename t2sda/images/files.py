@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from collections.abc import Iterator
@@ -12,6 +13,8 @@ from PIL import Image
 
 from t2sda.errors import MissingFileError, UnreadableFileError, UserError
 
+_OF_THE_MACHINE = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
+"""Too many open files, too little memory: no fault of a file."""
 MAX_PIXELS = 178_956_970
 """What Pillow takes at most; a file of more is taken for a decompression bomb."""
 MAX_BYTES = 8 * MAX_PIXELS + (1 << 20)
@@ -73,6 +76,8 @@ def errors_name(name: object) -> Iterator[None]:
     except Image.DecompressionBombError as error:
         raise UnreadableFileError(f"{name}: refused ({error}); make the image smaller") from None
     except Exception as error:  # decoders fail with errors of any kind
+        if isinstance(error, OSError) and error.errno in _OF_THE_MACHINE:
+            raise
         raise UnreadableFileError(
             f"{name}: cannot be decoded ({_cause(error)}); replace or remove the file"
         ) from None

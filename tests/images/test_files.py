@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 from collections.abc import Callable
@@ -38,3 +39,15 @@ def test_a_file_longer_than_any_image(tmp_path: Path, read: Callable[[Path], obj
         file.truncate(1 << 40)  # takes no space
     with pytest.raises(UnreadableFileError, match="1099511627776 bytes are more than any image"):
         read(tmp_path / "a.png")
+
+
+def test_too_many_open_files_are_no_fault_of_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(path: Path) -> bytes:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    (tmp_path / "a.png").write_bytes(b"x")
+    monkeypatch.setattr(Path, "read_bytes", fail)
+    with pytest.raises(OSError, match="Too many open files"):
+        read_image(tmp_path / "a.png")
