@@ -22,6 +22,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from t2sda.errors import UserError
+
 BUCKET_ELEMENTS = 8_000_000
 """Gradients travel in flat buffers of about this many elements (32 MB of float32)."""
 
@@ -43,7 +45,11 @@ def is_main() -> bool:
 
 @contextmanager
 def process_group(device: torch.device) -> Iterator[None]:
-    """Join the other processes that `torchrun` started; nothing to do for a single one."""
+    """Join the other processes that `torchrun` started; nothing to do for a single one.
+
+    Raises:
+        UserError: in a process that waits for another one which failed.
+    """
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         yield
         return
@@ -52,8 +58,12 @@ def process_group(device: torch.device) -> Iterator[None]:
     dist.init_process_group(backend, timeout=timedelta(minutes=30))
     try:
         yield
-    finally:
-        dist.destroy_process_group()
+    except RuntimeError as error:
+        if isinstance(error, dist.DistError) or "gloo/transport" in str(error):
+            raise UserError("another process of this run failed; see its message") from None
+        raise
+    # Not after an error: it may wait for the others, and they wait for this process to go.
+    dist.destroy_process_group()
 
 
 def barrier() -> None:

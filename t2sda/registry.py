@@ -32,11 +32,18 @@ class Registry(Generic[Component]):
     Args:
         kind: what is registered, in words; used in messages ("backbone").
         setting: the configuration key that chooses one, used in messages ("MODEL.BACKBONE.NAME").
+        advice: what to do about an unknown name, in messages.
     """
 
-    def __init__(self, kind: str, setting: str) -> None:
+    def __init__(
+        self,
+        kind: str,
+        setting: str,
+        advice: str = "A component of your own is loaded with --plugin MODULE",
+    ) -> None:
         self.kind = kind
         self.setting = setting
+        self.advice = advice
         self._components: dict[str, Component] = {}
 
     def register(self, name: str | None = None) -> Callable[[Registered], Registered]:
@@ -68,7 +75,7 @@ class Registry(Generic[Component]):
             known = ", ".join(nearest_first(name, self.names())) or "none"
             raise UnknownNameError(
                 f"{self.setting}: no {self.kind} is called '{name}'; known, nearest first: "
-                f"{known}. A component of your own is loaded with --plugin MODULE"
+                f"{known}. {self.advice}"
             )
         return self._components[name]
 

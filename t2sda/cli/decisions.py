@@ -64,6 +64,11 @@ def _translates_to_the_target(cfg: CfgNode) -> bool:
     return bool(name) and TRANSLATORS.get(name).needs_target
 
 
+def _translated_window(cfg: CfgNode) -> str:
+    window = cfg.DATA.SOURCE_WINDOW
+    return f"a window of {window[0]} x {window[1]}" if window else "the whole source image"
+
+
 def _always(text: str) -> Callable[[CfgNode], str]:
     return lambda cfg: text
 
@@ -136,7 +141,9 @@ DECISIONS = (
     Decision(
         "B25",
         _translates_to_the_target,
-        _always("the source is cropped to the target's size, translated, cropped again"),
+        lambda cfg: (
+            f"{_translated_window(cfg)} is translated, then cropped; rare classes count in the crop"
+        ),
     ),
     Decision(
         "B26",

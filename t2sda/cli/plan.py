@@ -7,9 +7,15 @@ from collections.abc import Iterator
 from fvcore.common.config import CfgNode
 
 from t2sda.cli.decisions import decisions_in_force
+from t2sda.data.joined import joined_name
 from t2sda.data.translation.fda import FdaTranslator, RandomStyleFdaTranslator
 from t2sda.engine.reweighting import reweighting_hooks
-from t2sda.meta_arch.base import pass_names, recording_passes, teacher_views
+from t2sda.meta_arch.base import (
+    pass_names,
+    reads_target_labels,
+    recording_passes,
+    teacher_views,
+)
 from t2sda.meta_arch.feature_distance import carrying_pass
 from t2sda.modeling.heads.base import head_names
 from t2sda.registry import META_ARCHS, PASSES, TRANSLATORS
@@ -91,9 +97,12 @@ def _class_weights(cfg: CfgNode) -> str:
 
 
 def _source(cfg: CfgNode) -> str:
+    names = joined_name(cfg.DATASETS.SOURCE, cfg.DATASETS.SOURCE_WEIGHTS)
     sampler = "rare classes first" if cfg.RARE_CLASSES.ENABLED else "shuffled"
+    window = cfg.DATA.SOURCE_WINDOW
     return (
-        f"{cfg.DATASETS.SOURCE}{_resized(cfg.DATA.SOURCE_SIZE)}, {sampler}; crops of "
+        f"{names}{_resized(cfg.DATA.SOURCE_SIZE)}{_scaled(cfg.DATA.SOURCE_SCALE_RANGE)}, "
+        f"{sampler}; {f'windows of {_size(window)}, ' if window else ''}crops of "
         f"{_size(cfg.DATA.CROP_SIZE)}, one class at most {100 * cfg.DATA.MAX_CLASS_SHARE:g} %"
     )
 
@@ -101,9 +110,11 @@ def _source(cfg: CfgNode) -> str:
 def _target(cfg: CfgNode) -> str:
     if not cfg.DATASETS.TARGET:
         return "none"
+    names = joined_name(cfg.DATASETS.TARGET, cfg.DATASETS.TARGET_WEIGHTS)
     return (
-        f"{cfg.DATASETS.TARGET}{_resized(cfg.DATA.TARGET_SIZE)}, shuffled; margins without "
-        f"pseudo-labels {list(cfg.DATA.TARGET_MARGINS)}"
+        f"{names}{_resized(cfg.DATA.TARGET_SIZE)}{_scaled(cfg.DATA.TARGET_SCALE_RANGE)}, shuffled; "
+        f"margins without pseudo-labels {list(cfg.DATA.TARGET_MARGINS)}"
+        f"{'; its labels are read' if reads_target_labels(cfg) else ''}"
     )
 
 
@@ -145,6 +156,11 @@ def _optimizer(cfg: CfgNode) -> str:
 
 def _resized(size: tuple[int, ...]) -> str:
     return f" within {_size(size)}" if size else ""
+
+
+def _scaled(scale_range: tuple[float, float]) -> str:
+    low, high = scale_range
+    return f", times {low:g} to {high:g}" if (low, high) != (1, 1) else ""
 
 
 def _size(size: tuple[int, ...]) -> str:

@@ -12,6 +12,7 @@ from t2sda.config import load_config
 from t2sda.data.dataset_files import register_dataset_files
 from t2sda.distributed import process_group
 from t2sda.engine.device import choose_device
+from t2sda.resources import named_shortages
 
 
 def command(argv: Sequence[str]) -> int:
@@ -29,7 +30,7 @@ def command(argv: Sequence[str]) -> int:
     register_dataset_files(cfg.DATASETS.FILES)
 
     device = choose_device(cfg.DEVICE)
-    with process_group(device):
+    with process_group(device), named_shortages():
         if args.eval_only:
             score(cfg, device, args.weights)
             return 0

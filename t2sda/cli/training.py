@@ -21,6 +21,7 @@ from t2sda.cli.progress import ConsoleProgress
 from t2sda.config import changed_keys, dump_config
 from t2sda.data.catalog import open_dataset
 from t2sda.data.domains import DomainPairs
+from t2sda.data.joined import source_taxonomy
 from t2sda.data.loader import DomainLoader
 from t2sda.data.replacements import tell
 from t2sda.data.samplers import MicroBatchPositions
@@ -55,7 +56,7 @@ from t2sda.errors import UserError
 from t2sda.evaluation.evaluator import Progress, Scores, check_classes, evaluate
 from t2sda.files import make_writable_dir, written_whole
 from t2sda.inference.predictor import Predictor
-from t2sda.meta_arch.base import build_meta_arch
+from t2sda.meta_arch.base import build_meta_arch, reads_target_labels
 from t2sda.modeling.normalization import share_statistics
 from t2sda.modeling.segmentor import SegmentationModel, build_segmentation_model
 
@@ -92,7 +93,9 @@ class TrainingRun:
         if cfg.SOLVER.DETERMINISTIC:
             use_deterministic_algorithms()
         torch.manual_seed(cfg.SEED)
-        self.pairs = DomainPairs.from_config(cfg, ConsoleProgress(self.console))
+        self.pairs = DomainPairs.from_config(
+            cfg, ConsoleProgress(self.console), target_labels=reads_target_labels(cfg)
+        )
         self.taxonomy = self.pairs.source.taxonomy
         for name in cfg.EVALUATION.DATASETS:  # now, not after hours of training
             check_classes(open_dataset(name), self.taxonomy)
@@ -131,6 +134,7 @@ class TrainingRun:
         except (RuntimeError, EOFError, ConnectionError) as error:
             raise batches.explained(error) from error.__cause__
         finally:
+            batches.close()
             self.progress.stop()
             _tell_skipped(batches)
         barrier()
@@ -268,7 +272,7 @@ def score(cfg: CfgNode, device: torch.device, weights: str | None) -> list[Score
     if not cfg.EVALUATION.DATASETS:
         raise UserError("EVALUATION.DATASETS: empty, so there is nothing to score on; name some")
     console = standard_console() if is_main() else Console(quiet=True)
-    taxonomy = open_dataset(cfg.DATASETS.SOURCE).taxonomy
+    taxonomy = source_taxonomy(cfg)
     untrained = cfg.clone()
     untrained.defrost()
     untrained.MODEL.BACKBONE.WEIGHTS = ""  # the checkpoint holds every weight

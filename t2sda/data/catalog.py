@@ -10,7 +10,6 @@ from typing import Protocol
 
 from t2sda.data.datasets import DrawnStreets, FileDataset, SegmentationDataset, check_name
 from t2sda.data.label_formats import LABEL_FORMATS
-from t2sda.data.packed import PackedDataset, is_packed
 from t2sda.data.patterns import check_below_root, check_label_pattern
 from t2sda.data.taxonomies import ClassGroup, Taxonomy
 from t2sda.errors import MissingFileError, UserError
@@ -54,6 +53,7 @@ class DatasetSpec:
         label_format: one of `t2sda.data.label_formats.LABEL_FORMATS`.
         other_roots: further names that the folder may have.
         beside: a folder in which a relative root is looked for first.
+        class_pixels: a .npy file below `root`, see `FileDataset`.
     """
 
     name: str
@@ -66,13 +66,16 @@ class DatasetSpec:
     label_format: str = "ids"
     other_roots: tuple[str, ...] = ()
     beside: str | None = None
+    class_pixels: str | None = None
 
     def __post_init__(self) -> None:
         check_name(self.name)
         if not self.patterns:
             raise UserError(f"dataset '{self.name}': `images` is an empty list; give a pattern")
         for pattern in self.patterns:
-            check_below_root(self.name, images=pattern, labels=self.labels)
+            check_below_root(
+                self.name, images=pattern, labels=self.labels, class_pixels=self.class_pixels
+            )
         if any((self.stems is not None) != ("{stem}" in pattern) for pattern in self.patterns):
             raise UserError(
                 f"dataset '{self.name}': `images` has {{stem}} exactly when `stems` names a list "
@@ -97,7 +100,8 @@ class DatasetSpec:
             MissingFileError: if the folder, the list file or the images are not there.
             UserError: if two images would share a label file.
         """
-        pairs, found = self._pairs(self.find_root())
+        root = self.find_root()
+        pairs, found = self._pairs(root)
         _check_own_labels(self.name, self.images, pairs)
         return FileDataset(
             self.name,
@@ -106,6 +110,7 @@ class DatasetSpec:
             self.class_groups,
             label_reader=LABEL_FORMATS[self.label_format],
             passed_over=found.passed_over,
+            counts_path=root / self.class_pixels if self.class_pixels is not None else None,
         )
 
     @property
@@ -209,7 +214,12 @@ class DrawnStreetsSpec:
         return DrawnStreets(self.name, self.domain, self.seed, self.num_images, self.image_size)
 
 
-DATASETS: Registry[OpensDataset] = Registry("dataset", "DATASETS")
+DATASETS: Registry[OpensDataset] = Registry(
+    "dataset",
+    "DATASETS",
+    "One of your own is described in a YAML file that DATASETS.FILES lists (or --file, for the "
+    "commands on data), or registered by --plugin MODULE; see docs/data.md",
+)
 
 
 def register_dataset(spec: OpensDataset) -> None:
@@ -218,16 +228,12 @@ def register_dataset(spec: OpensDataset) -> None:
 
 
 def open_dataset(name: str) -> SegmentationDataset:
-    """Find the dataset called `name`, or the packed one in the folder of that name or path.
+    """Find the dataset called `name`.
 
     Raises:
         UnknownNameError: if none is registered under it.
         MissingFileError: if its files are not where they are looked for.
     """
-    if name and name not in DATASETS.names():
-        for folder in dataset_folders():
-            if is_packed(folder / name):
-                return PackedDataset(folder / name)
     return DATASETS.get(name).open()
 
 

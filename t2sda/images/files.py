@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import stat
 from collections.abc import Iterator
@@ -12,9 +11,8 @@ from pathlib import Path
 from PIL import Image
 
 from t2sda.errors import MissingFileError, UnreadableFileError, UserError
+from t2sda.resources import is_out_of_files, is_out_of_memory
 
-_OF_THE_MACHINE = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
-"""Too many open files, too little memory: no fault of a file."""
 MAX_PIXELS = 178_956_970
 """What Pillow takes at most; a file of more is taken for a decompression bomb."""
 MAX_BYTES = 8 * MAX_PIXELS + (1 << 20)
@@ -76,7 +74,7 @@ def errors_name(name: object) -> Iterator[None]:
     except Image.DecompressionBombError as error:
         raise UnreadableFileError(f"{name}: refused ({error}); make the image smaller") from None
     except Exception as error:  # decoders fail with errors of any kind
-        if isinstance(error, OSError) and error.errno in _OF_THE_MACHINE:
+        if is_out_of_files(error) or is_out_of_memory(error):  # no fault of the file
             raise
         raise UnreadableFileError(
             f"{name}: cannot be decoded ({_cause(error)}); replace or remove the file"

@@ -19,8 +19,8 @@ from t2sda.data.taxonomies import Taxonomy
 from t2sda.errors import UnreadableFileError, UserError
 from t2sda.files import PARTIAL_SUFFIX
 from t2sda.images.files import check_regular_file, errors_name
-from t2sda.inference.memory import is_out_of_memory
 from t2sda.inference.visualisation import colour_map, overlay
+from t2sda.resources import is_out_of_memory
 
 VIDEO_KINDS = ("overlay", "color", "trainid", "panel")
 QUALITY = "18"

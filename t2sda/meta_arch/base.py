@@ -17,6 +17,7 @@ from fvcore.common.config import CfgNode
 from torch import Tensor, nn
 
 from t2sda.config import SCHEMA, Field
+from t2sda.data.joined import joined_name
 from t2sda.data.taxonomies import Taxonomy
 from t2sda.meta_arch.owners import OptimizerSettings
 from t2sda.modeling.branch import Branch, batch_statistics_untracked
@@ -224,6 +225,11 @@ def teacher_views(cfg: CfgNode) -> list[View]:
     return sorted(views, key=lambda view: (view.image_name, view.output))
 
 
+def reads_target_labels(cfg: CfgNode) -> bool:
+    """Whether a pass or a hook reads the labels that the target set carries."""
+    return any("target_label" in item.batch_fields for item in readings(cfg).values())
+
+
 def recording_passes(cfg: CfgNode) -> tuple[str, ...]:
     """The passes whose images the student's running statistics record (docs/fidelity.md, B15)."""
     if cfg.META_ARCH.BN_TRACK:
@@ -261,7 +267,7 @@ def passes_and_hooks_have_what_they_read(cfg: CfgNode) -> list[str]:
         targeted += [f"{name} (through TRANSLATION.NAME)" for name in translated]
     return [
         *_needed_or_without_effect("TRANSLATION.NAME", cfg.TRANSLATION.NAME, translated),
-        *_needed_or_without_effect("DATASETS.TARGET", cfg.DATASETS.TARGET, targeted),
+        *_needed_or_without_effect("DATASETS.TARGET", joined_name(cfg.DATASETS.TARGET), targeted),
     ]
 
 

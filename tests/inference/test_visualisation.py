@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 from t2sda.data.datasets import Sample
-from t2sda.data.streets import draw_street
 from t2sda.data.taxonomies import CITYSCAPES_19
 from t2sda.inference.dataset_pictures import contact_sheet
 from t2sda.inference.visualisation import (
@@ -18,6 +17,7 @@ from t2sda.inference.visualisation import (
     overlay,
     side_by_side,
 )
+from t2sda.streets import draw_street
 
 ROAD, SKY, CAR = 0, 10, 13
 PALETTE = np.array(CITYSCAPES_19.palette)

@@ -50,6 +50,7 @@ SMALL = {
     "MODEL.HEAD.DROPOUT": "0.0",
     "DATASETS.SOURCE": "streets_clear_train",
     "DATA.SOURCE_SIZE": "[96, 192]",
+    "DATA.SOURCE_WINDOW": "[]",
     "DATA.CROP_SIZE": "[64, 96]",
     "RARE_CLASSES.ENABLED": "false",  # counts classes in 2000 images; it has tests of its own
     "SOLVER.MAX_ITER": str(STEPS),

@@ -300,6 +300,16 @@ def test_a_pass_trains_on_the_labels_of_the_target() -> None:
     torch.testing.assert_close(found, logits / labels.numel())
 
 
+def test_a_run_loads_the_labels_of_the_target_for_the_pass_that_reads_them(
+    t2sda: Run, tmp_path: Path
+) -> None:
+    text = WITH_TARGET.replace("MAX_ITER: 4", "MAX_ITER: 2")
+    text += "META_ARCH: {PASSES: [source, target_labelled]}\n"
+    rows = trained(t2sda, tmp_path, text, "oracle", "offline_labels")
+    assert len(rows) == 2
+    assert all(row["loss_target_labelled"] > 0 for row in rows)
+
+
 def test_labels_of_the_target_need_a_target() -> None:
     load_components(given("offline_labels")[1:])
     with pytest.raises(ConfigError, match=r"DATASETS\.TARGET: empty, but read by target_labelled"):

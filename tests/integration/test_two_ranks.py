@@ -50,6 +50,8 @@ def test_two_ranks_train_as_one(tmp_path: Path, method: str) -> None:
     text = TINY_CONFIG.replace("MAX_ITER: 12", "MAX_ITER: 4").replace(
         "BATCH_SIZE: 2", "BATCH_SIZE: 4"
     )
+    # Adam would turn rounding in a gradient near 0 into a step of the full rate.
+    text = text.replace("BASE_LR: 1.0e-3", "BASE_LR: 1.0e-2, OPTIMIZER: sgd")
     # Dropout draws one mask a process; BatchNorm is taken over all ranks, so it may stay on.
     text = text.replace("HEAD: {CHANNELS: 16}", "HEAD: {CHANNELS: 16, DROPOUT: 0.0}")
     if method == "t2sda":
@@ -75,12 +77,9 @@ def test_two_ranks_train_as_one(tmp_path: Path, method: str) -> None:
         for name in ("one", "two")
     ]
     for name, expected in states[0].items():
-        # Four steps of Adam at a rate of 1e-3 turn rounding in a gradient near 0 into a step.
         torch.testing.assert_close(
-            states[1][name], expected, rtol=1e-3, atol=1e-3, msg=lambda m, n=name: f"{n}: {m}"
+            states[1][name], expected, rtol=1e-3, atol=1e-5, msg=lambda m, n=name: f"{n}: {m}"
         )
-    differing = torch.cat([(states[1][n] - states[0][n]).flatten().double() for n in states[0]])
-    assert differing.abs().median() < 1e-6
 
 
 FROZEN = [

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from t2sda.data.streets.body import PLATE, RUBBER, Body
-from t2sda.data.streets.canvas import CAR, Colour, mix, shade, tint
-from t2sda.data.streets.looks import pick, pick_jittered
-from t2sda.data.streets.scene import Scene
+from t2sda.streets.body import PLATE, RUBBER, Body
+from t2sda.streets.canvas import CAR, Colour, mix, shade, tint
+from t2sda.streets.looks import pick, pick_jittered
+from t2sda.streets.scene import Scene
 
 
 def paint_car(scene: Scene, x: float, z: float, oncoming: bool, parked: bool = False) -> None:

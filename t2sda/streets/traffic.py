@@ -6,19 +6,19 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
-from t2sda.data.streets.cars import paint_car
-from t2sda.data.streets.furniture import paint_sign, paint_street_lamp, paint_traffic_light
-from t2sda.data.streets.heavy import paint_bus, paint_tram, paint_truck
-from t2sda.data.streets.people import (
+from t2sda.streets.cars import paint_car
+from t2sda.streets.furniture import paint_sign, paint_street_lamp, paint_traffic_light
+from t2sda.streets.heavy import paint_bus, paint_tram, paint_truck
+from t2sda.streets.people import (
     paint_bicycle,
     paint_cyclist,
     paint_motorcycle,
     paint_motorcyclist,
     paint_person,
 )
-from t2sda.data.streets.plan import Side
-from t2sda.data.streets.plants import paint_tree
-from t2sda.data.streets.scene import Scene, Thing
+from t2sda.streets.plan import Side
+from t2sda.streets.plants import paint_tree
+from t2sda.streets.scene import Scene, Thing
 
 WALKWAY, VERGE, KERB, LANES = range(4)
 """Layers, outermost first."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from t2sda.data.streets.canvas import (
+from t2sda.streets.canvas import (
     POLE,
     TRAFFIC_LIGHT,
     TRAFFIC_SIGN,
@@ -13,8 +13,8 @@ from t2sda.data.streets.canvas import (
     shade,
     tint,
 )
-from t2sda.data.streets.looks import pick_jittered
-from t2sda.data.streets.scene import Scene
+from t2sda.streets.looks import pick_jittered
+from t2sda.streets.scene import Scene
 
 SIGNAL_COLOURS: tuple[Colour, ...] = ((255, 52, 40), (255, 190, 40), (60, 235, 120))
 SIGN_RED: Colour = (206, 32, 40)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from t2sda.data.streets.canvas import Camera
+from t2sda.streets.canvas import Camera
 
 NEAR = 2.0
 """Nothing is drawn closer to the camera than this."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from t2sda.data.streets.body import (
+from t2sda.streets.body import (
     PLATE,
     RUBBER,
     Body,
@@ -10,9 +10,9 @@ from t2sda.data.streets.body import (
     paint_shell,
     paint_window_row,
 )
-from t2sda.data.streets.canvas import BUS, TRAIN, TRUCK, Colour, mix, shade, tint
-from t2sda.data.streets.looks import pick, pick_jittered
-from t2sda.data.streets.scene import Scene
+from t2sda.streets.canvas import BUS, TRAIN, TRUCK, Colour, mix, shade, tint
+from t2sda.streets.looks import pick, pick_jittered
+from t2sda.streets.scene import Scene
 
 
 def paint_truck(scene: Scene, x: float, z: float, oncoming: bool) -> None:

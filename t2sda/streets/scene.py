@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from t2sda.data.streets.canvas import UNIT, Camera, Canvas, Colour, Stamp
-from t2sda.data.streets.looks import Light, Look
-from t2sda.data.streets.plan import Street
-from t2sda.data.streets.textures import Screens
+from t2sda.streets.canvas import UNIT, Camera, Canvas, Colour, Stamp
+from t2sda.streets.looks import Light, Look
+from t2sda.streets.plan import Street
+from t2sda.streets.textures import Screens
 
 
 @dataclass

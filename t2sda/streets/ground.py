@@ -5,7 +5,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from t2sda.data.streets.canvas import (
+from t2sda.streets.canvas import (
     ASPHALT,
     GRASS,
     HALF_DEPTH_METRES,
@@ -21,10 +21,10 @@ from t2sda.data.streets.canvas import (
     mix,
     shade,
 )
-from t2sda.data.streets.looks import jitter, pick, pick_jittered
-from t2sda.data.streets.plan import Side
-from t2sda.data.streets.scene import Scene
-from t2sda.data.streets.textures import cut
+from t2sda.streets.looks import jitter, pick, pick_jittered
+from t2sda.streets.plan import Side
+from t2sda.streets.scene import Scene
+from t2sda.streets.textures import cut
 
 FAR = 400.0
 RAMP = np.linspace(0, 1, 9)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from t2sda.data.streets.canvas import (
+from t2sda.streets.canvas import (
     BRICK,
     BUILDING,
     FOLIAGE,
@@ -19,8 +19,8 @@ from t2sda.data.streets.canvas import (
     shade,
     tint,
 )
-from t2sda.data.streets.looks import pick, pick_jittered
-from t2sda.data.streets.scene import Scene
+from t2sda.streets.looks import pick, pick_jittered
+from t2sda.streets.scene import Scene
 
 CORNERS = np.array(((0, 0), (1, 0), (1, 1), (0, 1)))
 LIT_WINDOW: Colour = (250, 204, 120)

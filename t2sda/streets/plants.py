@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 
-from t2sda.data.streets.canvas import FOLIAGE, PLAIN, VEGETATION, Colour, mix, shade, tint
-from t2sda.data.streets.looks import jitter
-from t2sda.data.streets.plan import Segment, Side
-from t2sda.data.streets.scene import Scene
+from t2sda.streets.canvas import FOLIAGE, PLAIN, VEGETATION, Colour, mix, shade, tint
+from t2sda.streets.looks import jitter
+from t2sda.streets.plan import Segment, Side
+from t2sda.streets.scene import Scene
 
 BARK: Colour = (92, 74, 58)
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from t2sda.data.streets.canvas import BRICK, FENCE, GRASS, PLASTER, TERRAIN, WALL, mix, shade, tint
-from t2sda.data.streets.houses import frontal, paint_house, sample_house, upright
-from t2sda.data.streets.looks import pick_jittered
-from t2sda.data.streets.plan import Segment, Side
-from t2sda.data.streets.plants import paint_hedge, paint_tree
-from t2sda.data.streets.scene import Scene
+from t2sda.streets.canvas import BRICK, FENCE, GRASS, PLASTER, TERRAIN, WALL, mix, shade, tint
+from t2sda.streets.houses import frontal, paint_house, sample_house, upright
+from t2sda.streets.looks import pick_jittered
+from t2sda.streets.plan import Segment, Side
+from t2sda.streets.plants import paint_hedge, paint_tree
+from t2sda.streets.scene import Scene
 
 
 def paint_edge(scene: Scene, side: Side) -> None:

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import numpy as np
 
-from t2sda.data.streets.canvas import Canvas
-from t2sda.data.streets.edges import paint_edge
-from t2sda.data.streets.finish import finish
-from t2sda.data.streets.ground import paint_ground, paint_sky
-from t2sda.data.streets.houses import paint_skyline
-from t2sda.data.streets.looks import LOOKS, Look, pick_jittered, sample_light
-from t2sda.data.streets.plan import sample_street
-from t2sda.data.streets.scene import Scene
-from t2sda.data.streets.shadows import cast_shadows
-from t2sda.data.streets.textures import screens
-from t2sda.data.streets.traffic import populate
 from t2sda.errors import UserError
+from t2sda.streets.canvas import Canvas
+from t2sda.streets.edges import paint_edge
+from t2sda.streets.finish import finish
+from t2sda.streets.ground import paint_ground, paint_sky
+from t2sda.streets.houses import paint_skyline
+from t2sda.streets.looks import LOOKS, Look, pick_jittered, sample_light
+from t2sda.streets.plan import sample_street
+from t2sda.streets.scene import Scene
+from t2sda.streets.shadows import cast_shadows
+from t2sda.streets.textures import screens
+from t2sda.streets.traffic import populate
 
 DOMAINS: tuple[str, str] = ("clear", "hazy")
 """The domains' names: the source-like one, then the target-like one."""

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from t2sda.data.streets.canvas import UNIT, Colour, Point, shade, surface, tint
-from t2sda.data.streets.scene import Scene
+from t2sda.streets.canvas import UNIT, Colour, Point, shade, surface, tint
+from t2sda.streets.scene import Scene
 
 RUBBER: Colour = (26, 26, 28)
 HEADLAMP: Colour = (255, 246, 220)

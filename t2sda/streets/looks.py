@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from t2sda.data.streets.canvas import Colour, mix, shade
+from t2sda.streets.canvas import Colour, mix, shade
 
 Range = tuple[float, float]
 Palette = tuple[Colour, ...]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from t2sda.data.streets.canvas import (
+from t2sda.streets.canvas import (
     BICYCLE,
     MOTORCYCLE,
     PERSON,
@@ -15,8 +15,8 @@ from t2sda.data.streets.canvas import (
     shade,
     tint,
 )
-from t2sda.data.streets.looks import palette, pick, pick_jittered
-from t2sda.data.streets.scene import Scene
+from t2sda.streets.looks import palette, pick, pick_jittered
+from t2sda.streets.scene import Scene
 
 SKIN = palette("f0c8a8 e0ac88 c48a64 94623f 6b4630 dcb496")
 HAIR = palette("2a2220 4e3626 7a5230 b08850 86827e 1c1a1c")

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 import cv2
 import numpy as np
 
-from t2sda.data.streets.canvas import SUBPIXEL_BITS, UNIT
-from t2sda.data.streets.scene import Scene
+from t2sda.streets.canvas import SUBPIXEL_BITS, UNIT
+from t2sda.streets.scene import Scene
 
 Outline = tuple[tuple[float, float], ...]
 

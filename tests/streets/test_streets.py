@@ -6,22 +6,23 @@ import hashlib
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 
-from t2sda.data.streets import DOMAINS, draw_street
-from t2sda.data.streets import draw as drawing
-from t2sda.data.streets.canvas import SKY, VEGETATION, Canvas
-from t2sda.data.streets.finish import finish
-from t2sda.data.streets.looks import CLEAR, LOOKS
 from t2sda.data.taxonomies import CITYSCAPES_19
+from t2sda.streets import DOMAINS, draw_street
+from t2sda.streets import draw as drawing
+from t2sda.streets.canvas import SKY, VEGETATION, Canvas
+from t2sda.streets.finish import finish
+from t2sda.streets.looks import CLEAR, LOOKS
 
 SIZE = (128, 256)
 DIGEST_SCRIPT = """
 import hashlib, sys
-from t2sda.data.streets import draw_street
+from t2sda.streets import draw_street
 domain, seed, index, height, width = sys.argv[1:]
 image, label = draw_street(domain, int(seed), int(index), (int(height), int(width)))
 print(hashlib.sha256(image.tobytes() + label.tobytes()).hexdigest())
@@ -195,3 +196,26 @@ def test_a_size_below_64_is_refused(size: tuple[int, int]) -> None:
 def test_a_negative_seed_or_index_is_refused(seed: int, index: int) -> None:
     with pytest.raises(ValueError, match="must not be negative"):
         draw_street("clear", seed, index)
+
+
+FILES_ONLY = """
+import sys
+import t2sda.builtin
+from t2sda.data.catalog import DATASETS, DatasetSpec, open_dataset
+from t2sda.data.taxonomies import CITYSCAPES_19
+
+root, = sys.argv[1:]
+dataset = DatasetSpec("harbour", root, "*.png", None, CITYSCAPES_19).open()
+dataset.load(0)
+drawn = open_dataset("streets_clear_val")
+print(len(drawn), any(name.startswith("t2sda.streets") for name in sys.modules))
+drawn.load(0)
+print("t2sda.streets" in sys.modules)
+"""
+
+
+def test_the_drawing_is_imported_when_a_street_is_drawn_and_no_sooner(tmp_path: Path) -> None:
+    assert cv2.imwrite(str(tmp_path / "a.png"), np.zeros((8, 12, 3), np.uint8))
+    command = [sys.executable, "-c", FILES_ONLY, str(tmp_path)]
+    result = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert result.stdout.split() == ["50", "False", "True"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from t2sda.data.streets.canvas import (
+from t2sda.streets.canvas import (
     ASPHALT,
     BRICK,
     FOLIAGE,
@@ -16,9 +16,9 @@ from t2sda.data.streets.canvas import (
     depth_of_codes,
     mix,
 )
-from t2sda.data.streets.looks import pick
-from t2sda.data.streets.scene import Scene
-from t2sda.data.streets.textures import (
+from t2sda.streets.looks import pick
+from t2sda.streets.scene import Scene
+from t2sda.streets.textures import (
     NEUTRAL,
     NOISE_DEVIATION,
     PIXELS_PER_METRE,
