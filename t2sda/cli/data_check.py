@@ -13,13 +13,13 @@ from rich.console import Console
 from rich.table import Table
 
 from t2sda.cli.common import add_dataset_arguments, load_datasets
-from t2sda.cli.progress import ConsoleProgress
 from t2sda.data.catalog import DATASETS, DatasetSpec, OpensDataset, open_dataset
 from t2sda.data.check import DatasetReport, Finding, check_dataset, duplicates_across
 from t2sda.data.class_statistics import class_frequencies
 from t2sda.data.dataset_files import read_dataset_file
 from t2sda.data.datasets import FileDataset, Sample, SegmentationDataset
 from t2sda.engine.metrics import standard_console
+from t2sda.engine.progress import ConsoleProgress
 from t2sda.errors import MissingFileError
 from t2sda.files import make_writable_dir, written_whole
 from t2sda.images.finding import counted
