@@ -7,15 +7,13 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TextIO
 
 import numpy as np
-from rich.console import Console
 
-from t2sda.cli.infer_progress import InferProgress, infer_progress
+from t2sda.cli.infer_progress import InferProgress
 from t2sda.errors import MissingFileError, UnreadableFileError, UserError
 from t2sda.images import read_image
-from t2sda.inference.memory import TooLargeError, named_if_too_large
 from t2sda.inference.overlapped import in_batches, overlapped
 from t2sda.inference.results import result_paths, write_png, write_results
 from t2sda.inference.segmenter import Segmenter
@@ -31,6 +29,7 @@ from t2sda.inference.video import (
     video_path,
 )
 from t2sda.inference.visualisation import class_counts, legend
+from t2sda.runtime.memory import TooLargeError, named_if_too_large
 
 SOME_LEFT_OUT = 3
 """Exit code: everything else is done."""
@@ -68,7 +67,7 @@ class Inference:
         segmenter: of pictures.
         output_dir: exists and can be written to.
         kinds: of results, from KINDS.
-        console: for progress.
+        stream: for progress.
         num_workers: pictures or frames in work at once.
         resume: leave out what an earlier run finished.
         settings: what results depend on besides `kinds`, for `resume`.
@@ -79,7 +78,7 @@ class Inference:
         segmenter: Segmenter,
         output_dir: Path,
         kinds: Sequence[str],
-        console: Console,
+        stream: TextIO,
         num_workers: int = 1,
         resume: bool = False,
         settings: Mapping[str, Any] | None = None,
@@ -88,7 +87,7 @@ class Inference:
         self.taxonomy = segmenter.model.taxonomy
         self.output_dir = output_dir
         self.kinds = kinds
-        self.console = console
+        self.stream = stream
         self.num_workers = num_workers
         self.record = Record(output_dir, {**(settings or {}), "kinds": list(kinds)}, resume)
         self.left_out: list[UserError] = []
@@ -102,7 +101,7 @@ class Inference:
         waiting = [source for source in sources if not self._is_finished(source)]
         for source in waiting:  # if it cannot be read today, what it was earlier does not count
             self.record.finished.pop(str(source.name), None)
-        with infer_progress(self.console, len(waiting)) as progress:
+        with InferProgress(self.stream, len(waiting)) as progress:
             for done in self._work(waiting, progress):
                 if done.error is not None:
                     self.left_out.append(done.error)
@@ -235,11 +234,10 @@ class Inference:
             parts.append(f"{_counted(num_videos, 'video')} of {_counted(num_frames, 'frame')}")
         earlier = f", {num_earlier} finished earlier" if num_earlier else ""
         rate = (num_pictures + num_frames) / seconds
-        self.console.print(
+        print(
             f"{', '.join(parts)} in {seconds:.1f} s ({rate:.1f} a second){earlier}; "
             f"results in {self.output_dir}",
-            highlight=False,
-            soft_wrap=True,
+            file=self.stream,
         )
         if self.left_out:
             print(f"{len(self.left_out)} files were left out:", file=sys.stderr)

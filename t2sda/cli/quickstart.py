@@ -19,10 +19,10 @@ from t2sda.data.catalog import open_dataset
 from t2sda.engine.checkpoint import resolve_checkpoint
 from t2sda.engine.metrics import standard_console
 from t2sda.errors import UserError
-from t2sda.export.runtime import load_model
 from t2sda.inference.results import write_png
 from t2sda.inference.sources import find_sources
 from t2sda.inference.visualisation import comparison
+from t2sda.runtime.loading import load_model
 
 RUNS = {"source only": "quickstart_source_only.yaml", "T2S-DA": "quickstart.yaml"}
 DEMO_PICTURES = Path(__file__).parents[2] / "docs" / "demo"

@@ -9,8 +9,8 @@ import cv2
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from t2sda.constants import IGNORE_INDEX
 from t2sda.data.taxonomies import Taxonomy
-from t2sda.structures import IGNORE_INDEX
 
 OVERLAY_ALPHA = 0.55
 BORDER_ALPHA = 0.75

@@ -20,8 +20,8 @@ from PIL import Image
 from t2sda import load_model
 from t2sda.cli.main import main
 from t2sda.errors import UserError
-from t2sda.export.loaded import FileModel
 from t2sda.inference.video import VideoReader, VideoWriter
+from t2sda.runtime.predictor import FilePredictor
 from tests.deployed import DYNAMIC, DYNAMIC_LOGITS, STATIC, shared_export, street
 from tests.full_disk import file_size_limit
 
@@ -215,7 +215,7 @@ def test_frames_of_a_video_go_through_the_network_in_batches(
         for index, pts in enumerate((0, 1, 5, 6, 8)):
             writer.write(street((64, 96), index), pts)
     model = load_model(model_path)
-    assert isinstance(model, FileModel)
+    assert isinstance(model, FilePredictor)
     seen: list[int] = []
     run = model.run
 

@@ -13,16 +13,15 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image, ImageOps
-from rich.console import Console
 
 from t2sda.cli.inferring import Inference
 from t2sda.data.catalog import DatasetSpec
 from t2sda.data.taxonomies import CITYSCAPES_19
 from t2sda.errors import UserError
 from t2sda.evaluation.evaluator import evaluate
-from t2sda.export.loaded import CheckpointModel
 from t2sda.inference.segmenter import Segmenter
 from t2sda.inference.sources import find_sources
+from t2sda.runtime.checkpoints import TorchPredictor
 
 HEIGHT, WIDTH = 6, 10
 COLORS = np.random.default_rng(0).integers(0, 256, (HEIGHT, WIDTH, 3), dtype=np.uint8)
@@ -218,7 +217,7 @@ def in_evaluation(spec: DatasetSpec, size: tuple[int, ...]) -> np.ndarray:
 def in_infer(folder: Path) -> np.ndarray:
     recorder, output = Recorder(), folder / "out"
     output.mkdir()
-    inference = Inference(Segmenter(recorder), output, ["trainid"], Console(quiet=True))
+    inference = Inference(Segmenter(recorder), output, ["trainid"], io.StringIO())
     inference.run(find_sources(str(folder / "images/a"), output).pictures)
     if inference.left_out:
         raise inference.left_out[0]
@@ -229,7 +228,7 @@ def in_infer(folder: Path) -> np.ndarray:
 def in_predict(source: object) -> np.ndarray:
     """What a network sees of it, without the border that continues small images."""
     network = Echo()
-    model = CheckpointModel(network, CITYSCAPES_19, None, torch.device("cpu"))  # type: ignore[arg-type]
+    model = TorchPredictor(network, CITYSCAPES_19, None, torch.device("cpu"))  # type: ignore[arg-type]
     height, width = model.predict(source).shape  # type: ignore[arg-type, union-attr]
     return network.seen[0][:height, :width]
 
