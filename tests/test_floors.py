@@ -13,6 +13,7 @@ FLOORS = (
         *("constants", "errors", "files", "registry", "structures", "config"),
         *("distributed", "resources"),
     },
+    {"images"},
     {"losses", "data", "weights", "streets"},
     {"modeling"},
     {"meta_arch"},

@@ -113,10 +113,6 @@ class TrainingRun:
 
     def run(self) -> int:
         """Train to the end or to a signal; returns the exit code."""
-        make_writable_dir(self.output_dir, "--output-dir")
-        if is_main():
-            with written_whole(self.output_dir / "config.yaml") as partial:
-                partial.write_text(dump_config(self.cfg), encoding="utf-8")
         trainer = Trainer(
             self.meta_arch,
             self.owners,
@@ -125,6 +121,10 @@ class TrainingRun:
             TrainerSettings.from_config(self.cfg),
             self.device,
         )
+        make_writable_dir(self.output_dir, "--output-dir")
+        if is_main():
+            with written_whole(self.output_dir / "config.yaml") as partial:
+                partial.write_text(dump_config(self.cfg), encoding="utf-8")
         self._describe()
         batches = self._batches()
         try:
