@@ -69,6 +69,10 @@ class Registry(Generic[Component]):
             )
         self._components[name] = component
 
+    def remove(self, name: str) -> None:
+        """Forget the component called `name`."""
+        del self._components[name]
+
     def get(self, name: str) -> Component:
         """The component called `name`; raises UnknownNameError with the known names."""
         if name not in self._components:

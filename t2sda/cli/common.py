@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import importlib
-import importlib.util
 import sys
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
-from t2sda.errors import MissingFileError, UserError
+from t2sda.errors import UserError
+from t2sda.logs import log_to_console
+from t2sda.plugins import load_components
 
 USER_ERROR = 2
 
@@ -17,7 +16,8 @@ USER_ERROR = 2
 def run_command(command: Callable[[Sequence[str]], int], argv: Sequence[str]) -> int:
     """Run a command; what a user can mend becomes one message on stderr and exit code 2."""
     try:
-        return command(argv)
+        with log_to_console():
+            return command(argv)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return USER_ERROR
@@ -90,48 +90,3 @@ def positive_int(text: str) -> int:
 def load_datasets(args: argparse.Namespace) -> None:
     """Fill the registries, with what the arguments of `add_dataset_arguments` name."""
     load_components(args.plugin, args.file)
-
-
-def load_components(plugins: Sequence[str], dataset_files: Sequence[str] = ()) -> None:
-    """Fill the registries: ours first, then the user's own modules and dataset files."""
-    importlib.import_module("t2sda.builtin")
-    load_plugins(plugins)
-    if dataset_files:
-        from t2sda.data.dataset_files import register_dataset_files  # `--help` needs no torch
-
-        register_dataset_files(dataset_files)
-
-
-def load_plugins(plugins: Sequence[str]) -> None:
-    """Import the user's own modules."""
-    for plugin in plugins:
-        _load_plugin(plugin)
-
-
-def _load_plugin(plugin: str) -> None:
-    path = Path(plugin)
-    if path.suffix == ".py":
-        _load_file(path)
-        return
-    if "" not in sys.path:
-        sys.path.insert(0, "")  # `t2sda` as a console script does not search the working directory
-    try:
-        importlib.import_module(plugin)
-    except ModuleNotFoundError as error:
-        if error.name is None or not plugin.startswith(error.name):
-            raise
-        raise UserError(
-            f"--plugin {plugin}: no module of that name in the working directory or the "
-            f"environment; give an importable module or the path of a .py file"
-        ) from None
-
-
-def _load_file(path: Path) -> None:
-    if not path.is_file():
-        raise MissingFileError(f"--plugin {path}: no such file")
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[path.stem] = module  # loader workers and pickling find its classes by this name
-    spec.loader.exec_module(module)

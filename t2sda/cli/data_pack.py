@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from t2sda.cli.common import add_dataset_arguments, load_datasets
-from t2sda.cli.progress import ConsoleProgress
 from t2sda.data.catalog import open_dataset
 from t2sda.data.dataset_files import read_dataset_file
 from t2sda.data.packing import DESCRIPTION_NAME, pack_dataset, packed_bytes
 from t2sda.engine.metrics import standard_console
+from t2sda.engine.progress import ConsoleProgress
 from t2sda.errors import UserError
 
 

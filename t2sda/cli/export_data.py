@@ -18,9 +18,8 @@ from t2sda.data.datasets import Sample, SegmentationDataset
 from t2sda.data.taxonomies import Taxonomy
 from t2sda.errors import UserError
 from t2sda.evaluation.evaluator import check_classes, evaluate
-from t2sda.inference.pictures import read_picture
-from t2sda.inference.sources import find_pictures
-from t2sda.inference.video import VIDEO_SUFFIXES
+from t2sda.images import read_image
+from t2sda.inference.sources import find_sources
 from t2sda.registry import UnknownNameError
 from t2sda.runtime.predictor import Predictor
 
@@ -92,14 +91,14 @@ def calibration_pictures(source: str, count: int) -> list[np.ndarray]:
     if glob.has_magic(source) or path.exists():
         found = [
             item.path
-            for item in find_pictures(source, Path(os.devnull))
-            if item.path.suffix.lower() not in VIDEO_SUFFIXES
+            for item in find_sources(source, Path(os.devnull)).pictures
+            if not item.is_video
         ]
         if not found:
             raise UserError(f"--calibration {source}: holds videos alone; give pictures")
         taken = [found[index] for index in _spread(len(found), count)]
         _say_taken(len(taken), len(found), str(taken[0]), str(taken[-1]))
-        return [read_picture(picture) for picture in taken]
+        return [read_image(picture) for picture in taken]
     try:
         dataset = open_dataset(source)
     except UnknownNameError as error:

@@ -18,9 +18,10 @@ from t2sda.cli.loading import add_model_arguments, description_of, load_for_mode
 from t2sda.data.parallel import num_cores
 from t2sda.errors import UserError
 from t2sda.files import make_writable_dir
+from t2sda.images.finding import counted
 from t2sda.inference.results import KINDS, PROBABILITIES, check_label_ids
 from t2sda.inference.segmenter import Segmenter
-from t2sda.inference.sources import find_pictures
+from t2sda.inference.sources import find_sources
 from t2sda.inference.windows import check_stride
 from t2sda.runtime.loading import load_model
 from t2sda.runtime.predictor import FilePredictor, Predictor
@@ -36,7 +37,10 @@ def command(argv: Sequence[str]) -> int:
     """Segment everything; returns 0, or SOME_LEFT_OUT if files were left out."""
     args = _parser().parse_args(argv)
     output_dir = Path(args.output)
-    sources = find_pictures(args.input, output_dir)
+    found = find_sources(args.input, output_dir)
+    if found.passed_over:
+        print(f"passed over in {args.input}: {counted(found.passed_over)}")
+    sources = found.pictures
     load_for_models([Path(args.model)], args.plugin, args.file)
     workers, streams, threads = _shared_cores(args, len(sources))
     model = load_model(

@@ -13,15 +13,14 @@ import numpy as np
 
 from t2sda.cli.infer_progress import InferProgress
 from t2sda.errors import MissingFileError, UnreadableFileError, UserError
+from t2sda.images import read_image
 from t2sda.inference.overlapped import in_batches, overlapped
-from t2sda.inference.pictures import read_picture
 from t2sda.inference.results import result_paths, write_png, write_results
 from t2sda.inference.segmenter import Segmenter
-from t2sda.inference.shares import SHARES_NAME, Record
+from t2sda.inference.shares import LEGEND_NAME, SHARES_NAME, Record
 from t2sda.inference.sources import Picture
 from t2sda.inference.video import (
     VIDEO_KINDS,
-    VIDEO_SUFFIXES,
     EncodingError,
     Frame,
     VideoReader,
@@ -49,6 +48,8 @@ class Done(NamedTuple):
     counts: np.ndarray
     error: UserError | None = None
     num_frames: int = 0
+    faults: tuple[str, ...] = ()
+    """Of a video that was segmented as far as it can be decoded."""
 
 
 class DoneFrame(NamedTuple):
@@ -90,6 +91,7 @@ class Inference:
         self.num_workers = num_workers
         self.record = Record(output_dir, {**(settings or {}), "kinds": list(kinds)}, resume)
         self.left_out: list[UserError] = []
+        self.incomplete: list[str] = []
 
     def run(self, sources: Sequence[Picture]) -> int:
         """Segment them all, write what was seen; returns the exit code."""
@@ -103,6 +105,10 @@ class Inference:
             for done in self._work(waiting, progress):
                 if done.error is not None:
                     self.left_out.append(done.error)
+                elif done.faults:  # not in the record: a resumed run says it again
+                    self.record.finished[str(done.source.name)] = done.counts.tolist()
+                    self.incomplete.append(f"{done.source.path}: {', '.join(done.faults)}")
+                    finished.append(done)
                 else:
                     self.record.add(str(done.source.name), done.counts, done.source.path)
                     finished.append(done)
@@ -110,22 +116,22 @@ class Inference:
         names = [str(source.name) for source in sources]
         self._write_legend(names)
         self._conclude(finished, len(sources) - len(waiting), time.perf_counter() - begin)
-        return SOME_LEFT_OUT if self.left_out else 0
+        return SOME_LEFT_OUT if self.left_out or self.incomplete else 0
 
     def _is_finished(self, source: Picture) -> bool:
         paths = (
             [video_path(self.output_dir / source.name, kind) for kind in self.kinds]
-            if is_video(source.path)
+            if source.is_video
             else result_paths(self.output_dir / source.name, self.kinds)
         )
         finished = self.record.holds(str(source.name), source.path)
         return finished and all(path.is_file() for path in paths)
 
     def _work(self, sources: Sequence[Picture], progress: InferProgress) -> Iterator[Done]:
-        pictures = [source for source in sources if not is_video(source.path)]
+        pictures = [source for source in sources if not source.is_video]
         yield from self._all_pictures(pictures)
         for source in sources:
-            if is_video(source.path):
+            if source.is_video:
                 yield self._segment_video(source, progress)
 
     def _all_pictures(self, pictures: Sequence[Picture]) -> Iterator[Done]:
@@ -147,7 +153,7 @@ class Inference:
         for source in batch:
             try:
                 with self._named_if_too_large(source.path):
-                    readable[source] = read_picture(source.path)
+                    readable[source] = read_image(source.path)
             except _LEFT_OUT as error:
                 left_out.append(self._leave_out(source, error))
         names = [_with_size(source.path, image.shape) for source, image in readable.items()]
@@ -200,7 +206,7 @@ class Inference:
                         progress.frame(source.path, num_frames, reader.num_frames)
         except _LEFT_OUT as error:
             return self._leave_out(source, error)
-        return Done(source, counts, num_frames=num_frames)
+        return Done(source, counts, num_frames=num_frames, faults=tuple(reader.faults))
 
     def _segment_frames(self, frames: Sequence[Frame]) -> list[DoneFrame]:
         images = [frame.image for frame in frames]
@@ -216,11 +222,11 @@ class Inference:
     def _write_legend(self, names: Sequence[str]) -> None:
         counts = self.record.counts(names, self.taxonomy.num_classes)
         if counts.any():
-            write_png(self.output_dir / "legend.png", legend(counts, self.taxonomy, width=480))
+            write_png(self.output_dir / LEGEND_NAME, legend(counts, self.taxonomy, width=480))
             self.record.write_shares(self.output_dir / SHARES_NAME, names, self.taxonomy)
 
     def _conclude(self, finished: Sequence[Done], num_earlier: int, seconds: float) -> None:
-        num_videos = sum(is_video(done.source.path) for done in finished)
+        num_videos = sum(done.source.is_video for done in finished)
         num_pictures = len(finished) - num_videos
         num_frames = sum(done.num_frames for done in finished)
         parts = [_counted(num_pictures, "picture")] if num_pictures or not num_videos else []
@@ -237,11 +243,10 @@ class Inference:
             print(f"{len(self.left_out)} files were left out:", file=sys.stderr)
             for error in self.left_out:
                 print(f"  {error}", file=sys.stderr)
-
-
-def is_video(path: Path) -> bool:
-    """By its name."""
-    return path.suffix.lower() in VIDEO_SUFFIXES
+        if self.incomplete:
+            print("damaged, segmented as far as they can be decoded:", file=sys.stderr)
+            for text in self.incomplete:
+                print(f"  {text}", file=sys.stderr)
 
 
 def _with_size(path: Path, shape: Sequence[int]) -> str:
@@ -254,7 +259,7 @@ def _counted(number: int, what: str) -> str:
 
 def _check_kinds(sources: Sequence[Picture], kinds: Sequence[str]) -> None:
     wrong = [kind for kind in kinds if kind not in VIDEO_KINDS]
-    if wrong and any(is_video(source.path) for source in sources):
+    if wrong and any(source.is_video for source in sources):
         raise UserError(
             f"--kind {wrong[0]}: a video can be shown as {', '.join(VIDEO_KINDS)} "
             f"(panel: side by side)"

@@ -6,8 +6,8 @@ import argparse
 from collections.abc import Sequence
 
 from t2sda.cli.common import add_config_arguments, load_components
-from t2sda.cli.plan import plan_text
 from t2sda.config import dump_config, load_config, reference_markdown
+from t2sda.training.plan import plan_text
 
 
 def command(argv: Sequence[str]) -> int:

@@ -1,38 +1,12 @@
-"""Patterns of file names: from an image's path to its label's."""
+"""Patterns of file names: what can be found, and how a label is called."""
 
 from __future__ import annotations
 
-import re
 import string
-from pathlib import Path, PurePath, PurePosixPath
+from pathlib import PurePosixPath
 
 from t2sda.errors import UserError
-
-_WILDCARD = re.compile(r"\*\*/|\*\*|\*|\?|\[[^]]+\]")
-_AS_REGEX = {"**/": "((?:[^/]+/)*)", "**": "(.*)", "*": "([^/]*)", "?": "([^/])"}
-
-
-def wildcards_of(pattern: str, path: PurePath) -> tuple[str, ...]:
-    """What each wildcard of a glob pattern stands for in a path that matches it.
-
-    `a/*/*_x.png` and `a/b/c_x.png` give ("b", "c"). A `**` gives its folders without the last /.
-    """
-    pattern = PurePosixPath(pattern).as_posix()  # as globbing does: without ./ and //
-    pieces, place = [], 0
-    for wildcard in _WILDCARD.finditer(pattern):
-        pieces.append(re.escape(pattern[place : wildcard.start()]))
-        pieces.append(_AS_REGEX.get(wildcard[0], f"({wildcard[0].replace('[!', '[^')})"))
-        place = wildcard.end()
-    pieces.append(re.escape(pattern[place:]))
-    found = re.fullmatch("".join(pieces), path.as_posix())
-    assert found is not None, f"{path} does not match {pattern}"
-    return tuple(group.rstrip("/") for group in found.groups())
-
-
-def fixed_folder(pattern: str) -> Path:
-    """The folder that a pattern begins with, before its first wildcard."""
-    fixed = re.split(r"[*?\[{]", pattern, maxsplit=1)[0]
-    return Path(fixed.rpartition("/")[0])
+from t2sda.images.finding import WILDCARD
 
 
 def check_below_root(dataset: str, **patterns: str | None) -> None:
@@ -42,6 +16,11 @@ def check_below_root(dataset: str, **patterns: str | None) -> None:
             raise UserError(
                 f"dataset '{dataset}': {key}={pattern!r} is absolute; name the folder in `root`, "
                 f"and the rest here"
+            )
+        if ".." in PurePosixPath(pattern or "").parts:
+            raise UserError(
+                f"dataset '{dataset}': {key}={pattern!r} leaves `root`; name a folder in `root` "
+                f"that all files lie in"
             )
         if any("**" in part and part != "**" for part in PurePosixPath(pattern or "").parts):
             raise UserError(
@@ -58,7 +37,7 @@ def check_label_pattern(dataset: str, images: str, labels: str) -> None:
             f"dataset '{dataset}': labels={labels!r} has no {{stem}} and no {{1}}, so all images "
             f"would share one label"
         )
-    count = 0 if "{stem}" in images else len(_WILDCARD.findall(images))
+    count = 0 if "{stem}" in images else len(WILDCARD.findall(images))
     known = ["stem", *map(str, range(1, count + 1))]
     unknown = [name for name in names if name not in known]
     if unknown:

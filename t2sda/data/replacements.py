@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from typing import TypeVar
 
 from t2sda.config import SCHEMA, Field
-from t2sda.data.decode import UnreadableFileError
 from t2sda.data.samplers import sample_generator
 from t2sda.data.taxonomies import LabelIdError
-from t2sda.errors import MissingFileError, UserError
+from t2sda.errors import MissingFileError, UnreadableFileError, UserError
 
 SCHEMA.declare(
     "DATA",
@@ -32,11 +30,6 @@ UNUSABLE = (UnreadableFileError, MissingFileError, LabelIdError)
 """What a file is to blame for, and not a setting."""
 
 Made = TypeVar("Made")
-
-
-def tell(message: str) -> None:
-    """Print a line to stderr."""
-    print(message, file=sys.stderr, flush=True)
 
 
 class Replacements:

@@ -33,7 +33,7 @@ SCHEMA.declare(
 )
 
 _OURS = "t2sda checkpoint "
-FORMAT = f"{_OURS}2"
+FORMAT = f"{_OURS}3"
 _ZIP = b"PK\x03\x04"  # what torch.save writes begins with it
 _NAME = re.compile(r"checkpoint_(\d{7,})\.pth")
 
@@ -52,6 +52,7 @@ class Checkpoint:
         cfg: the resolved configuration of the run.
         config: the same as it was saved.
         taxonomy: class names and colours.
+        data: what the domains held, see `DomainPairs.fingerprint`.
         versions: of the libraries that wrote it.
     """
 
@@ -64,6 +65,7 @@ class Checkpoint:
     cfg: CfgNode
     config: dict[str, Any]
     taxonomy: Taxonomy
+    data: dict[str, list[dict[str, str | int]]]
     versions: dict[str, str]
 
 
@@ -163,6 +165,7 @@ def load_checkpoint(
                 name: tuple(train_ids) for name, train_ids in content["taxonomy"]["subsets"].items()
             },
         ),
+        data=content["data"],
         versions=content["versions"],
     )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -20,6 +21,8 @@ from t2sda.structures import Step
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
+
+logger = logging.getLogger(__name__)
 
 SCHEMA.declare(
     "LOGGING",
@@ -143,10 +146,10 @@ class MetricsHook(Hook):
 
 
 class ProgressHook(Hook):
-    """A bar with the time that is left where a person looks; plain lines in a pipe or a file.
+    """A bar with the time that is left where a person looks, and a log message now and then.
 
     Args:
-        period: iterations between plain lines.
+        period: iterations between log messages.
         max_iter: of the run.
         console: where to show it.
     """
@@ -175,14 +178,13 @@ class ProgressHook(Hook):
         losses = " ".join(f"{name} {step.metrics[name]:.3f}" for name in step.losses)
         if self._bar is not None:
             self._bar.update(self._bar.task_ids[0], completed=done, note=losses)
-        elif done % self.period == 0 or done == self.max_iter:
+        if done % self.period == 0 or done == self.max_iter:
             pace = (time.perf_counter() - self._began) / (done - self._first)
             left = timedelta(seconds=round(pace * (self.max_iter - done)))
-            self.console.print(
+            logger.info(
                 f"iteration {done}/{self.max_iter}  {losses}  lr {step.metrics['lr']:.2e}  "
                 f"{pace:.2f} s/it  eta {left}",
-                highlight=False,
-                soft_wrap=True,
+                extra={"in_bar": self._bar is not None},
             )
 
     def after_train(self, next_iteration: int) -> None:
@@ -232,6 +234,7 @@ def _iteration_of(line: str) -> float:
         return float("inf")
 
 
-def standard_console() -> Console:
+def standard_console(quiet: bool = False) -> Console:
     """The console on standard output, as wide as its window, 100 columns elsewhere."""
-    return Console(file=sys.stdout, width=None if sys.stdout.isatty() else 100, markup=False)
+    width = None if sys.stdout.isatty() else 100
+    return Console(file=sys.stdout, width=width, markup=False, quiet=quiet)

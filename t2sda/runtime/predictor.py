@@ -12,7 +12,7 @@ import numpy as np
 
 from t2sda.data.taxonomies import Taxonomy
 from t2sda.errors import UserError
-from t2sda.inference.pictures import check_picture, read_picture
+from t2sda.images import ImageSource, as_image, is_one_image
 
 from .letterbox import Frame, Letterbox, resize_labels, resize_maps, softmax
 from .metadata import Metadata
@@ -20,8 +20,8 @@ from .opened import Runner
 from .sliding import sliding
 
 PathLike = str | os.PathLike[str]
-Picture = np.ndarray | PathLike
-"""(H, W, 3) uint8 RGB, or the path of an image file."""
+Picture = ImageSource
+"""What `t2sda.images.as_image` takes."""
 
 
 class Predictor(ABC):
@@ -50,7 +50,8 @@ class Predictor(ABC):
         """Label an image, or a list of them, each of its own size.
 
         Args:
-            images: (H, W, 3) uint8 RGB arrays, or paths.
+            images: (H, W, 3) uint8 RGB arrays, (3, H, W) uint8 tensors, paths, PIL images, encoded
+                files as bytes or open binary files; one, or a list.
             batch_size: of a list, how many neighbours of one size run at once.
 
         Returns:
@@ -100,14 +101,14 @@ class Predictor(ABC):
     def _for_each(
         self, images: Any, segment: Callable[[list[Frame]], list[np.ndarray]], batch_size: int
     ) -> Any:
-        if isinstance(images, (np.ndarray, str, os.PathLike)):
-            return segment([self.letterbox(_as_array(images))])[0]
+        if is_one_image(images):
+            return segment([self.letterbox(as_image(images))])[0]
         if self.max_batch_size is not None and batch_size > self.max_batch_size:
             raise UserError(
                 f"batches of {batch_size}: this file takes at most {self.max_batch_size} at once; "
                 f"export with --dynamic for larger batches"
             )
-        frames = (self.letterbox(_as_array(image)) for image in images)
+        frames = (self.letterbox(as_image(image)) for image in images)
         return [result for batch in batches_of(frames, batch_size) for result in segment(batch)]
 
 
@@ -231,10 +232,3 @@ def batches_of(frames: Iterable[Frame], batch_size: int) -> Iterator[list[Frame]
         batch.append(frame)
     if batch:
         yield batch
-
-
-def _as_array(image: Picture) -> np.ndarray:
-    if not isinstance(image, np.ndarray):
-        return read_picture(Path(image))
-    check_picture(image)
-    return image

@@ -18,7 +18,7 @@ from t2sda import load_model
 from t2sda.cli.inferring import Inference
 from t2sda.cli.main import main
 from t2sda.inference.segmenter import Segmenter
-from t2sda.inference.sources import find_pictures
+from t2sda.inference.sources import find_sources
 from t2sda.inference.video import VideoWriter
 from tests.deployed import DYNAMIC, shared_checkpoint, shared_export, street
 
@@ -91,7 +91,7 @@ def test_unreadable_files_are_listed_and_the_others_finished(
     assert files_below(output) == {"a_trainid.png", "bonn/a_trainid.png"} | SUMMARY
     error = capsys.readouterr().err
     assert "1 files were left out" in error
-    assert "notes.jpg: not a picture that can be decoded" in error
+    assert "notes.jpg: cannot be decoded" in error
 
 
 def test_a_single_unreadable_file(model_path: Path, tmp_path: Path) -> None:
@@ -122,9 +122,9 @@ def test_bad_input(
     before = files_below(tmp_path)
     out = tmp_path / "out"
     for model, source, output, message in (
-        (model_path, tmp_path / "empty", out, "empty: no picture in this folder"),
-        (model_path, tmp_path / "*.png", out, "*.png: no file matches this pattern"),
-        (model_path, photos, photos, "results would lie among the pictures"),
+        (model_path, tmp_path / "empty", out, "empty: no image or video in this folder"),
+        (model_path, tmp_path / "*.png", out, "*.png: no file matches"),
+        (model_path, photos, photos, "results would lie among the images"),
         (
             model_path,
             photos,
@@ -207,7 +207,7 @@ class Terminal(io.StringIO):
 def test_a_line_that_changes_on_a_terminal(model_path: Path, photos: Path, tmp_path: Path) -> None:
     stream = Terminal()
     inference = Inference(Segmenter(load_model(model_path)), tmp_path, ["trainid"], stream)
-    assert inference.run(find_pictures(str(photos), tmp_path / "out")) == 0
+    assert inference.run(find_sources(str(photos), tmp_path / "out").pictures) == 0
     *changes, conclusion = stream.getvalue().split("\r\x1b[K")
     assert changes[-1].startswith("2/2  ")
     assert changes[-1].endswith("0:00 left  a.jpg")

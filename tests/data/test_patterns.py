@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import re
-from pathlib import PurePath
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from t2sda.data.patterns import check_label_pattern, fixed_folder, wildcards_of
+from t2sda.data.patterns import check_label_pattern
 from t2sda.errors import UserError
+from t2sda.images.finding import fixed_folder, wildcards_of
 
 
 @pytest.mark.parametrize(
@@ -26,7 +26,7 @@ from t2sda.errors import UserError
     ],
 )
 def test_what_wildcards_stand_for(pattern: str, path: str, expected: tuple[str, ...]) -> None:
-    assert wildcards_of(pattern, PurePath(path)) == expected
+    assert wildcards_of(pattern, path) == expected
 
 
 NAMES = st.text(
@@ -36,7 +36,7 @@ NAMES = st.text(
 
 @given(city=NAMES, frame=NAMES)
 def test_any_name_comes_back(city: str, frame: str) -> None:
-    path = PurePath(f"left/{city}/{frame}_left.png")
+    path = f"left/{city}/{frame}_left.png"
     assert wildcards_of("left/*/*_left.png", path) == (city, frame)
 
 

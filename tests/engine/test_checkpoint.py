@@ -36,6 +36,7 @@ def writer(folder: Path, module: nn.Module, keep: int = 0) -> CheckpointWriter:
             "optimizers": {"student": torch.optim.AdamW(module.parameters()).state_dict()},
             "hooks": {"Running": {"mean": torch.ones(2)}},
             "scaler": {},
+            "data": {},
         },
         load_config(None),
         CITYSCAPES_19,
@@ -72,7 +73,7 @@ def test_a_checkpoint_of_another_format_gets_one_clear_message(tmp_path: Path) -
     path = tmp_path / "old.pth"
     torch.save({"format": "t2sda checkpoint 1", "optimizer": {}}, path)
     with pytest.raises(
-        UserError, match="a 't2sda checkpoint 1', but .* reads 't2sda checkpoint 2'"
+        UserError, match="a 't2sda checkpoint 1', but .* reads 't2sda checkpoint 3'"
     ):
         load_checkpoint(path)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from contextlib import redirect_stdout
 from pathlib import Path
 
 import torch
@@ -11,6 +12,7 @@ from rich.console import Console
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from t2sda.engine.metrics import JsonLinesWriter, MetricsHook, ProgressHook, TensorBoardWriter
+from t2sda.logs import log_to_console
 from t2sda.structures import RandomStreams, Step
 from tests.engine.conftest import batch_at
 
@@ -65,8 +67,18 @@ def shown(*, terminal: bool) -> str:
     return console.file.getvalue()
 
 
+def logged(*, terminal: bool) -> tuple[str, str]:
+    """What a command's console gets of the log, and what there is below the bar."""
+    text = io.StringIO()
+    with redirect_stdout(text), log_to_console():
+        bar = shown(terminal=terminal)
+    return text.getvalue(), bar
+
+
 def test_a_pipe_gets_plain_lines() -> None:
-    lines = shown(terminal=False).splitlines()
+    text, bar = logged(terminal=False)
+    lines = text.splitlines()
+    assert bar == ""
     assert [line.split()[1] for line in lines] == ["2/4", "4/4"]
     assert "loss_one 0.500" in lines[0]
     assert "eta 0:00:00" in lines[1]
@@ -74,6 +86,7 @@ def test_a_pipe_gets_plain_lines() -> None:
 
 
 def test_a_person_gets_a_bar() -> None:
-    text = shown(terminal=True)
-    assert "training" in text
-    assert "4/4" in text
+    text, bar = logged(terminal=True)
+    assert text == "", "the same as the bar, so left out"
+    assert "training" in bar
+    assert "4/4" in bar

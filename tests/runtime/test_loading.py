@@ -22,7 +22,7 @@ from t2sda.data.taxonomies import CITYSCAPES_19
 from t2sda.data.transforms import resize_image
 from t2sda.errors import MissingFileError, UserError
 from t2sda.export.onnx import seal_onnx
-from t2sda.inference.pictures import read_picture
+from t2sda.images import read_image
 from t2sda.runtime.checkpoints import TorchPredictor
 from t2sda.runtime.predictor import FilePredictor, Predictor
 from tests.deployed import (
@@ -96,7 +96,7 @@ def test_labels_of_checkpoint_and_onnx_are_the_same(
     PICTURES[name](path)
     labels = dynamic.predict(path)
     assert labels.dtype == np.uint8
-    assert labels.shape == read_picture(path).shape[:2]
+    assert labels.shape == read_image(path).shape[:2]
     assert unlike_beyond_ties(labels, checkpoint, path) == 0
     assert unlike_beyond_ties(checkpoint.predict(path), checkpoint, path) == 0
 
@@ -188,7 +188,7 @@ def test_pictures_are_resized_as_in_the_evaluation(
     [np.zeros((8, 8), np.uint8), np.zeros((8, 8, 3), np.float32), np.zeros((1, 8, 8, 3), np.uint8)],
 )
 def test_arrays_that_are_no_images(image: np.ndarray, dynamic: Predictor) -> None:
-    with pytest.raises(UserError, match=r"uint8 RGB with shape \(height, width, 3\); this one is"):
+    with pytest.raises(UserError, match=r"a uint8 RGB array \(height, width, 3\)"):
         dynamic.predict(image)
 
 

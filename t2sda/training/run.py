@@ -1,31 +1,26 @@
-"""Composition of a training run: the only place that knows all of its parts."""
+"""A training run: composed of a configuration, or of objects of one's own, then run."""
 
 from __future__ import annotations
 
-import functools
-import json
+import logging
 import signal
-from collections.abc import Iterator
-from contextlib import contextmanager
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
 import torch
 from fvcore.common.config import CfgNode
-from rich.console import Console
-from rich.table import Table
 
-from t2sda.cli.plan import plan_text
-from t2sda.cli.progress import ConsoleProgress
+import t2sda
 from t2sda.config import changed_keys, dump_config
 from t2sda.data.catalog import open_dataset
 from t2sda.data.domains import DomainPairs
-from t2sda.data.joined import source_taxonomy
 from t2sda.data.loader import DomainLoader
-from t2sda.data.replacements import tell
 from t2sda.data.samplers import MicroBatchPositions
-from t2sda.data.taxonomies import Taxonomy
 from t2sda.distributed import barrier, broadcast_from_main_, is_main, rank, world_size
 from t2sda.engine.checkpoint import (
     Checkpoint,
@@ -33,9 +28,8 @@ from t2sda.engine.checkpoint import (
     checkpoints_in,
     load_checkpoint,
     load_weights_,
-    resolve_checkpoint,
 )
-from t2sda.engine.device import lay_out_, use_deterministic_algorithms
+from t2sda.engine.device import choose_device, lay_out_, use_deterministic_algorithms
 from t2sda.engine.evaluation_hook import EvaluationHook
 from t2sda.engine.hooks import Hook, RunObjects, build_hooks
 from t2sda.engine.metrics import (
@@ -44,23 +38,66 @@ from t2sda.engine.metrics import (
     MetricWriter,
     ProgressHook,
     TensorBoardWriter,
-    advancing,
-    progress_bar,
     standard_console,
 )
 from t2sda.engine.optim import build_owners, load_optimizers_
 from t2sda.engine.precision import Precision
+from t2sda.engine.progress import ConsoleProgress
 from t2sda.engine.trainer import Trainer, TrainerSettings
 from t2sda.errors import UserError
-from t2sda.evaluation.evaluator import Progress, Scores, check_classes, evaluate
+from t2sda.evaluation.evaluator import Scores, check_classes
 from t2sda.files import make_writable_dir, written_whole
+from t2sda.logs import log_to_file
 from t2sda.meta_arch.base import build_meta_arch, reads_target_labels
 from t2sda.modeling.normalization import share_statistics
-from t2sda.modeling.segmentor import SegmentationModel, build_segmentation_model
+from t2sda.modeling.segmentor import SegmentationModel
 from t2sda.runtime.checkpoints import TorchPredictor
+from t2sda.training.plan import plan_text, summary_text
+from t2sda.training.scoring import check_same_classes, evaluate_all, load_student_
 
+logger = logging.getLogger(__name__)
+
+Fingerprint = Mapping[str, Sequence[Mapping[str, str | int]]]
+"""See `DomainPairs.fingerprint`."""
 HARMLESS_CHANGES = ("OUTPUT_DIR", "DATA.NUM_WORKERS", "LOGGING.", "CHECKPOINT.", "EVALUATION.")
 """Settings that a resumed run may change without changing its numbers."""
+
+
+@dataclass(frozen=True)
+class TrainingResult:
+    """What came of a run.
+
+    Attributes:
+        output_dir: its folder.
+        iteration: steps done.
+        scores: of the last evaluation; empty if there was none.
+        stopped_by: the signal that ended it early; None: it ran to the end.
+        predictor: of the student.
+    """
+
+    output_dir: Path
+    iteration: int
+    scores: list[Scores]
+    stopped_by: signal.Signals | None
+    predictor: TorchPredictor
+
+
+def run_training(
+    cfg: CfgNode,
+    device: torch.device | None = None,
+    *,
+    resume: bool = False,
+    weights: str | None = None,
+    model: SegmentationModel | None = None,
+    hooks: Sequence[Hook] = (),
+) -> TrainingResult:
+    """Run a `TrainingRun`, which has the same arguments, and log it to its folder's log.txt."""
+    folder = Path(cfg.OUTPUT_DIR)
+    check_folder(folder, resume)
+    make_writable_dir(folder, "--output-dir")
+    with log_to_file(folder) if is_main() else nullcontext():
+        run = TrainingRun(cfg, device, resume=resume, weights=weights, model=model, hooks=hooks)
+        return run.run()
 
 
 class TrainingRun:
@@ -68,42 +105,52 @@ class TrainingRun:
 
     Args:
         cfg: resolved and frozen.
-        device: of this rank.
+        device: of this rank; by default what DEVICE says.
         resume: go on from the folder's newest checkpoint, if there is one.
         weights: checkpoint or run folder whose student to start from.
+        model: to train in place of the one that MODEL describes, in a script or a notebook;
+            `load_model` reads its checkpoints only if MODEL describes it as well.
+        hooks: further ones, beside those that HOOKS.NAMES builds.
     Raises:
         UserError: if the folder holds a run already and `resume` is not set.
     """
 
     def __init__(
-        self, cfg: CfgNode, device: torch.device, *, resume: bool, weights: str | None
+        self,
+        cfg: CfgNode,
+        device: torch.device | None = None,
+        *,
+        resume: bool = False,
+        weights: str | None = None,
+        model: SegmentationModel | None = None,
+        hooks: Sequence[Hook] = (),
     ) -> None:
         self.cfg = cfg
-        self.device = device
-        self.console = standard_console() if is_main() else Console(quiet=True)
+        self.device = device = device or choose_device(cfg.DEVICE)
+        console = standard_console(quiet=not is_main())
         self.output_dir = Path(cfg.OUTPUT_DIR)
         self.first_iteration = 0
         self.last_scores: list[Scores] = []
-        self.progress = ProgressHook(cfg.LOGGING.PERIOD, cfg.SOLVER.MAX_ITER, self.console)
-        checkpoint = self._checkpoint_to_resume(resume)
-        self.console.print(
-            plan_text(cfg, world_size()), highlight=False, markup=False, soft_wrap=True
-        )
+        self.progress = ProgressHook(cfg.LOGGING.PERIOD, cfg.SOLVER.MAX_ITER, console)
+        found = check_folder(self.output_dir, resume)
+        checkpoint = load_checkpoint(found) if found is not None else None
         if cfg.SOLVER.DETERMINISTIC:
             use_deterministic_algorithms()
         torch.manual_seed(cfg.SEED)
         self.pairs = DomainPairs.from_config(
-            cfg, ConsoleProgress(self.console), target_labels=reads_target_labels(cfg)
+            cfg, ConsoleProgress(console), target_labels=reads_target_labels(cfg)
         )
+        self.data = self.pairs.fingerprint()
         self.taxonomy = self.pairs.source.taxonomy
         for name in cfg.EVALUATION.DATASETS:  # now, not after hours of training
             check_classes(open_dataset(name), self.taxonomy)
-        self.meta_arch = build_meta_arch(cfg, self.taxonomy).to(device)
+        self.meta_arch = build_meta_arch(cfg, self.taxonomy, model).to(device)
         if world_size() > 1:
             share_statistics(self.meta_arch)
         lay_out_(self.meta_arch.student, cfg)
         self.owners = build_owners(cfg, self.meta_arch)
         self.hooks = build_hooks(cfg, RunObjects(self.meta_arch, self.output_dir))
+        self.hooks |= named_hooks(hooks, self.hooks)
         self.precision = Precision(cfg.SOLVER.PRECISION, device)
         if checkpoint is not None:
             self._restore(checkpoint)
@@ -111,8 +158,8 @@ class TrainingRun:
             load_student_(self.meta_arch.student.model, weights, self.taxonomy)
         broadcast_from_main_(self.meta_arch)
 
-    def run(self) -> int:
-        """Train to the end or to a signal; returns the exit code."""
+    def run(self) -> TrainingResult:
+        """Train to the end or to a signal."""
         trainer = Trainer(
             self.meta_arch,
             self.owners,
@@ -123,35 +170,43 @@ class TrainingRun:
         )
         make_writable_dir(self.output_dir, "--output-dir")
         if is_main():
-            with written_whole(self.output_dir / "config.yaml") as partial:
-                partial.write_text(dump_config(self.cfg), encoding="utf-8")
+            self._write("config.yaml", dump_config(self.cfg))
+            self._write("plan.txt", plan_text(self.cfg, world_size()) + "\n")
         self._describe()
         batches = self._batches()
         try:
-            with stop_on_signals(trainer, self.console) as received:
+            with ExitStack() as stack:
+                received: list[int] = []
+                if threading.current_thread() is threading.main_thread():  # others get no signals
+                    received = stack.enter_context(stop_on_signals(trainer))
                 next_iteration = trainer.run(batches, self.first_iteration)
         except (RuntimeError, EOFError, ConnectionError) as error:
             raise batches.explained(error) from error.__cause__
         finally:
             batches.close()
             self.progress.stop()
-            _tell_skipped(batches)
+            batches.report_skipped()
         barrier()
+        stopped_by = None
         if next_iteration < self.cfg.SOLVER.MAX_ITER:
-            self.console.print(f"stopped after iteration {next_iteration}; go on with --resume")
-            return 128 + (received[0] if received else signal.SIGTERM)
-        show_scores(self.console, self.last_scores)
-        self.console.print(f"finished; the run is in {self.output_dir}", soft_wrap=True)
-        return 0
+            # Of several ranks, one alone may have got the signal.
+            stopped_by = signal.Signals(received[0] if received else signal.SIGTERM)
+            logger.info("stopped after iteration %d; go on with --resume", next_iteration)
+        else:
+            logger.info("finished; the run is in %s", self.output_dir)
+        predictor = TorchPredictor(
+            self.meta_arch.student.model,
+            self.taxonomy,
+            tuple(self.cfg.EVALUATION.IMAGE_SIZE) or None,
+            self.device,
+        )
+        return TrainingResult(
+            self.output_dir, next_iteration, self.last_scores, stopped_by, predictor
+        )
 
-    def _checkpoint_to_resume(self, resume: bool) -> Checkpoint | None:
-        found = checkpoints_in(self.output_dir)
-        if found and not resume:
-            raise UserError(
-                f"{self.output_dir} holds a run already ({found[-1].name}); continue it with "
-                f"--resume, or choose another folder with --output-dir"
-            )
-        return load_checkpoint(found[-1]) if found else None
+    def _write(self, name: str, text: str) -> None:
+        with written_whole(self.output_dir / name) as partial:
+            partial.write_text(text, encoding="utf-8")
 
     def _restore(self, checkpoint: Checkpoint) -> None:
         check_same_classes(checkpoint, self.taxonomy)
@@ -162,13 +217,16 @@ class TrainingRun:
                 self.hooks[name].load_state_dict(state)
         self.precision.load_scale(checkpoint.scaler)
         self.first_iteration = checkpoint.iteration
-        for key, old, new in changed_keys(checkpoint.cfg, self.cfg):
-            if not key.startswith(HARMLESS_CHANGES):
-                self.console.print(
-                    f"note: {key} was {old}, is {new}: the resumed run will differ from an "
-                    f"uninterrupted one",
-                    soft_wrap=True,
-                )
+        changes = [
+            f"{key} was {old}, is {new}"
+            for key, old, new in changed_keys(checkpoint.cfg, self.cfg)
+            if not key.startswith(HARMLESS_CHANGES)
+        ]
+        changes += changed_data(checkpoint.data, self.data)
+        if changes:
+            logger.warning(
+                "the resumed run will differ from an uninterrupted one: %s", "; ".join(changes)
+            )
 
     def _all_hooks(self) -> list[Hook]:
         solver, period = self.cfg.SOLVER, self.cfg.LOGGING.PERIOD
@@ -205,6 +263,7 @@ class TrainingRun:
             "optimizers": {owner.name: owner.optimizer.state_dict() for owner in self.owners},
             "hooks": {name: state for name, state in hooks.items() if state},
             "scaler": self.precision.scaler.state_dict(),
+            "data": self.data,
         }
 
     def _evaluation_hook(self, metrics: MetricsHook) -> EvaluationHook:
@@ -212,9 +271,8 @@ class TrainingRun:
             self.last_scores = scores
             for item in scores:
                 metrics.write_evaluation(iteration, item.as_metrics())
-                self.console.print(
-                    f"iteration {iteration}: {item.dataset} mIoU {100 * item.mean_iou:.1f}",
-                    highlight=False,
+                logger.info(
+                    "iteration %d: %s mIoU %.1f %%", iteration, item.dataset, 100 * item.mean_iou
                 )
 
         return EvaluationHook(
@@ -245,108 +303,66 @@ class TrainingRun:
 
     def _describe(self) -> None:
         parameters = sum(p.numel() for p in self.meta_arch.student.parameters())
-        target = self.pairs.target
-        domains = f"source {self.pairs.source.name} ({len(self.pairs.source)} images)"
-        if target is not None:
-            domains += f", target {target.name} ({len(target)} images)"
-        self.console.print(
-            f"{parameters / 1e6:.1f} M student parameters; {domains}; {self.cfg.SOLVER.PRECISION} "
-            f"on {self.device}, {world_size()} process(es); "
+        lines = [
+            f"t2sda {t2sda.__version__}, torch {torch.__version__}, {self.device}, "
+            f"{world_size()} process(es)",
+            *summary_text(self.cfg, self.pairs, world_size()),
+            f"{parameters / 1e6:.1f} M student parameters, {self.cfg.SOLVER.PRECISION}; "
             f"iterations {self.first_iteration} to {self.cfg.SOLVER.MAX_ITER}",
-            highlight=False,
-            soft_wrap=True,
-        )
+            f"all that is decided: {self.output_dir / 'plan.txt'}, or `t2sda show-config --plan`",
+        ]
+        for line in lines:
+            logger.info(line)
 
 
-def _tell_skipped(batches: DomainLoader) -> None:
-    if batches.skipped:
-        tell(
-            f"DATA.ON_ERROR skip: {batches.skipped.total()} samples were replaced because of "
-            f"{len(batches.skipped)} files that cannot be used"
-        )
+def check_folder(output_dir: Path, resume: bool) -> Path | None:
+    """The checkpoint that a run in the folder goes on from.
 
-
-def score(cfg: CfgNode, device: torch.device, weights: str | None) -> list[Scores]:
-    """Score a checkpoint's student on EVALUATION.DATASETS; prints and writes evaluation.json."""
-    if not cfg.EVALUATION.DATASETS:
-        raise UserError("EVALUATION.DATASETS: empty, so there is nothing to score on; name some")
-    console = standard_console() if is_main() else Console(quiet=True)
-    taxonomy = source_taxonomy(cfg)
-    untrained = cfg.clone()
-    untrained.defrost()
-    untrained.MODEL.BACKBONE.WEIGHTS = ""  # the checkpoint holds every weight
-    model = build_segmentation_model(untrained, taxonomy.num_classes).to(device)
-    load_student_(model, weights or cfg.OUTPUT_DIR, taxonomy)
-    with progress_bar(console) as bar:
-        scores = evaluate_all(cfg, model, taxonomy, device, functools.partial(advancing, bar))
-    show_scores(console, scores)
-    if is_main():
-        make_writable_dir(Path(cfg.OUTPUT_DIR), "--output-dir")
-        report = {key: value for item in scores for key, value in item.as_metrics().items()}
-        path = Path(cfg.OUTPUT_DIR) / "evaluation.json"
-        with written_whole(path) as partial:
-            partial.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
-        console.print(f"written to {path}", soft_wrap=True)
-    return scores
-
-
-def check_same_classes(checkpoint: Checkpoint, taxonomy: Taxonomy) -> None:
-    """Raise UserError if a checkpoint's classes are not those of this run."""
-    if checkpoint.taxonomy.class_names != taxonomy.class_names:
+    Raises:
+        UserError: if the folder holds a run already and `resume` is not set.
+    """
+    found = checkpoints_in(output_dir)
+    if found and not resume:
         raise UserError(
-            f"{checkpoint.path}: trained with the classes of '{checkpoint.taxonomy.name}', but "
-            f"this run has those of '{taxonomy.name}'; use datasets of the same classes"
+            f"{output_dir} holds a run already ({found[-1].name}); continue it with --resume "
+            f"(resume=True in Python), or choose another folder with --output-dir"
         )
+    return found[-1] if found else None
 
 
-def load_student_(model: SegmentationModel, weights: str, taxonomy: Taxonomy) -> None:
-    """Load the student of a checkpoint or run folder, strictly."""
-    checkpoint = load_checkpoint(resolve_checkpoint(Path(weights)))
-    check_same_classes(checkpoint, taxonomy)
-    prefix = "student.model."
-    state = {
-        name.removeprefix(prefix): tensor
-        for name, tensor in checkpoint.meta_arch.items()
-        if name.startswith(prefix)
-    }
-    load_weights_(model, state, checkpoint.path)
+def named_hooks(hooks: Sequence[Hook], others: Mapping[str, Hook]) -> dict[str, Hook]:
+    """Hooks that were handed in by the names of their classes, as HOOKS.NAMES has them.
+
+    Raises:
+        UserError: if one has the name of another; their states would be mixed up.
+    """
+    named: dict[str, Hook] = {}
+    for hook in hooks:
+        name = type(hook).__name__
+        if name in others or name in named:
+            raise UserError(f"two hooks are called {name}; give the class of one another name")
+        named[name] = hook
+    return named
 
 
-def evaluate_all(
-    cfg: CfgNode,
-    model: SegmentationModel,
-    taxonomy: Taxonomy,
-    device: torch.device,
-    progress: Progress,
-) -> list[Scores]:
-    """Score a model on every dataset of EVALUATION.DATASETS."""
-    bound = tuple(cfg.EVALUATION.IMAGE_SIZE) or None
-    predictor = TorchPredictor(model, taxonomy, bound, device)
-    return [
-        evaluate(predictor, open_dataset(name), taxonomy, progress)
-        for name in cfg.EVALUATION.DATASETS
-    ]
-
-
-def show_scores(console: Console, scores: list[Scores]) -> None:
-    """Print a table for each dataset."""
-    for item in scores:
-        console.print(f"{item.dataset}: {item.num_images} images", highlight=False)
-        table = Table()
-        table.add_column("class")
-        table.add_column("IoU %", justify="right")
-        for name, iou in item.iou.items():
-            table.add_row(name, "not there" if iou != iou else f"{100 * iou:.1f}")
-        table.add_section()
-        table.add_row("mIoU", f"{100 * item.mean_iou:.1f}")
-        for name, iou in item.subset_iou.items():
-            table.add_row(name, f"{100 * iou:.1f}")
-        table.add_row("pixel accuracy", f"{100 * item.accuracy:.1f}")
-        console.print(table)
+def changed_data(old: Fingerprint, new: Fingerprint) -> list[str]:
+    """How the datasets of a domain differ from those that a checkpoint was trained on."""
+    changes = []
+    for domain in sorted(old.keys() & new.keys()):
+        before = {str(item["name"]): item for item in old[domain]}
+        now = {str(item["name"]): item for item in new[domain]}
+        for name in sorted(before.keys() & now.keys()):  # other names: a changed setting
+            if before[name] != now[name]:
+                changes.append(
+                    f"the {domain} '{name}' had {before[name]['images']} images, has "
+                    f"{now[name]['images']}"
+                    f"{', of other names' if before[name]['images'] == now[name]['images'] else ''}"
+                )
+    return changes
 
 
 @contextmanager
-def stop_on_signals(trainer: Trainer, console: Console) -> Iterator[list[int]]:
+def stop_on_signals(trainer: Trainer) -> Iterator[list[int]]:
     """SIGTERM and Ctrl-C end the run after the current step, with a checkpoint; a second one at
     once. Yields the signals that came.
     """
@@ -359,7 +375,7 @@ def stop_on_signals(trainer: Trainer, console: Console) -> Iterator[list[int]]:
         trainer.request_stop()
         for item in numbers:
             signal.signal(item, previous[item])
-        console.print(f"{signal.Signals(number).name}: finishing this step, then a checkpoint")
+        logger.info("%s: finishing this step, then a checkpoint", signal.Signals(number).name)
 
     for number in numbers:
         signal.signal(number, stop)
