@@ -1,15 +1,33 @@
-"""Files that are written whole or not at all, and folders that can be written to."""
+"""Files that are written whole or not at all, folders with one writer, and what may be read."""
 
 from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator
+import shutil
+import stat
+import tempfile
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import BinaryIO
 
-from t2sda.errors import UserError
+import filelock
+
+from t2sda.errors import MissingFileError, UserError
 
 PARTIAL_SUFFIX = ".partial"
+LOCK_NAME = ".t2sda.lock"
+"""Lies in a folder that a run writes to, and stays there; what counts is who holds it."""
+MAX_TEXT_BYTES = 1 << 20
+"""Of a file that people write: a configuration, a dataset, a list."""
+_NAME_SHARE = 32  # characters of a file's name in its folder's; names have a limit
+
+_MISTAKEN = (
+    (b"version https://git-lfs", "a Git LFS pointer, not the file itself; run `git lfs pull`"),
+    (b"<!doctype html", "a web page, not the file itself; download it again"),
+    (b"<html", "a web page, not the file itself; download it again"),
+    (b"<?xml", "an XML document, perhaps a server's error message; download it again"),
+)
 
 
 @contextlib.contextmanager
@@ -17,17 +35,15 @@ def written_whole(path: Path) -> Iterator[Path]:
     """Yields where to write; that file takes the place of `path` when the block ends without error.
 
     Until then `path` is as it was, whenever the process is killed or the power fails; after an
-    error nothing is left behind.
+    error nothing is left behind. It is written in a folder of its own with a name that nobody can
+    guess, so no other process meets it, and no link is followed.
     """
-    partial = path.with_name(path.name + PARTIAL_SUFFIX)
-    try:
+    with _own_folder(path) as folder:
+        partial = folder / path.name
         yield partial
         _sync(partial)
         partial.replace(path)
         _sync(path.parent)
-    finally:
-        with contextlib.suppress(OSError):  # its folder may be the reason
-            partial.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
@@ -37,9 +53,9 @@ def pair_written_whole(file: Path, description: Path) -> Iterator[tuple[Path, Pa
     Until the block ends without error the old pair is as it was; after an error nothing else is
     left. Whoever is killed later leaves a file without a description, never with another one's.
     """
-    partials = tuple(path.with_name(path.name + PARTIAL_SUFFIX) for path in (file, description))
-    try:
-        yield partials[0], partials[1]
+    with _own_folder(file) as folder:
+        partials = folder / file.name, folder / description.name
+        yield partials
         for partial in partials:
             _sync(partial)
         description.unlink(missing_ok=True)
@@ -48,10 +64,47 @@ def pair_written_whole(file: Path, description: Path) -> Iterator[tuple[Path, Pa
         _sync(file.parent)
         partials[1].replace(description)
         _sync(description.parent)
+
+
+def remove_partials(folders: Iterable[Path]) -> None:
+    """Remove what killed processes left half-written in folders that nobody else writes to."""
+    for folder in folders:
+        for partial in folder.glob(f".*-*{PARTIAL_SUFFIX}"):
+            if partial.is_dir() and not partial.is_symlink():
+                shutil.rmtree(partial, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def only_writer(folder: Path, setting: str) -> Iterator[None]:
+    """Keep other processes from writing to `folder` until the block ends, or this process.
+
+    What killed processes left half-written there is removed.
+
+    Args:
+        folder: is made where it is missing.
+        setting: what to change if another run is there ("--output").
+    Raises:
+        UserError: if another process holds it, or it cannot be written to.
+    """
+    make_writable_dir(folder, setting)
+    lock = filelock.FileLock(folder / LOCK_NAME, timeout=0)
+    try:
+        lock.acquire()
+    except filelock.Timeout:
+        raise UserError(
+            f"{folder}: another run is writing there; wait until it has ended, or choose another "
+            f"folder with {setting}"
+        ) from None
+    except OSError as error:
+        raise UserError(
+            f"{folder / LOCK_NAME}: cannot be locked ({error.strerror}); choose another folder "
+            f"with {setting}"
+        ) from None
+    try:
+        remove_partials([folder])
+        yield
     finally:
-        for partial in partials:
-            with contextlib.suppress(OSError):  # its folder may be the reason
-                partial.unlink(missing_ok=True)
+        lock.release()
 
 
 def make_writable_dir(folder: Path, setting: str) -> None:
@@ -65,12 +118,11 @@ def make_writable_dir(folder: Path, setting: str) -> None:
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        probe = folder / f".writable-{os.getpid()}"  # several ranks may try at once
-        probe.touch()
-        probe.unlink()
-    except OSError as error:
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except (OSError, ValueError) as error:  # a ValueError for a NUL character
         raise UserError(
-            f"cannot write to {folder} ({error.strerror}); choose another folder with {setting}"
+            f"cannot write to {folder} ({reason(error)}); choose another folder with {setting}"
         ) from None
 
 
@@ -83,12 +135,117 @@ def check_writable_file(path: Path, setting: str) -> None:
     Raises:
         UserError: if it cannot be written.
     """
-    if path.is_dir():
+    if os.path.isdir(path):  # noqa: PTH112  (Path.is_dir raises for names that are too long)
         raise UserError(f"{path}: is a folder; {setting} names the file to write")
-    if not path.exists():
+    if not os.path.lexists(path):
         make_writable_dir(path.parent, setting)
+    elif not is_regular_file(path):
+        raise UserError(f"{path}: is {_kind_of(path)}; {setting} names the file to write")
     elif not os.access(path, os.W_OK):
         raise UserError(f"cannot write to {path}; choose another file with {setting}")
+
+
+def is_regular_file(path: Path) -> bool:
+    """Whether there is a file that can be read to an end: no folder, pipe or device.
+
+    Unlike `Path.is_file` it never raises: what cannot be looked at is none.
+    """
+    return os.path.isfile(path)  # noqa: PTH113
+
+
+def open_regular(path: Path) -> BinaryIO:
+    """Open a file for reading, if reading it comes to an end.
+
+    Raises:
+        MissingFileError: if there is none.
+        UserError: if it is a folder, a pipe, a device or a socket, or cannot be opened.
+    """
+    try:
+        # Not to wait for whoever writes into a pipe; no effect on a file.
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except FileNotFoundError:
+        raise MissingFileError(f"{path}: no such file") from None
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: cannot be read ({reason(error)})") from None
+    mode = os.fstat(descriptor).st_mode
+    if not stat.S_ISREG(mode):
+        os.close(descriptor)
+        raise UserError(f"{path}: is {_kind(mode)}, not a file")
+    return os.fdopen(descriptor, "rb")
+
+
+def read_small_file(path: Path) -> bytes:
+    """The content of a file that a person wrote; raises as `open_regular`, and if it is too large.
+
+    It is refused where it is too large to have been written by hand.
+    """
+    with open_regular(path) as file:
+        try:
+            content = file.read(MAX_TEXT_BYTES + 1)
+        except OSError as error:
+            raise UserError(f"{path}: cannot be read ({reason(error)})") from None
+    if len(content) > MAX_TEXT_BYTES:
+        raise UserError(f"{path}: larger than {MAX_TEXT_BYTES >> 20} MiB; is it the right file?")
+    return content
+
+
+def mistaken_for(beginning: bytes) -> str | None:
+    """What a file is that stands where another one was meant, and what to do; None if unknown.
+
+    Args:
+        beginning: some hundred bytes.
+    """
+    start = beginning.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
+    return next((text for mark, text in _MISTAKEN if start.startswith(mark)), None)
+
+
+def user_path(text: str, setting: str) -> Path:
+    """A path as a person writes it; as in a shell, `~` is the home folder where there is one.
+
+    Args:
+        text: the path.
+        setting: where it comes from, for the message.
+    Raises:
+        UserError: if the text holds a NUL character.
+    """
+    if "\0" in text:
+        raise UserError(f"{setting}: {text!r} holds a NUL character, which no path can")
+    return Path(os.path.expanduser(text))  # noqa: PTH111  (Path's raises for an unknown user)
+
+
+def reason(error: BaseException) -> str:
+    """Why the system refused, in its own words."""
+    return (isinstance(error, OSError) and error.strerror) or str(error) or type(error).__name__
+
+
+@contextlib.contextmanager
+def _own_folder(path: Path) -> Iterator[Path]:
+    """A new folder beside `path` that nobody else can enter; it is removed with what is in it."""
+    folder = Path(
+        tempfile.mkdtemp(PARTIAL_SUFFIX, prefix=f".{path.name[:_NAME_SHARE]}-", dir=path.parent)
+    )
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _kind_of(path: Path) -> str:
+    try:
+        return _kind(path.stat().st_mode)
+    except OSError as error:
+        return f"not accessible ({error.strerror})"
+
+
+def _kind(mode: int) -> str:
+    kinds = (
+        (stat.S_ISDIR, "a folder"),
+        (stat.S_ISFIFO, "a pipe"),
+        (stat.S_ISSOCK, "a socket"),
+        (stat.S_ISCHR, "a device"),
+        (stat.S_ISBLK, "a device"),
+    )
+    return next((name for asks, name in kinds if asks(mode)), "no plain file")
 
 
 def _sync(path: Path) -> None:

@@ -22,7 +22,7 @@ from t2sda.engine.metrics import standard_console
 from t2sda.errors import UserError
 from t2sda.export.loaded import FileModel, LoadedModel
 from t2sda.export.runtime import load_model
-from t2sda.files import make_writable_dir
+from t2sda.files import only_writer, remove_partials
 from t2sda.inference.results import KINDS, PROBABILITIES, check_label_ids
 from t2sda.inference.segmenter import Segmenter
 from t2sda.inference.sources import find_pictures
@@ -52,18 +52,19 @@ def command(argv: Sequence[str]) -> int:
     segmenter = _segmenter(args, model)
     if "labelid" in args.kind:
         check_label_ids(model.taxonomy)
-    make_writable_dir(output_dir, "--output")
     cv2.setNumThreads(1)  # the pictures are what is done in parallel
-    inference = Inference(
-        segmenter,
-        output_dir,
-        args.kind,
-        standard_console(),
-        num_workers=workers,
-        resume=args.resume,
-        settings=_settings(args),
-    )
-    return inference.run(sources)
+    with only_writer(output_dir, "--output"):
+        remove_partials({(output_dir / source.name).parent for source in sources})
+        inference = Inference(
+            segmenter,
+            output_dir,
+            args.kind,
+            standard_console(),
+            num_workers=workers,
+            resume=args.resume,
+            settings=_settings(args),
+        )
+        return inference.run(sources)
 
 
 def _settings(args: argparse.Namespace) -> dict[str, Any]:

@@ -5,13 +5,16 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Sequence
+from contextlib import nullcontext
+from pathlib import Path
 
 from t2sda.cli.common import add_config_arguments, load_components
 from t2sda.cli.training import TrainingRun, score
 from t2sda.config import load_config
 from t2sda.data.dataset_files import register_dataset_files
-from t2sda.distributed import process_group
+from t2sda.distributed import is_main, process_group
 from t2sda.engine.device import choose_device
+from t2sda.files import only_writer
 
 
 def command(argv: Sequence[str]) -> int:
@@ -33,7 +36,8 @@ def command(argv: Sequence[str]) -> int:
         if args.eval_only:
             score(cfg, device, args.weights)
             return 0
-        return TrainingRun(cfg, device, resume=args.resume, weights=args.weights).run()
+        with only_writer(Path(cfg.OUTPUT_DIR), "--output-dir") if is_main() else nullcontext():
+            return TrainingRun(cfg, device, resume=args.resume, weights=args.weights).run()
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -29,6 +29,7 @@ from t2sda.distributed import barrier, broadcast_from_main_, is_main, rank, worl
 from t2sda.engine.checkpoint import (
     Checkpoint,
     CheckpointWriter,
+    check_resumable,
     checkpoints_in,
     load_checkpoint,
     load_weights_,
@@ -152,6 +153,7 @@ class TrainingRun:
     def _restore(self, checkpoint: Checkpoint) -> None:
         check_same_classes(checkpoint, self.taxonomy)
         load_weights_(self.meta_arch, checkpoint.meta_arch, checkpoint.path)
+        check_resumable(checkpoint, self.optimizer, self.cfg.SOLVER.MAX_ITER)
         load_optimizer_(self.optimizer, checkpoint.optimizer)
         self.precision.load_scale(checkpoint.scaler)
         self.first_iteration = checkpoint.iteration

@@ -11,6 +11,7 @@ from fvcore.common.config import CfgNode
 from torch import nn
 
 from t2sda.config import SCHEMA, Field
+from t2sda.engine.checkpoint_validation import fresh_moments
 from t2sda.modeling.branch import Branch
 
 SCHEMA.declare(
@@ -89,15 +90,10 @@ def build_optimizer(cfg: CfgNode, student: Branch) -> torch.optim.AdamW:
 def load_optimizer_(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
     """Load the moments of a checkpoint; rates, decay and betas stay those of the configuration.
 
-    torch's `load_state_dict` would bring the old ones back and ignore a changed setting.
+    They must have passed `optimizer_problems`: torch takes moments of any shape and type.
     """
-    configured = [
-        {name: group[name] for name in ("base_lr", "weight_decay", "betas")}
-        for group in optimizer.param_groups
-    ]
-    optimizer.load_state_dict(state)
-    for group, own in zip(optimizer.param_groups, configured, strict=True):
-        group.update(own)
+    groups = optimizer.state_dict()["param_groups"]
+    optimizer.load_state_dict({"state": fresh_moments(optimizer, state), "param_groups": groups})
 
 
 def set_learning_rate_(optimizer: torch.optim.Optimizer, factor: float) -> None:

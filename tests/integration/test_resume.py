@@ -67,11 +67,11 @@ def test_killed_inside_a_checkpoint_write(
 ) -> None:
     run = tmp_path / "run"
     process = start(tiny_config, run)
-    wait_for(lambda: list(run.glob("*.partial")), process)
+    wait_for(lambda: list(run.glob(".checkpoint_*.partial")), process)
     process.kill()
     assert process.wait() == -signal.SIGKILL
     assert start(tiny_config, run).wait() == 0
-    assert not list(run.glob("*.partial"))
+    assert not list(run.rglob("*.partial"))
     assert checkpoint_differences(undisturbed, run / FINAL) == []
 
 
