@@ -135,7 +135,7 @@ def check_writable_file(path: Path, setting: str) -> None:
     Raises:
         UserError: if it cannot be written.
     """
-    if os.path.isdir(path):  # noqa: PTH112  (Path.is_dir raises for names that are too long)
+    if is_folder(path):
         raise UserError(f"{path}: is a folder; {setting} names the file to write")
     if not os.path.lexists(path):
         make_writable_dir(path.parent, setting)
@@ -151,6 +151,22 @@ def is_regular_file(path: Path) -> bool:
     Unlike `Path.is_file` it never raises: what cannot be looked at is none.
     """
     return os.path.isfile(path)  # noqa: PTH113
+
+
+def is_folder(path: Path) -> bool:
+    """Whether there is a folder; never raises, as `is_regular_file`."""
+    return os.path.isdir(path)  # noqa: PTH112
+
+
+def is_missing(path: Path) -> bool:
+    """Whether there is certainly nothing; not known where a folder may not be entered."""
+    try:
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return True
+    except (OSError, ValueError):
+        return False
+    return False
 
 
 def open_regular(path: Path) -> BinaryIO:
@@ -174,18 +190,18 @@ def open_regular(path: Path) -> BinaryIO:
     return os.fdopen(descriptor, "rb")
 
 
-def read_small_file(path: Path) -> bytes:
-    """The content of a file that a person wrote; raises as `open_regular`, and if it is too large.
+def read_small_file(path: Path, limit: int = MAX_TEXT_BYTES) -> bytes:
+    """The content of a file of at most `limit` bytes, by default what a person may have written.
 
-    It is refused where it is too large to have been written by hand.
+    Raises what `open_regular` does, and UserError for a larger file.
     """
     with open_regular(path) as file:
         try:
-            content = file.read(MAX_TEXT_BYTES + 1)
+            content = file.read(limit + 1)
         except OSError as error:
             raise UserError(f"{path}: cannot be read ({reason(error)})") from None
-    if len(content) > MAX_TEXT_BYTES:
-        raise UserError(f"{path}: larger than {MAX_TEXT_BYTES >> 20} MiB; is it the right file?")
+    if len(content) > limit:
+        raise UserError(f"{path}: larger than {limit >> 20} MiB; is it the right file?")
     return content
 
 

@@ -16,11 +16,15 @@ class UnknownNameError(UserError):
     """A name that nobody registered; the message lists the known ones, nearest first."""
 
 
+_COMPARED = 100  # characters of a name; comparing takes the square of them
+
+
 def nearest_first(name: str, known: list[str]) -> list[str]:
     """Known names, the most similar to `name` first (case ignored), ties in alphabetical order."""
+    name = name[:_COMPARED].lower()
 
     def distance(candidate: str) -> tuple[float, str]:
-        ratio = difflib.SequenceMatcher(None, name.lower(), candidate.lower()).ratio()
+        ratio = difflib.SequenceMatcher(None, name, candidate[:_COMPARED].lower()).ratio()
         return (-ratio, candidate)
 
     return sorted(known, key=distance)

@@ -11,12 +11,21 @@ from typing import Protocol
 from t2sda.data.datasets import DrawnStreets, FileDataset, SegmentationDataset, check_name
 from t2sda.data.label_formats import LABEL_FORMATS
 from t2sda.data.packed import PackedDataset, is_packed
-from t2sda.data.patterns import check_below_root, check_label_pattern, fixed_folder, wildcards_of
+from t2sda.data.patterns import (
+    check_below_root,
+    check_image_pattern,
+    check_label_pattern,
+    fixed_folder,
+    wildcards_of,
+)
 from t2sda.data.taxonomies import ClassGroup, Taxonomy
 from t2sda.errors import MissingFileError, UserError
+from t2sda.files import is_folder, is_missing, read_small_file, reason, user_path
 from t2sda.registry import Registry, nearest_first
 
 DATASETS_VARIABLE = "T2SDA_DATASETS"
+MAX_LIST_BYTES = 1 << 28
+"""Of a list file: some million names."""
 
 
 class OpensDataset(Protocol):
@@ -67,12 +76,15 @@ class DatasetSpec:
 
     def __post_init__(self) -> None:
         check_name(self.name)
-        check_below_root(self.name, images=self.images, labels=self.labels)
+        check_below_root(self.name, images=self.images, labels=self.labels, stems=self.stems)
         if (self.stems is not None) != ("{stem}" in self.images):
             raise UserError(
                 f"dataset '{self.name}': `images` has {{stem}} exactly when `stems` names a list "
                 f"file; found images={self.images!r}, stems={self.stems!r}"
             )
+        user_path(self.root, f"dataset '{self.name}': root")
+        if self.stems is not None:
+            check_image_pattern(self.name, self.images)
         if self.labels is not None:
             check_label_pattern(self.name, self.images, self.labels)
         if self.label_format not in LABEL_FORMATS:
@@ -117,8 +129,8 @@ class DatasetSpec:
         """
         roots = (self.root, *self.other_roots)
         folders = [*([Path(self.beside)] if self.beside else []), *dataset_folders()]
-        candidates = [folder / Path(root).expanduser() for folder in folders for root in roots]
-        existing = [candidate for candidate in candidates if candidate.is_dir()]
+        candidates = [folder / user_path(root, "root") for folder in folders for root in roots]
+        existing = [candidate for candidate in candidates if is_folder(candidate)]
         if not existing:
             raise MissingFileError(
                 f"dataset '{self.name}': no folder "
@@ -126,12 +138,12 @@ class DatasetSpec:
                 f"set {DATASETS_VARIABLE} to the folder that holds {self.root}/"
             )
         beginning = fixed_folder(self.images)
-        return next((root for root in existing if (root / beginning).is_dir()), existing[0])
+        return next((root for root in existing if is_folder(root / beginning)), existing[0])
 
     def _pairs(self, root: Path) -> list[tuple[Path, Path | None]]:
         """(image, its label or None)."""
         if self.stems is None:
-            images = sorted(root.glob(self.images))
+            images = self._matches(root)
             pairs = [
                 (image, self._label_of(root, image.stem, wildcards_of(self.images, below)))
                 for image, below in ((image, image.relative_to(root)) for image in images)
@@ -148,17 +160,31 @@ class DatasetSpec:
             )
         return pairs
 
+    def _matches(self, root: Path) -> list[Path]:
+        try:
+            return sorted(root.glob(self.images))
+        except OSError as error:  # such as a name that is too long
+            raise UserError(
+                f"dataset '{self.name}': images={self.images!r}: {root} cannot be searched "
+                f"({reason(error)})"
+            ) from None
+
     def _stems(self, root: Path) -> list[str]:
         list_path = root / str(self.stems)
-        if not list_path.is_file():
+        if is_missing(list_path):
             raise MissingFileError(f"dataset '{self.name}': the list file {list_path} is missing")
         try:
-            lines = list_path.read_text(encoding="utf-8-sig").splitlines()
+            lines = read_small_file(list_path, MAX_LIST_BYTES).decode("utf-8-sig").splitlines()
         except UnicodeDecodeError as error:
             raise UserError(
                 f"dataset '{self.name}': the list file {list_path} is not UTF-8 ({error}); save it "
                 f"as UTF-8 text"
             ) from None
+        if broken := [number for number, line in enumerate(lines, 1) if "\0" in line]:
+            raise UserError(
+                f"dataset '{self.name}': the list file {list_path}:{broken[0]} holds a NUL "
+                f"character; it has one name a line"
+            )
         return [line.strip() for line in lines if line.strip()]
 
     def _label_of(self, root: Path, stem: str, wildcards: Sequence[str] = ()) -> Path | None:
@@ -212,7 +238,7 @@ def open_dataset(name: str) -> SegmentationDataset:
 def dataset_folders() -> list[Path]:
     """Where relative roots are looked for: T2SDA_DATASETS first, then the working directory."""
     listed = os.environ.get(DATASETS_VARIABLE, "").split(os.pathsep)
-    return [*(Path(folder).expanduser() for folder in listed if folder), Path()]
+    return [*(user_path(folder, DATASETS_VARIABLE) for folder in listed if folder), Path()]
 
 
 def _check_has_colours(name: str, taxonomy: Taxonomy) -> None:

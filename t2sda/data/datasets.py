@@ -18,6 +18,7 @@ from t2sda.data.streets import draw_street
 from t2sda.data.taxonomies import CITYSCAPES_19, ClassGroup, LabelIdError, Taxonomy
 from t2sda.data.transforms import AS_STORED, Box, Resize, resize_image
 from t2sda.errors import MissingFileError, UserError
+from t2sda.files import is_missing
 from t2sda.structures import IGNORE_INDEX
 
 
@@ -165,7 +166,7 @@ class FileDataset(SegmentationDataset):
         """
         image_path, label_path = self.pairs[index]
         assert label_path is not None, "asked for the label of an unlabelled set"
-        if not label_path.is_file():
+        if is_missing(label_path):
             raise MissingFileError(
                 f"dataset '{self.name}': image {image_path} has no label; expected {label_path}"
             )

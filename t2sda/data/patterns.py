@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import fnmatch
 import re
 import string
 from pathlib import Path, PurePath, PurePosixPath
 
 from t2sda.errors import UserError
 
-_WILDCARD = re.compile(r"\*\*/|\*\*|\*|\?|\[[^]]+\]")
+# Brackets as fnmatch reads them: a ] that comes first belongs to them.
+_WILDCARD = re.compile(r"\*\*/|\*\*|\*|\?|\[!?+(?:\](?=[^/]*\])[^]/]*+|[^]/]++)\]")
 _AS_REGEX = {"**/": "((?:[^/]+/)*)", "**": "(.*)", "*": "([^/]*)", "?": "([^/])"}
+
+MAX_FOLDERS = 100
+"""On the way to a file; globbing calls itself for each."""
 
 
 def wildcards_of(pattern: str, path: PurePath) -> tuple[str, ...]:
@@ -21,12 +26,17 @@ def wildcards_of(pattern: str, path: PurePath) -> tuple[str, ...]:
     pieces, place = [], 0
     for wildcard in _WILDCARD.finditer(pattern):
         pieces.append(re.escape(pattern[place : wildcard.start()]))
-        pieces.append(_AS_REGEX.get(wildcard[0], f"({wildcard[0].replace('[!', '[^')})"))
+        pieces.append(_AS_REGEX.get(wildcard[0]) or f"({_bracket_regex(wildcard[0])})")
         place = wildcard.end()
     pieces.append(re.escape(pattern[place:]))
-    found = re.fullmatch("".join(pieces), path.as_posix())
+    found = re.fullmatch("".join(pieces), path.as_posix(), re.DOTALL)
     assert found is not None, f"{path} does not match {pattern}"
     return tuple(group.rstrip("/") for group in found.groups())
+
+
+def _bracket_regex(bracket: str) -> str:
+    """As globbing reads it: `[z-a]` matches nothing, `[^a]` a ^ or an a."""
+    return fnmatch.translate(bracket)[:-2]  # without the end of the text
 
 
 def fixed_folder(pattern: str) -> Path:
@@ -38,6 +48,12 @@ def fixed_folder(pattern: str) -> Path:
 def check_below_root(dataset: str, **patterns: str | None) -> None:
     """Raise UserError for a pattern that globbing would refuse, by the name of its key."""
     for key, pattern in patterns.items():
+        if pattern is not None and not PurePosixPath(pattern).name.strip("."):
+            raise UserError(f"dataset '{dataset}': {key}={pattern!r} names no file")
+        if "\0" in (pattern or ""):
+            raise UserError(f"dataset '{dataset}': {key}={pattern!r} holds a NUL character")
+        if len(PurePosixPath(pattern or "").parts) > MAX_FOLDERS:
+            raise UserError(f"dataset '{dataset}': {key}: more than {MAX_FOLDERS} folders deep")
         if pattern is not None and PurePosixPath(pattern).is_absolute():
             raise UserError(
                 f"dataset '{dataset}': {key}={pattern!r} is absolute; name the folder in `root`, "
@@ -69,18 +85,29 @@ def check_label_pattern(dataset: str, images: str, labels: str) -> None:
         )
 
 
-def _placeholders(dataset: str, labels: str) -> list[str]:
+def check_image_pattern(dataset: str, images: str) -> None:
+    """Raise UserError if `images` of a dataset with `stems` has more to fill in than {stem}."""
+    unknown = [name for name in _placeholders(dataset, images, "images") if name != "stem"]
+    if unknown:
+        raise UserError(
+            f"dataset '{dataset}': images={images!r} has {{{unknown[0]}}}, but a list file gives "
+            f"only {{stem}}; write {{{{ and }}}} for braces of a name"
+        )
+
+
+def _placeholders(dataset: str, pattern: str, key: str = "labels") -> list[str]:
     try:
-        parts = list(string.Formatter().parse(labels))
+        parts = list(string.Formatter().parse(pattern))
     except ValueError as error:
         raise UserError(
-            f"dataset '{dataset}': labels={labels!r} has unbalanced braces ({error}); write "
+            f"dataset '{dataset}': {key}={pattern!r} has unbalanced braces ({error}); write "
             f"{{stem}}"
         ) from None
-    for _, name, _, conversion in parts:
-        if conversion:
+    for _, name, form, conversion in parts:
+        if conversion or form:
+            more = f"!{conversion}" if conversion else f":{form}"
             raise UserError(
-                f"dataset '{dataset}': labels={labels!r} has {{{name}!{conversion}}}; write "
+                f"dataset '{dataset}': {key}={pattern!r} has {{{name}{more}}}; write "
                 f"{{{name}}}: names are put in as they are"
             )
     return [name for _, name, _, _ in parts if name is not None]
