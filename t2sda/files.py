@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import json
+import math
 import os
 import shutil
 import stat
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import filelock
 
@@ -17,7 +19,7 @@ from t2sda.errors import MissingFileError, UserError
 
 PARTIAL_SUFFIX = ".partial"
 LOCK_NAME = ".t2sda.lock"
-"""Lies in a folder that a run writes to, and stays there; what counts is who holds it."""
+"""Lies in a folder that a run writes to; after a kill it stays, and what counts is who holds it."""
 MAX_TEXT_BYTES = 1 << 20
 """Of a file that people write: a configuration, a dataset, a list."""
 _NAME_SHARE = 32  # characters of a file's name in its folder's; names have a limit
@@ -66,6 +68,29 @@ def pair_written_whole(file: Path, description: Path) -> Iterator[tuple[Path, Pa
         _sync(description.parent)
 
 
+def write_whole(path: Path, content: bytes | str) -> None:
+    """Write a file, text as UTF-8; `path` is the old one or the whole new one.
+
+    Raises:
+        UserError: if it cannot be written.
+    """
+    # Names that are not UTF-8 are in text as lone surrogates.
+    data = content if isinstance(content, bytes) else content.encode("utf-8", "backslashreplace")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with written_whole(path) as partial:
+            partial.write_bytes(data)
+    except OSError as error:
+        raise UserError(
+            f"{path}: cannot be written ({reason(error)}); finished files are whole"
+        ) from None
+
+
+def json_text(value: Any, indent: int | None = None) -> str:
+    """`value` as JSON that every reader takes: what is NaN or infinite becomes null."""
+    return json.dumps(_finite(value), indent=indent, allow_nan=False)
+
+
 def remove_partials(folders: Iterable[Path]) -> None:
     """Remove what killed processes left half-written in folders that nobody else writes to."""
     for folder in folders:
@@ -104,6 +129,7 @@ def only_writer(folder: Path, setting: str) -> Iterator[None]:
         remove_partials([folder])
         yield
     finally:
+        (folder / LOCK_NAME).unlink(missing_ok=True)  # while it is held: nobody else's
         lock.release()
 
 
@@ -232,6 +258,14 @@ def user_path(text: str, setting: str) -> Path:
 def reason(error: BaseException) -> str:
     """Why the system refused, in its own words."""
     return (isinstance(error, OSError) and error.strerror) or str(error) or type(error).__name__
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 @contextlib.contextmanager

@@ -6,6 +6,8 @@ import difflib
 from collections.abc import Callable, Iterator
 from typing import Any, Generic, TypeVar
 
+from fvcore.common.config import CfgNode
+
 from t2sda.errors import UserError
 
 Component = TypeVar("Component")
@@ -36,11 +38,18 @@ class Registry(Generic[Component]):
     Args:
         kind: what is registered, in words; used in messages ("backbone").
         setting: the configuration key that chooses one, used in messages ("MODEL.BACKBONE.NAME").
+        own: how a user adds one, for messages.
     """
 
-    def __init__(self, kind: str, setting: str) -> None:
+    def __init__(
+        self,
+        kind: str,
+        setting: str,
+        own: str = "A component of your own is loaded with --plugin MODULE",
+    ) -> None:
         self.kind = kind
         self.setting = setting
+        self.own = own
         self._components: dict[str, Component] = {}
 
     def register(self, name: str | None = None) -> Callable[[Registered], Registered]:
@@ -72,7 +81,7 @@ class Registry(Generic[Component]):
             known = ", ".join(nearest_first(name, self.names())) or "none"
             raise UnknownNameError(
                 f"{self.setting}: no {self.kind} is called '{name}'; known, nearest first: "
-                f"{known}. A component of your own is loaded with --plugin MODULE"
+                f"{known}. {self.own}"
             )
         return self._components[name]
 
@@ -98,3 +107,17 @@ META_ARCHS: Registry[Any] = Registry("meta-architecture", "META_ARCH.NAME")
 PASSES: Registry[Any] = Registry("student pass", "META_ARCH.PASSES")
 HOOKS: Registry[Any] = Registry("hook", "HOOKS.NAMES")
 TRANSLATORS: Registry[Any] = Registry("translator", "TRANSLATION.NAME")
+
+
+def check_registered(cfg: CfgNode) -> None:
+    """Raise UnknownNameError for a component that a configuration names and nobody registered.
+
+    Without it a wrong name would be found when the component is built, after the data was read.
+    """
+    for registry in (META_ARCHS, BACKBONES, HEADS, PASSES, HOOKS, TRANSLATORS):
+        value: Any = cfg
+        for name in registry.setting.split("."):
+            value = value[name]
+        for name in [value] if isinstance(value, str) else value:
+            if name:  # empty where there is none to be
+                registry.get(name)

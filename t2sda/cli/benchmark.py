@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import re
 from collections.abc import Sequence
@@ -14,7 +13,7 @@ from typing import Any
 import numpy as np
 from rich.table import Table
 
-from t2sda.cli.common import load_components, load_datasets
+from t2sda.cli.common import ArgumentParser, load_components, load_datasets
 from t2sda.cli.exporting import side
 from t2sda.cli.loading import add_model_arguments, description_of
 from t2sda.data.parallel import num_cores
@@ -23,7 +22,7 @@ from t2sda.errors import UserError
 from t2sda.export.contest import Contender, Contest, Result, Segment, Task, hold_contest
 from t2sda.export.foreign import Description
 from t2sda.export.runtime import RUNTIMES, load_model, runtime_for, runtimes_for
-from t2sda.files import check_writable_file
+from t2sda.files import check_writable_file, json_text, write_whole
 
 MUCH_FOREIGN_LOAD = 0.2
 """Cores; above it the times are worth little."""
@@ -45,9 +44,9 @@ def command(argv: Sequence[str]) -> int:
         highlight=False,
     )
     if args.json:
-        text = json.dumps(as_json(contest), indent=1) + "\n"
+        text = json_text(as_json(contest), indent=1) + "\n"
         try:
-            Path(args.json).write_text(text, encoding="utf-8")
+            write_whole(Path(args.json), text)
         except OSError as error:
             raise UserError(f"--json {args.json}: cannot be written ({error.strerror})") from None
     return 0
@@ -183,7 +182,7 @@ def _size(text: str) -> tuple[int, int]:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = ArgumentParser(
         prog="t2sda benchmark",
         description="Time models side by side, from a uint8 picture to its labels: every model in "
         "a process of its own, in rounds that take turns.",

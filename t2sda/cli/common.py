@@ -5,21 +5,38 @@ from __future__ import annotations
 import argparse
 import importlib
 import importlib.util
+import io
+import os
 import sys
+import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import ModuleType
+from typing import NoReturn
 
-from t2sda.errors import MissingFileError, UserError
+from t2sda.errors import ENVIRONMENT_ERRORS, UserError, printable
+from t2sda.files import open_regular
 
 USER_ERROR = 2
 
 
+class ArgumentParser(argparse.ArgumentParser):
+    """Says what is wrong with the arguments in one line, not behind all that could be given."""
+
+    def error(self, message: str) -> NoReturn:
+        print(printable(f"error: {message}; see {self.prog} --help"), file=sys.stderr)
+        sys.exit(USER_ERROR)
+
+
 def run_command(command: Callable[[Sequence[str]], int], argv: Sequence[str]) -> int:
     """Run a command; what a user can mend becomes one message on stderr and exit code 2."""
+    for stream in (sys.stdout, sys.stderr):  # a code page may lack letters of a file's name
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     try:
         return command(argv)
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(printable(f"error: {error}"), file=sys.stderr)
         return USER_ERROR
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
@@ -27,6 +44,12 @@ def run_command(command: Callable[[Sequence[str]], int], argv: Sequence[str]) ->
     except BrokenPipeError:
         sys.stderr.close()  # the reader of our output has gone; Python would complain at exit
         return 141
+    except OSError as error:
+        if error.errno not in ENVIRONMENT_ERRORS:
+            raise
+        where = f"{os.fsdecode(error.filename)}: " if error.filename else ""
+        print(printable(f"error: {where}{error.strerror}"), file=sys.stderr)
+        return USER_ERROR
 
 
 def add_config_arguments(parser: argparse.ArgumentParser, required: bool) -> None:
@@ -88,28 +111,57 @@ def load_components(plugins: Sequence[str]) -> None:
 
 def _load_plugin(plugin: str) -> None:
     path = Path(plugin)
-    if path.suffix == ".py":
-        _load_file(path)
-        return
-    if "" not in sys.path:
-        sys.path.insert(0, "")  # `t2sda` as a console script does not search the working directory
     try:
-        importlib.import_module(plugin)
+        if path.suffix == ".py":
+            _load_file(path)
+        elif plugin and all(name.isidentifier() for name in plugin.split(".")):
+            _import_module(plugin)
+        else:
+            raise UserError(
+                f"--plugin {plugin!r}: neither the name of a module nor the path of a .py file"
+            )
+    except (UserError, OSError):
+        raise
+    except Exception as error:  # of the user's own code: where in it matters, not where in ours
+        frame = traceback.extract_tb(error.__traceback__)[-1]
+        place = f"{error.filename}:{error.lineno}" if isinstance(error, SyntaxError) else ""
+        raise UserError(
+            f"--plugin {plugin}: {type(error).__name__}: {error} "
+            f"({place or f'{frame.filename}:{frame.lineno}'})"
+        ) from error
+
+
+def _import_module(name: str) -> None:
+    folder = str(Path.cwd())
+    if folder not in sys.path:
+        # Last, so that nothing in the working directory takes the place of an installed module.
+        sys.path.append(folder)
+    try:
+        importlib.import_module(name)
     except ModuleNotFoundError as error:
-        if error.name is None or not plugin.startswith(error.name):
+        if error.name is None or not f"{name}.".startswith(f"{error.name}."):
             raise
         raise UserError(
-            f"--plugin {plugin}: no module of that name in the working directory or the "
-            f"environment; give an importable module or the path of a .py file"
+            f"--plugin {name}: no module of that name in the environment or the working "
+            f"directory; give an importable module or the path of a .py file"
         ) from None
 
 
 def _load_file(path: Path) -> None:
-    if not path.is_file():
-        raise MissingFileError(f"--plugin {path}: no such file")
+    open_regular(path).close()
+    other = sys.modules.get(path.stem)
+    if other is not None and other not in _LOADED_FILES:
+        raise UserError(
+            f"--plugin {path}: a module called '{path.stem}' is loaded already; give the file "
+            f"another name"
+        )
     spec = importlib.util.spec_from_file_location(path.stem, path)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[path.stem] = module  # loader workers and pickling find its classes by this name
+    _LOADED_FILES.append(module)
     spec.loader.exec_module(module)
+
+
+_LOADED_FILES: list[ModuleType] = []

@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from t2sda.cli.common import add_dataset_arguments, load_datasets
+from t2sda.cli.common import ArgumentParser, add_dataset_arguments, load_datasets
 from t2sda.cli.progress import ConsoleProgress
 from t2sda.data.catalog import open_dataset
 from t2sda.data.packing import pack_dataset, packed_bytes
@@ -45,7 +45,7 @@ def command(argv: Sequence[str]) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = ArgumentParser(
         prog="t2sda data pack",
         description="Write resized images and train ids into a folder that crops are read from "
         "without decoding anything. A packing that was stopped goes on where it was.",

@@ -7,7 +7,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from t2sda.cli.common import add_dataset_arguments, load_datasets
+from t2sda.cli.common import ArgumentParser, add_dataset_arguments, load_datasets
 from t2sda.cli.export_data import (
     add_calibration_arguments,
     add_evaluation_arguments,
@@ -109,7 +109,7 @@ def add_network_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = ArgumentParser(
         prog="t2sda export onnx",
         description="Write a network as an ONNX file that takes uint8 RGB pictures (batch, "
         "height, width, 3) and gives train ids, logits or probabilities of the same size: "

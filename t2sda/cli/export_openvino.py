@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from t2sda.cli.common import add_dataset_arguments, load_datasets
+from t2sda.cli.common import ArgumentParser, add_dataset_arguments, load_datasets
 from t2sda.cli.export_data import (
     add_calibration_arguments,
     add_evaluation_arguments,
@@ -106,7 +106,7 @@ def _judged(
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = ArgumentParser(
         prog="t2sda export openvino",
         description="Write an OpenVINO IR (FILE.xml and FILE.bin) of a checkpoint or an ONNX file "
         "of `t2sda export onnx`. It is run and compared before it gets its name.",

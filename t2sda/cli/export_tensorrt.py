@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from rich.table import Table
 
-from t2sda.cli.common import add_dataset_arguments, load_datasets
+from t2sda.cli.common import ArgumentParser, add_dataset_arguments, load_datasets
 from t2sda.cli.export_data import add_evaluation_arguments, evaluation_of, print_scores
 from t2sda.engine.metrics import standard_console
 from t2sda.errors import UserError
@@ -98,7 +98,7 @@ def _shape(text: str) -> Shape:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = ArgumentParser(
         prog="t2sda export tensorrt",
         description="Build an engine of an ONNX file of `t2sda export onnx`. Its precision is "
         "that of the file. Where a GPU can run it, it is compared with ONNX Runtime before it "

@@ -12,7 +12,7 @@ from typing import Any
 import cv2
 import torch
 
-from t2sda.cli.common import load_datasets
+from t2sda.cli.common import ArgumentParser, load_datasets
 from t2sda.cli.exporting import side
 from t2sda.cli.inferring import Inference
 from t2sda.cli.loading import add_model_arguments, description_of
@@ -123,7 +123,7 @@ def _kinds(text: str) -> list[str]:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = ArgumentParser(
         prog="t2sda infer",
         description="Segment pictures and videos. For each it writes NAME_KIND, and for all "
         "together legend.png and classes.json. Files that cannot be read, or need more memory than "

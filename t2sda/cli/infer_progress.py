@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from t2sda.cli.progress import SECONDS_BETWEEN_LINES
+from t2sda.errors import printable
 
 
 class InferProgress(ABC):
@@ -73,7 +74,7 @@ class Bars(InferProgress):
 
     def _note(self, task: int, path: Path) -> str:
         speed = self._progress.tasks[task].speed or 0.0
-        return f"{speed:.1f} a second  {path.name}"
+        return printable(f"{speed:.1f} a second  {path.name}")
 
 
 class Lines(InferProgress):

@@ -14,7 +14,7 @@ from rich.console import Console
 
 from t2sda.cli.infer_progress import InferProgress, infer_progress
 from t2sda.data.decode import UnreadableFileError
-from t2sda.errors import MissingFileError, UserError
+from t2sda.errors import MissingFileError, UserError, printable
 from t2sda.inference.memory import TooLargeError, named_if_too_large
 from t2sda.inference.overlapped import in_batches, overlapped
 from t2sda.inference.pictures import read_picture
@@ -239,7 +239,7 @@ class Inference:
         if self.left_out:
             print(f"{len(self.left_out)} files were left out:", file=sys.stderr)
             for error in self.left_out:
-                print(f"  {error}", file=sys.stderr)
+                print(printable(f"  {error}"), file=sys.stderr)
 
 
 def is_video(path: Path) -> bool:

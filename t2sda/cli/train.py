@@ -8,13 +8,14 @@ from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
 
-from t2sda.cli.common import add_config_arguments, load_components
+from t2sda.cli.common import ArgumentParser, add_config_arguments, load_components
 from t2sda.cli.training import TrainingRun, score
 from t2sda.config import load_config
 from t2sda.data.dataset_files import register_dataset_files
 from t2sda.distributed import is_main, process_group
 from t2sda.engine.device import choose_device
 from t2sda.files import only_writer
+from t2sda.registry import check_registered
 
 
 def command(argv: Sequence[str]) -> int:
@@ -29,6 +30,7 @@ def command(argv: Sequence[str]) -> int:
     if args.output_dir is not None:
         overrides += ["OUTPUT_DIR", json.dumps(args.output_dir)]  # as it is, not as YAML
     cfg = load_config(args.config_file, overrides)
+    check_registered(cfg)
     register_dataset_files(cfg.DATASETS.FILES)
 
     device = choose_device(cfg.DEVICE)
@@ -41,7 +43,7 @@ def command(argv: Sequence[str]) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = ArgumentParser(
         prog="t2sda train",
         description="Train by a configuration. One process; for several GPUs start it with "
         "torchrun. Killed at any moment, it goes on with --resume as if nothing had happened.",

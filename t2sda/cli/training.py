@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import functools
-import json
 import signal
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType
 
 import torch
 from fvcore.common.config import CfgNode
@@ -29,7 +25,8 @@ from t2sda.distributed import barrier, broadcast_from_main_, is_main, rank, worl
 from t2sda.engine.checkpoint import (
     Checkpoint,
     CheckpointWriter,
-    check_resumable,
+    check_iteration,
+    check_optimizer,
     checkpoints_in,
     load_checkpoint,
     load_weights_,
@@ -53,11 +50,12 @@ from t2sda.engine.precision import Precision
 from t2sda.engine.trainer import Trainer, TrainerSettings
 from t2sda.errors import UserError
 from t2sda.evaluation.evaluator import Progress, Scores, check_classes, evaluate
-from t2sda.files import make_writable_dir, written_whole
+from t2sda.files import json_text, make_writable_dir, write_whole
 from t2sda.inference.predictor import Predictor
 from t2sda.meta_arch.base import build_meta_arch
 from t2sda.modeling.normalization import share_statistics
 from t2sda.modeling.segmentor import SegmentationModel, build_segmentation_model
+from t2sda.signals import stop_on_signals
 
 HARMLESS_CHANGES = ("OUTPUT_DIR", "DATA.NUM_WORKERS", "LOGGING.", "CHECKPOINT.", "EVALUATION.")
 """Settings that a resumed run may change without changing its numbers."""
@@ -112,8 +110,7 @@ class TrainingRun:
         """Train to the end or to a signal; returns the exit code."""
         make_writable_dir(self.output_dir, "--output-dir")
         if is_main():
-            with written_whole(self.output_dir / "config.yaml") as partial:
-                partial.write_text(dump_config(self.cfg), encoding="utf-8")
+            write_whole(self.output_dir / "config.yaml", dump_config(self.cfg))
         trainer = Trainer(
             self.meta_arch,
             self.optimizer,
@@ -126,7 +123,7 @@ class TrainingRun:
         self._describe()
         batches = self._batches()
         try:
-            with stop_on_signals(trainer, self.console) as received:
+            with stop_on_signals(trainer.request_stop, self.console.print) as received:
                 next_iteration = trainer.run(batches, self.first_iteration)
         except (RuntimeError, EOFError, ConnectionError) as error:
             raise batches.explained(error) from error.__cause__
@@ -148,12 +145,16 @@ class TrainingRun:
                 f"{self.output_dir} holds a run already ({found[-1].name}); continue it with "
                 f"--resume, or choose another folder with --output-dir"
             )
-        return load_checkpoint(found[-1]) if found else None
+        if not found:
+            return None
+        checkpoint = load_checkpoint(found[-1])
+        check_iteration(checkpoint, self.cfg.SOLVER.MAX_ITER)
+        return checkpoint
 
     def _restore(self, checkpoint: Checkpoint) -> None:
         check_same_classes(checkpoint, self.taxonomy)
         load_weights_(self.meta_arch, checkpoint.meta_arch, checkpoint.path)
-        check_resumable(checkpoint, self.optimizer, self.cfg.SOLVER.MAX_ITER)
+        check_optimizer(checkpoint, self.optimizer)
         load_optimizer_(self.optimizer, checkpoint.optimizer)
         self.precision.load_scale(checkpoint.scaler)
         self.first_iteration = checkpoint.iteration
@@ -274,8 +275,7 @@ def score(cfg: CfgNode, device: torch.device, weights: str | None) -> list[Score
         make_writable_dir(Path(cfg.OUTPUT_DIR), "--output-dir")
         report = {key: value for item in scores for key, value in item.as_metrics().items()}
         path = Path(cfg.OUTPUT_DIR) / "evaluation.json"
-        with written_whole(path) as partial:
-            partial.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+        write_whole(path, json_text(report, indent=1) + "\n")
         console.print(f"written to {path}", soft_wrap=True)
     return scores
 
@@ -332,28 +332,3 @@ def show_scores(console: Console, scores: list[Scores]) -> None:
             table.add_row(name, f"{100 * iou:.1f}")
         table.add_row("pixel accuracy", f"{100 * item.accuracy:.1f}")
         console.print(table)
-
-
-@contextmanager
-def stop_on_signals(trainer: Trainer, console: Console) -> Iterator[list[int]]:
-    """SIGTERM and Ctrl-C end the run after the current step, with a checkpoint; a second one at
-    once. Yields the signals that came.
-    """
-    received: list[int] = []
-    numbers = (signal.SIGINT, signal.SIGTERM)
-    previous = {number: signal.getsignal(number) for number in numbers}
-
-    def stop(number: int, _: FrameType | None) -> None:
-        received.append(number)
-        trainer.request_stop()
-        for item in numbers:
-            signal.signal(item, previous[item])
-        console.print(f"{signal.Signals(number).name}: finishing this step, then a checkpoint")
-
-    for number in numbers:
-        signal.signal(number, stop)
-    try:
-        yield received
-    finally:
-        for number in numbers:
-            signal.signal(number, previous[number])

@@ -213,7 +213,12 @@ class DrawnStreetsSpec:
         return DrawnStreets(self.name, self.domain, self.seed, self.num_images, self.image_size)
 
 
-DATASETS: Registry[OpensDataset] = Registry("dataset", "DATASETS")
+DATASETS: Registry[OpensDataset] = Registry(
+    "dataset",
+    "DATASETS",
+    "One of your own is a YAML file in DATASETS.FILES (--file of other commands), or is registered "
+    "by a module, --plugin MODULE",
+)
 
 
 def register_dataset(spec: OpensDataset) -> None:

@@ -21,6 +21,7 @@ from t2sda.data.replacements import tell
 from t2sda.data.samplers import MicroBatchPositions
 from t2sda.data.work_board import WorkBoard
 from t2sda.errors import UserError
+from t2sda.signals import leave_signals_to_parent
 from t2sda.structures import DomainBatch
 
 SCHEMA.declare(
@@ -162,8 +163,7 @@ def _collate(samples: list[DomainSample | FailedSample]) -> LoadedBatch:
 
 def _prepare_worker(board: WorkBoard, worker: int) -> None:
     """One thread a worker, and signals left to the trainer, which finishes its step first."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    leave_signals_to_parent()
     torch.set_num_threads(1)
     cv2.setNumThreads(0)
     info = get_worker_info()

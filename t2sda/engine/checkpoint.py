@@ -164,15 +164,17 @@ def load_weights_(module: nn.Module, state: Mapping[str, torch.Tensor], origin: 
     module.load_state_dict(dict(state))
 
 
-def check_resumable(
-    checkpoint: Checkpoint, optimizer: torch.optim.Optimizer, max_iter: int
-) -> None:
-    """Raise UserError if a run of `max_iter` steps with this optimizer cannot go on from here."""
+def check_iteration(checkpoint: Checkpoint, max_iter: int) -> None:
+    """Raise UserError if a run of `max_iter` steps was left behind already."""
     if checkpoint.iteration > max_iter:
         raise UserError(
             f"{checkpoint.path}: {checkpoint.iteration} iterations are done, and SOLVER.MAX_ITER "
             f"is {max_iter}; raise it to go on, or choose another OUTPUT_DIR"
         )
+
+
+def check_optimizer(checkpoint: Checkpoint, optimizer: torch.optim.Optimizer) -> None:
+    """Raise UserError if the checkpoint's moments are not those of this optimizer."""
     num_skipped = SKIPPED_STEPS if checkpoint.scaler else 0
     problems = optimizer_problems(
         optimizer, checkpoint.optimizer, checkpoint.iteration, num_skipped

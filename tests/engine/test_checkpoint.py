@@ -15,7 +15,8 @@ from t2sda.config import load_config
 from t2sda.data.taxonomies import CITYSCAPES_19
 from t2sda.engine.checkpoint import (
     CheckpointWriter,
-    check_resumable,
+    check_iteration,
+    check_optimizer,
     checkpoint_path,
     checkpoints_in,
     load_checkpoint,
@@ -206,7 +207,10 @@ def test_fewer_iterations_than_are_done_are_an_error(tmp_path: Path) -> None:
     writer(tmp_path, module).save(4)
     checkpoint = load_checkpoint(checkpoint_path(tmp_path, 4))
     with pytest.raises(UserError, match=r"4 iterations are done, and SOLVER.MAX_ITER is 3"):
-        check_resumable(checkpoint, torch.optim.AdamW(module.parameters()), 3)
+        check_iteration(checkpoint, 3)
+    check_iteration(checkpoint, 4)
+    with pytest.raises(UserError, match="0000004.pth: .* optimizer is empty after 4 iterations"):
+        check_optimizer(checkpoint, torch.optim.AdamW(module.parameters()))
 
 
 def test_missing_and_mistyped_parts_are_named_together(tmp_path: Path) -> None:
