@@ -44,13 +44,12 @@ setup(
         "torch>=2.6,<2.14",
         "timm>=1.0.15",
         "huggingface-hub>=0.30",  # hf:// and timm:// as sources of weights
-        "filelock>=3.12",  # two packings never write to one folder
+        "filelock>=3.12",  # two runs never write to one folder
         "fvcore>=0.1.5.post20221221",
         "imagecodecs>=2025.3.30",  # the fastest PNG decoder that reports damaged files
         "iopath>=0.1.10",
-        "lmdb>=1.6",  # packed datasets: crops read from a memory map, commits that survive a crash
         "numpy>=1.26",
-        "opencv-python-headless>=4.10",
+        "opencv-python-headless>=4.11",
         "matplotlib>=3.8",  # bar plots of `t2sda data check`
         "pillow>=11",
         "pyyaml>=6",

@@ -22,9 +22,9 @@ from pathlib import Path
 import cv2
 from PIL import Image
 
-from t2sda.data.streets import draw_street
 from t2sda.data.transforms import resize_image
 from t2sda.export.contest import busy_seconds
+from t2sda.streets import draw_street
 
 NUM_DRAWN = 8
 """Different pictures; the others are copies."""

@@ -14,8 +14,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from t2sda.data.streets import draw_street
 from t2sda.data.transforms import resize_image
+from t2sda.streets import draw_street
 
 MEASURED = """
 import resource, subprocess, sys

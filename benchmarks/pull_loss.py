@@ -1,11 +1,11 @@
-"""The pull loss and the image operations of a step, beside plain implementations, in one run.
+"""What the pull loss costs beside Algorithm 1 and beside a training step, and what it holds.
 
-The peer of the pull loss is a transcription of the paper's Algorithm 1: a loop over classes,
-NumPy's percentile and `np.random.choice`, autograd for the rest; its slips are mended as
-docs/fidelity.md says (B1 to B5). Both get the same embeddings on DeepLabV2's grid, 2 x 64 x 64
-positions of 256 channels, and labels in Cityscapes' proportions. Rounds are interleaved; medians
-are printed. The training step is that of DeepLabV2 with ResNet-101 on random weights; at a smaller
-crop than 512 its time is scaled by the number of pixels, as that of convolutions is.
+The peer is a transcription of the paper's Algorithm 1: a loop over classes, NumPy's percentile and
+`np.random.choice`; its slips are corrected as docs/fidelity.md says (B1 to B5). Both get the same
+embeddings on DeepLabV2's grid, 2 x 64 x 64 positions of 256 channels, and labels in Cityscapes'
+proportions. Rounds are interleaved; medians are printed. Then ours alone, with the keys of 8 ranks.
+The training step is that of DeepLabV2 with ResNet-101 on random weights; at a smaller crop than 512
+its time is scaled by the number of pixels, as that of convolutions is.
 
     python benchmarks/pull_loss.py --step-crop 256
 """
@@ -17,7 +17,6 @@ import itertools
 import math
 import statistics
 import sys
-import time
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -25,18 +24,15 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from train_step import build
+from train_step import build, peak, timed
 
 from t2sda.config import load_config
-from t2sda.data.translation.fda import fourier_adapt
-from t2sda.losses.augmentation import ColorJitter, color_jitter, gaussian_blur
-from t2sda.losses.mixing import class_mix, class_mix_mask
-from t2sda.losses.negatives import unreliable_labels
-from t2sda.losses.pseudo_labels import confidence_threshold
-from t2sda.losses.pull import LabelledEmbeddings, PullLoss
+from t2sda.losses.pseudo_labels import confidence_threshold, unreliable_labels
+from t2sda.losses.pull import Keys, PullLoss
 from t2sda.losses.reweighting import class_confidence, dynamic_class_weights
+from t2sda.structures import IGNORE_INDEX
 
-NUM_CLASSES, CHANNELS, GRID, CROP = 19, 256, 64, 512
+NUM_CLASSES, CHANNELS, GRID, CROP, IMAGES, RANKS = 19, 256, 64, 512, 2, 8
 CITYSCAPES_SHARES = (
     *(36.9, 6.1, 22.8, 0.66, 0.88, 1.23, 0.21, 0.55, 15.9, 1.16),
     *(4.0, 1.22, 0.14, 7.0, 0.27, 0.24, 0.23, 0.10, 0.41),
@@ -48,11 +44,11 @@ TEMPERATURE, EXPONENT, UNRELIABLE_FRACTION, N, M = 0.2, 0.5, 0.5, 128, 1024
 class Scene(NamedTuple):
     """What both implementations are given."""
 
-    query_embeddings: Tensor  # (2, D, h, w), student on translated images
-    source_embeddings: Tensor  # (2, D, h, w), teacher
-    target_embeddings: Tensor  # (2, D, h, w), teacher
-    target_logits: Tensor  # (2, C, h, w), teacher
-    labels: Tensor  # (2, h, w)
+    queries: Tensor  # (B, D, h, w), student on translated images
+    source: Tensor  # (B, D, h, w), teacher
+    target: Tensor  # (B, D, h, w), teacher
+    target_logits: Tensor  # (B, C, h, w), teacher
+    labels: Tensor  # (B, h, w)
 
 
 def main() -> int:
@@ -68,42 +64,80 @@ def main() -> int:
     scene = drawn_scene()
     print(f"{torch.get_num_threads()} thread(s), median of {args.rounds} interleaved rounds")
     print_means(scene)
-    ours, _ = compare(
-        "pull loss, forward and backward",
-        lambda: backward(ours_of, scene),
-        lambda: backward(algorithm_1, scene),
+    one_rank, many_ranks = Gathered(1), Gathered(RANKS)
+    ours, plain, one, many = medians(
+        [
+            lambda: backward(ours_of, scene),
+            lambda: backward(algorithm_1, scene),
+            one_rank.run,
+            many_ranks.run,
+        ],
         args.rounds,
     )
-    compare_image_operations(args.rounds)
+    print(f"from logits on: ours {1e3 * ours:.1f} ms, Algorithm 1 {1e3 * plain:.1f} ms")
+    for ranks, seconds, loss in ((1, one, one_rank), (RANKS, many, many_ranks)):
+        given, extra = loss.given / 2**20, peak(loss.run) / 2**20
+        print(
+            f"the loss with the keys of {ranks} rank(s): {1e3 * seconds:.1f} ms; it is given "
+            f"{given:.0f} MiB and adds {extra:.0f} MiB at its peak: {given + extra:.0f} MiB"
+        )
     if args.step_crop:
         step = training_step(args.step_crop) * (CROP / args.step_crop) ** 2
         print(
             f"training step of DeepLabV2/ResNet-101, 2 + 2 images of 512 x 512: {step:.1f} s "
-            f"(measured at {args.step_crop}); the pull loss is {100 * ours / step:.2f} % of it"
+            f"(measured at {args.step_crop}); the pull loss is {100 * one / step:.2f} % of it, "
+            f"with the keys of {RANKS} ranks {100 * many / step:.2f} %"
         )
     return 0
 
 
+class Gathered:
+    """The loss of one rank that holds the keys of all of them."""
+
+    def __init__(self, ranks: int) -> None:
+        rows = ranks * IMAGES * GRID**2
+        self.queries = torch.randn(IMAGES, CHANNELS, GRID, GRID).relu()
+        labels, predicted = (drawn_labels(ranks * IMAGES).flatten() for _ in range(2))
+        predicted[torch.rand(rows) > UNRELIABLE_FRACTION] = IGNORE_INDEX
+        self.source = Keys(torch.randn(rows, CHANNELS).relu(), labels)
+        self.target = Keys(torch.randn(rows, CHANNELS).relu(), predicted)
+        self.given = sum(t.nbytes for t in (self.queries, *self.source, *self.target))
+
+    def run(self) -> None:
+        """Forward and backward."""
+        queries = self.queries.detach().requires_grad_()
+        rows = queries.movedim(1, -1).flatten(0, -2)
+        PullLoss(TEMPERATURE, N, M)(
+            rows,
+            self.source.labels,
+            self.source,
+            self.source,
+            self.target,
+            torch.full((NUM_CLASSES,), 1 / NUM_CLASSES),
+            torch.Generator().manual_seed(0),
+        ).backward()
+
+
 def drawn_scene() -> Scene:
     """Embeddings as after a ReLU, labels in blocks, logits that mostly agree with other labels."""
-    queries, source, target = (torch.randn(2, CHANNELS, GRID, GRID).relu() for _ in range(3))
-    labels, predicted = drawn_labels(), drawn_labels()
-    sureness = 6 * torch.rand(2, 1, GRID, GRID)
-    logits = F.one_hot(predicted, NUM_CLASSES).movedim(-1, 1) * sureness
-    return Scene(queries, source, target, logits + torch.randn(logits.shape), labels)
+    queries, source, target = (torch.randn(IMAGES, CHANNELS, GRID, GRID).relu() for _ in range(3))
+    sureness = 6 * torch.rand(IMAGES, 1, GRID, GRID)
+    logits = F.one_hot(drawn_labels(IMAGES), NUM_CLASSES).movedim(-1, 1) * sureness
+    logits += torch.randn(logits.shape)
+    return Scene(queries, source, target, logits, drawn_labels(IMAGES))
 
 
-def drawn_labels() -> Tensor:
-    """(2, h, w) labels in blocks of 2 x 2, in the proportions of Cityscapes."""
-    shape = (2, GRID // 2, GRID // 2)
+def drawn_labels(images: int) -> Tensor:
+    """(B, h, w) labels in blocks of 2 x 2, in the proportions of Cityscapes."""
+    shape = (images, GRID // 2, GRID // 2)
     blocks = torch.multinomial(torch.tensor(CITYSCAPES_SHARES), math.prod(shape), replacement=True)
     return blocks.view(shape).repeat_interleave(2, 1).repeat_interleave(2, 2)
 
 
 def backward(loss: Callable[[Scene], Tensor], scene: Scene) -> None:
     """Forward and backward to the student's embeddings."""
-    queries = scene.query_embeddings.detach().requires_grad_()
-    loss(scene._replace(query_embeddings=queries)).backward()
+    queries = scene.queries.detach().requires_grad_()
+    loss(scene._replace(queries=queries)).backward()
 
 
 def print_means(scene: Scene, draws: int = 20) -> None:
@@ -122,14 +156,14 @@ def ours_of(scene: Scene, prototype_norm: str = "after", seed: int = 0) -> Tenso
     confidence, pseudo_labels = scene.target_logits.softmax(dim=1).max(dim=1)
     conf = class_confidence(confidence, pseudo_labels, NUM_CLASSES)
     threshold = confidence_threshold(confidence, UNRELIABLE_FRACTION)
-    source = LabelledEmbeddings(scene.source_embeddings, scene.labels)
+    source = Keys.from_grid(scene.source, scene.labels)
     return PullLoss(TEMPERATURE, N, M, prototype_norm=prototype_norm)(
-        scene.query_embeddings,
-        scene.labels,
+        Keys.from_grid(scene.queries, scene.labels).embeddings,
+        source.labels,
         positives=source,
         source_keys=source,
-        target_keys=LabelledEmbeddings(
-            scene.target_embeddings, unreliable_labels(pseudo_labels, confidence, threshold)
+        target_keys=Keys.from_grid(
+            scene.target, unreliable_labels(pseudo_labels, confidence, threshold)
         ),
         class_weights=dynamic_class_weights(conf, EXPONENT),
         generator=torch.Generator().manual_seed(seed),
@@ -139,11 +173,11 @@ def ours_of(scene: Scene, prototype_norm: str = "after", seed: int = 0) -> Tenso
 def algorithm_1(scene: Scene) -> Tensor:
     """Lines 12 to 62 of the supplement's Algorithm 1."""
     num_cls, label_src = NUM_CLASSES, scene.labels
-    feat_ptrg = scene.query_embeddings
+    feat_ptrg = scene.queries
     feat_ptrg = feat_ptrg / torch.norm(feat_ptrg, dim=1, keepdim=True)
     feat_ptrg = feat_ptrg.permute(0, 2, 3, 1)
     with torch.no_grad():
-        feat_src, feat_trg = scene.source_embeddings, scene.target_embeddings
+        feat_src, feat_trg = scene.source, scene.target
         feat_src = (feat_src / torch.norm(feat_src, dim=1, keepdim=True)).permute(0, 2, 3, 1)
         feat_trg = (feat_trg / torch.norm(feat_trg, dim=1, keepdim=True)).permute(0, 2, 3, 1)
         conf_trg, label_trg = torch.max(torch.softmax(scene.target_logits, dim=1), dim=1)
@@ -179,119 +213,6 @@ def choice(count: int, size: int) -> Tensor:
     return torch.from_numpy(np.random.choice(count, size))  # noqa: NPY002
 
 
-def compare_image_operations(rounds: int) -> None:
-    """FDA at 512 x 1024, the rest at 512 x 512, one image each."""
-    dice = np.random.default_rng(0)
-    source, target = dice.integers(0, 256, (2, CROP, 2 * CROP, 3), dtype=np.uint8)
-    compare(
-        "FDA, 512 x 1024",
-        lambda: fourier_adapt(source, target, 0.01),
-        lambda: plain_fda(source, target, 0.01),
-        rounds,
-    )
-    image, other = torch.from_numpy(dice.random((2, 1, 3, CROP, CROP), dtype=np.float32) * 255)
-    labels = drawn_labels()[:1].repeat_interleave(8, 1).repeat_interleave(8, 2)
-    generator = torch.Generator().manual_seed(0)
-    compare(
-        "ClassMix of image and label, 512 x 512",
-        lambda: mixed_by_us(image, other, labels, generator),
-        lambda: plain_class_mix(image, other, labels),
-        rounds,
-    )
-    jitter = ColorJitter(0.1, 1.1, 0.9, -0.1)
-    jitter_gap = color_jitter(image[0], jitter) - plain_jitter(image[0], jitter)
-    fda_gap = fourier_adapt(source, target, 0.01) - plain_fda(source, target, 0.01)
-    print(
-        f"largest difference to the plain ones, of 255: FDA {np.abs(fda_gap).max():.4f}, "
-        f"jitter {jitter_gap.abs().max():.4f}"
-    )
-    compare(
-        "jitter and blur, 512 x 512",
-        lambda: gaussian_blur(color_jitter(image[0], jitter), 0.8),
-        lambda: plain_blur(plain_jitter(image[0], jitter), 0.8),
-        rounds,
-    )
-
-
-def mixed_by_us(
-    image: Tensor, other: Tensor, labels: Tensor, generator: torch.Generator
-) -> list[Tensor]:
-    """Mask, image and label."""
-    mask = class_mix_mask(labels, generator)
-    return [class_mix(image, other, mask), class_mix(labels, labels, mask)]
-
-
-def plain_fda(source: np.ndarray, target: np.ndarray, window: float) -> np.ndarray:
-    """Full transforms of every channel, the amplitude's centre exchanged."""
-    spectra = [np.fft.fft2(image.astype(np.float64), axes=(0, 1)) for image in (source, target)]
-    amplitudes = [np.fft.fftshift(np.abs(spectrum), axes=(0, 1)) for spectrum in spectra]
-    height, width = source.shape[:2]
-    reach = math.floor(min(height, width) * window)
-    rows = slice(height // 2 - reach, height // 2 + reach + 1)
-    columns = slice(width // 2 - reach, width // 2 + reach + 1)
-    amplitudes[0][rows, columns] = amplitudes[1][rows, columns]
-    amplitude = np.fft.ifftshift(amplitudes[0], axes=(0, 1))
-    return np.fft.ifft2(amplitude * np.exp(1j * np.angle(spectra[0])), axes=(0, 1)).real
-
-
-def plain_class_mix(image: Tensor, other: Tensor, labels: Tensor) -> list[Tensor]:
-    """A mask for each class, added up; then mask * source + (1 - mask) * target."""
-    results = []
-    classes = torch.unique(labels)
-    picked = classes[torch.randperm(len(classes))[: (len(classes) + 1) // 2]]
-    for one, two, label in zip(image, other, labels, strict=True):
-        mask = (label[None] == picked[:, None, None]).sum(dim=0)
-        results += [mask * one + (1 - mask) * two, mask * label + (1 - mask) * label]
-    return results
-
-
-def plain_jitter(image: Tensor, jitter: ColorJitter) -> Tensor:
-    """On [0, 1], with a conversion to HSV and back for saturation and for hue."""
-    image = image / 255
-    image = (image + jitter.brightness).clamp(0, 1)
-    image = (image * jitter.contrast).clamp(0, 1)
-    hue, saturation, value = to_hsv(image)
-    image = to_rgb(hue, (saturation * jitter.saturation).clamp(0, 1), value)
-    hue, saturation, value = to_hsv(image)
-    return to_rgb((hue + jitter.hue) % 1, saturation, value) * 255
-
-
-def to_hsv(image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """(3, H, W) in [0, 1] -> hue in turns, saturation, value."""
-    value, where = image.max(dim=0)
-    chroma = value - image.min(dim=0).values
-    safe = torch.where(chroma == 0, torch.ones_like(chroma), chroma)
-    red, green, blue = ((value - channel) / safe for channel in image)
-    sectors = torch.stack([blue - green, 2 + red - blue, 4 + green - red])
-    hue = sectors.gather(0, where[None])[0] / 6 % 1
-    return hue, chroma / (value + 1e-8), value
-
-
-def to_rgb(hue: Tensor, saturation: Tensor, value: Tensor) -> Tensor:
-    """Back, by the six cases of the sector."""
-    sector = torch.floor(hue * 6) % 6
-    fraction = hue * 6 - torch.floor(hue * 6)
-    p, q = value * (1 - saturation), value * (1 - fraction * saturation)
-    t = value * (1 - (1 - fraction) * saturation)
-    cases = [
-        torch.stack(case)
-        for case in ((value, t, p), (q, value, p), (p, value, t), (p, q, value), (t, p, value))
-    ]
-    cases.append(torch.stack((value, p, q)))
-    index = sector.long()[None, None].expand(1, 3, *sector.shape)
-    return torch.stack(cases).gather(0, index)[0]
-
-
-def plain_blur(image: Tensor, sigma: float) -> Tensor:
-    """The baseline's kernel size, a tenth of the image, in two one-dimensional convolutions."""
-    reach = 25
-    taps = torch.exp(-(torch.arange(-reach, reach + 1).float() ** 2) / (2 * sigma**2))
-    taps = (taps / taps.sum()).expand(3, 1, -1)
-    padded = F.pad(image[None], (reach, reach, reach, reach), mode="reflect")
-    blurred = F.conv2d(padded, taps[:, :, None, :], groups=3)
-    return F.conv2d(blurred, taps[:, :, :, None], groups=3)[0]
-
-
 def training_step(crop: int) -> float:
     """Seconds of `Trainer.run_step`, the shorter of two after one to warm up."""
     cfg = load_config(
@@ -306,31 +227,17 @@ def training_step(crop: int) -> float:
     )
     trainer, batch = build(cfg)
     steps = itertools.count()
-    return min(
-        [seconds_of(lambda: trainer.run_step(next(steps), iter([batch]))) for _ in "123"][1:]
-    )
+
+    def step() -> None:
+        trainer.run_step(next(steps), iter([batch]))
+
+    return min([timed(step) for _ in range(3)][1:])
 
 
-def compare(
-    name: str, ours: Callable[[], object], plain: Callable[[], object], rounds: int
-) -> tuple[float, float]:
-    """Print and return the medians of both, in seconds."""
-    seconds: dict[str, list[float]] = {"ours": [], "plain": []}
-    for round_ in range(rounds + 2):  # two to warm up
-        for key, action in (("ours", ours), ("plain", plain)):
-            took = seconds_of(action)
-            if round_ >= 2:
-                seconds[key].append(took)
-    own, other = (statistics.median(values) for values in seconds.values())
-    print(f"{name:<40} {1e3 * own:8.2f} ms, plain {1e3 * other:8.2f} ms: {other / own:.1f} x")
-    return own, other
-
-
-def seconds_of(action: Callable[[], object]) -> float:
-    """Wall-clock seconds of one call."""
-    began = time.perf_counter()
-    action()
-    return time.perf_counter() - began
+def medians(actions: list[Callable[[], None]], rounds: int) -> list[float]:
+    """Seconds of each, interleaved, after two rounds to warm up."""
+    seconds = [[timed(action) for action in actions] for _ in range(rounds + 2)][2:]
+    return [statistics.median(column) for column in zip(*seconds, strict=True)]
 
 
 if __name__ == "__main__":

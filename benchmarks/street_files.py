@@ -16,8 +16,8 @@ from PIL import Image
 
 from t2sda.data.catalog import DatasetSpec
 from t2sda.data.label_tables import CITYSCAPES_LABEL_IDS, GTA5_LABEL_IDS
-from t2sda.data.streets import draw_street
 from t2sda.data.taxonomies import Taxonomy
+from t2sda.streets import draw_street
 from t2sda.structures import IGNORE_INDEX
 
 GTA5_SIZE, CITYSCAPES_SIZE = (1052, 1914), (1024, 2048)

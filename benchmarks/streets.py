@@ -10,7 +10,7 @@ import time
 
 import cv2
 
-from t2sda.data.streets import DOMAINS, draw_street
+from t2sda.streets import DOMAINS, draw_street
 
 
 def images_per_second(domain: str, num_images: int, size: tuple[int, int]) -> float:

@@ -28,7 +28,7 @@ from t2sda.config import load_config
 from t2sda.data.domains import DomainPairs, collate
 from t2sda.engine.device import choose_device, lay_out_
 from t2sda.engine.hooks import RunObjects, build_hooks
-from t2sda.engine.optim import LrSchedule, build_optimizer
+from t2sda.engine.optim import build_owners
 from t2sda.engine.precision import Precision
 from t2sda.engine.trainer import Trainer, TrainerSettings
 from t2sda.meta_arch.base import build_meta_arch
@@ -108,14 +108,13 @@ def build(cfg: CfgNode) -> tuple[Trainer, DomainBatch]:
     device = choose_device(cfg.DEVICE)
     pairs = DomainPairs.from_config(cfg)
     torch.manual_seed(cfg.SEED)
-    meta_arch = build_meta_arch(cfg, pairs.source.taxonomy.num_classes).to(device)
+    meta_arch = build_meta_arch(cfg, pairs.source.taxonomy).to(device)
     lay_out_(meta_arch.student, cfg)
     trainer = Trainer(
         meta_arch,
-        build_optimizer(cfg, meta_arch.student),
-        LrSchedule.from_config(cfg),
+        build_owners(cfg, meta_arch),
         Precision(cfg.SOLVER.PRECISION, device),
-        build_hooks(cfg, RunObjects(meta_arch, Path(cfg.OUTPUT_DIR))),
+        list(build_hooks(cfg, RunObjects(meta_arch, Path(cfg.OUTPUT_DIR))).values()),
         TrainerSettings.from_config(cfg),
         device,
     )

@@ -19,9 +19,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from t2sda.data.streets import draw_street
 from t2sda.data.transforms import resize_image
 from t2sda.errors import UserError
+from t2sda.streets import draw_street
 
 Segment = Callable[[list[np.ndarray]], object]
 """(H, W, 3) uint8 RGB each -> labels."""

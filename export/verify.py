@@ -16,10 +16,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from t2sda.data.streets import DOMAINS, draw_street
 from t2sda.data.transforms import resize_image
 from t2sda.errors import UserError
 from t2sda.modeling.segmentor import SegmentationModel
+from t2sda.streets import DOMAINS, draw_street
 
 from .deployable import OutputKind
 from .metadata import Metadata

@@ -5,6 +5,9 @@ denominator are taken over all ranks, so that two ranks give the numbers of one.
 divides its local sum by `mean_over_ranks(count)`: averaging the gradients over the ranks then gives
 the gradient of the whole batch's loss, however the pixels are spread. Every function here is the
 identity where there is a single process.
+
+That holds exactly where nothing is drawn for a single image: dropout and DropPath draw masks of
+their own on every rank, so with them two ranks are one process in distribution only.
 """
 
 from __future__ import annotations
@@ -18,6 +21,8 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+
+from t2sda.errors import UserError
 
 BUCKET_ELEMENTS = 8_000_000
 """Gradients travel in flat buffers of about this many elements (32 MB of float32)."""
@@ -40,7 +45,11 @@ def is_main() -> bool:
 
 @contextmanager
 def process_group(device: torch.device) -> Iterator[None]:
-    """Join the other processes that `torchrun` started; nothing to do for a single one."""
+    """Join the other processes that `torchrun` started; nothing to do for a single one.
+
+    Raises:
+        UserError: in a process that waits for another one which failed.
+    """
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         yield
         return
@@ -49,8 +58,12 @@ def process_group(device: torch.device) -> Iterator[None]:
     dist.init_process_group(backend, timeout=timedelta(minutes=30))
     try:
         yield
-    finally:
-        dist.destroy_process_group()
+    except RuntimeError as error:
+        if isinstance(error, dist.DistError) or "gloo/transport" in str(error):
+            raise UserError("another process of this run failed; see its message") from None
+        raise
+    # Not after an error: it may wait for the others, and they wait for this process to go.
+    dist.destroy_process_group()
 
 
 def barrier() -> None:
@@ -114,6 +127,57 @@ def gather_over_ranks(value: Tensor) -> Tensor:
     parts = [torch.empty_like(value, memory_format=torch.contiguous_format) for _ in _ranks()]
     dist.all_gather(parts, value.detach().contiguous())
     return torch.cat(parts)
+
+
+class RunningClassMeans(nn.Module):
+    """Moving means by class of the whole mini-batch: state of a pass or a hook, such as prototypes.
+
+    m_c ← momentum · m_c + (1 - momentum) · mean of the step's values of class c. A class begins
+    with its first mean, and one without values stays as it is. Values of micro-steps are added up,
+    and summed over the ranks once in an optimizer step: neither changes the result. Means are
+    buffers: saved with a checkpoint and resumed exactly.
+
+    Args:
+        num_classes: C.
+        channels: D, of a value.
+        momentum: weight of the old mean.
+    """
+
+    means: Tensor
+    known: Tensor
+    _pending: Tensor
+
+    def __init__(self, num_classes: int, channels: int, momentum: float) -> None:
+        super().__init__()
+        self.momentum = momentum
+        self.register_buffer("means", torch.zeros(num_classes, channels))  # (C, D)
+        self.register_buffer("known", torch.zeros(num_classes, dtype=torch.bool))
+        pending = torch.zeros(num_classes, channels + 1)  # sums, and counts in the last column
+        self.register_buffer("_pending", pending, persistent=False)
+
+    @torch.no_grad()
+    def update_(self, values: Tensor, labels: Tensor, *, last: bool) -> None:
+        """Take in a micro-step's values of this rank; every rank calls it alike.
+
+        Args:
+            values: (N, D).
+            labels: (N,) int64; ids outside [0, C) are left out.
+            last: whether it is the iteration's last micro-step: `step.is_last_micro_step`.
+        """
+        counted = ((labels >= 0) & (labels < len(self.means)))[:, None]
+        rows = torch.cat([values, torch.ones_like(values[:, :1])], dim=1).to(self._pending.dtype)
+        index = labels.where(counted[:, 0], 0)
+        self._pending.index_add_(0, index, rows.where(counted, 0))
+        if not last:
+            return
+        sums, counts = sum_over_ranks(self._pending).split([self.means.shape[1], 1], dim=1)
+        seen = counts > 0
+        new = torch.where(
+            self.known[:, None], self.means.lerp(sums / counts, 1 - self.momentum), sums / counts
+        )
+        self.means.copy_(torch.where(seen, new, self.means))
+        self.known.logical_or_(seen[:, 0])
+        self._pending.zero_()
 
 
 @torch.no_grad()

@@ -38,18 +38,18 @@ class Registry(Generic[Component]):
     Args:
         kind: what is registered, in words; used in messages ("backbone").
         setting: the configuration key that chooses one, used in messages ("MODEL.BACKBONE.NAME").
-        own: how a user adds one, for messages.
+        advice: what to do about an unknown name, in messages.
     """
 
     def __init__(
         self,
         kind: str,
         setting: str,
-        own: str = "A component of your own is loaded with --plugin MODULE",
+        advice: str = "A component of your own is loaded with --plugin MODULE",
     ) -> None:
         self.kind = kind
         self.setting = setting
-        self.own = own
+        self.advice = advice
         self._components: dict[str, Component] = {}
 
     def register(self, name: str | None = None) -> Callable[[Registered], Registered]:
@@ -81,9 +81,14 @@ class Registry(Generic[Component]):
             known = ", ".join(nearest_first(name, self.names())) or "none"
             raise UnknownNameError(
                 f"{self.setting}: no {self.kind} is called '{name}'; known, nearest first: "
-                f"{known}. {self.own}"
+                f"{known}. {self.advice}"
             )
         return self._components[name]
+
+    def is_a(self, name: str, *kinds: type) -> bool:
+        """Whether the component called `name` is one of the classes `kinds` or derived from it."""
+        component = self._components.get(name)
+        return isinstance(component, type) and issubclass(component, kinds)
 
     def names(self) -> list[str]:
         """All registered names in alphabetical order."""
@@ -103,6 +108,7 @@ def _origin(component: object) -> str:
 
 BACKBONES: Registry[Any] = Registry("backbone", "MODEL.BACKBONE.NAME")
 HEADS: Registry[Any] = Registry("head", "MODEL.HEAD.NAME")
+MODELS: Registry[Any] = Registry("segmentation model", "MODEL.NAME")
 META_ARCHS: Registry[Any] = Registry("meta-architecture", "META_ARCH.NAME")
 PASSES: Registry[Any] = Registry("student pass", "META_ARCH.PASSES")
 HOOKS: Registry[Any] = Registry("hook", "HOOKS.NAMES")

@@ -60,12 +60,6 @@ def stop_on_signals(
             signal.signal(number, previous[number])
 
 
-def leave_signals_to_parent() -> None:
-    """Ignore STOP_SIGNALS: a terminal and Slurm send them to child processes too."""
-    for number in STOP_SIGNALS:
-        signal.signal(number, signal.SIG_IGN)
-
-
 def _write_to_nowhere(descriptors: list[int]) -> None:
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(OSError, ValueError):

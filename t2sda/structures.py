@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
+from functools import cached_property
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -35,6 +37,15 @@ class DomainBatch:
     """(B, 3, H, W) uint8 RGB; None without a target domain."""
     target_valid: Tensor | None = None
     """(B, H, W) bool: where pseudo-labels may count."""
+    target_label: Tensor | None = None
+    """(B, H, W) int64 train ids of a target set that carries labels: pseudo-labels made offline, or
+    true ones for an oracle; same crop and flip as target_image."""
+
+    def image(self, which: str | ImageOf) -> Tensor:
+        """The field `<which>_image`, or what a function makes of the batch; (B, 3, H, W)."""
+        image = which(self) if callable(which) else getattr(self, f"{which}_image")
+        assert image is not None, f"this batch has no {which}_image; a pass that reads it says so"
+        return image
 
     def to(self, device: torch.device) -> DomainBatch:
         """The same batch on `device`; copies overlap with computation where memory is pinned."""
@@ -58,32 +69,56 @@ class DomainBatch:
         return len(self.source_image)
 
 
+ImageOf = Callable[[DomainBatch], Tensor]
+"""Makes an image of its own from the batch, such as a mirrored target."""
+
+
+class View(NamedTuple):
+    """Something the teacher is asked for: one output on one image."""
+
+    image: str | ImageOf
+    """"source", "target" or "translated", or a function of the batch."""
+    output: str
+    """"embeddings": (B, D, h, w) of the projector; "probs": (B, C, H, W) softmax of the logits."""
+
+    @property
+    def image_name(self) -> str:
+        """The image in words, the same on every rank."""
+        return self.image if isinstance(self.image, str) else self.image.__qualname__
+
+    def __str__(self) -> str:
+        return f"{self.output} of the {self.image_name} image"
+
+
+TARGET_PROBS = View("target", "probs")
+
+
 @dataclass(frozen=True)
 class TeacherOutput:
-    """What the teacher saw; without gradients, and only what the method asks for is computed."""
+    """What the teacher saw, without gradients: exactly the views that passes and hooks declared.
 
-    source_embeddings: Tensor | None = None
-    """(B, D, h, w) projector output on source images."""
-    target_embeddings: Tensor | None = None
-    """(B, D, h, w) projector output on target images."""
-    translated_embeddings: Tensor | None = None
-    """(B, D, h, w), for the pairings whose keys are pseudo-target."""
-    target_probs: Tensor | None = None
-    """(B, C, H, W) softmax of the teacher's logits on target images."""
+    Args:
+        views: outputs by view.
+    """
 
-    @property
+    views: Mapping[View, Tensor]
+
+    def __getitem__(self, view: View) -> Tensor:
+        """The output of a view that was declared."""
+        assert view in self.views, (
+            f"the teacher was not asked for the {view}; declare {view!r} in `reads`"
+        )
+        return self.views[view]
+
+    @cached_property
     def confidence(self) -> Tensor:
         """(B, H, W) largest class probability of every target pixel."""
-        return self._required_target_probs().amax(dim=1)
+        return self[TARGET_PROBS].amax(dim=1)
 
-    @property
+    @cached_property
     def pseudo_labels(self) -> Tensor:
         """(B, H, W) int64, the most probable class of every target pixel."""
-        return self._required_target_probs().argmax(dim=1)
-
-    def _required_target_probs(self) -> Tensor:
-        assert self.target_probs is not None, "the teacher was not asked for target_probs"
-        return self.target_probs
+        return self[TARGET_PROBS].argmax(dim=1)
 
 
 @dataclass(frozen=True)
@@ -116,12 +151,20 @@ class Step:
     micro_step: int  # Trainer
     batch: DomainBatch  # Trainer
     streams: RandomStreams  # Trainer
+    micro_steps: int = 1  # Trainer; how many the iteration has
     teacher: TeacherOutput | None = None  # Trainer, from meta_arch.teach
+    # What a pass computed for later ones, detached: its `provides`, read by those that declare it.
+    shared: dict[str, Tensor] = field(default_factory=dict)
     # At most one re-weighting hook writes one of the two; (C,), sums to 1.
     class_weights: Tensor | None = None  # w* of the pull loss, Eq. (3)
     target_class_weights: Tensor | None = None  # of L_target, in place of w*
     losses: dict[str, Tensor] = field(default_factory=dict)  # Trainer
     metrics: dict[str, float] = field(default_factory=dict)  # Trainer; hooks, own prefix
+
+    @property
+    def is_last_micro_step(self) -> bool:
+        """Whether the optimizers step after this micro-batch: when running state is updated."""
+        return self.micro_step == self.micro_steps - 1
 
     def add_losses(self, losses: Mapping[str, Tensor]) -> None:
         """Record the losses of a pass, detached; a name that exists already is our own bug."""

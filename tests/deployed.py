@@ -11,12 +11,12 @@ import pytest
 import torch
 
 from t2sda.config import load_config
-from t2sda.data.streets import draw_street
 from t2sda.data.taxonomies import CITYSCAPES_19
 from t2sda.engine.checkpoint import CheckpointWriter, checkpoint_path, load_checkpoint
 from t2sda.export.onnx import export_onnx
 from t2sda.inference.checkpoints import model_of_checkpoint
 from t2sda.meta_arch.base import MetaArch, build_meta_arch
+from t2sda.streets import draw_street
 
 SETTINGS = ("MODEL.BACKBONE.TIMM_NAME", "test_resnet", "MODEL.HEAD.CHANNELS", "16")
 """`test_resnet` is a network of timm's own tests."""
@@ -37,16 +37,17 @@ def write_checkpoint(run_dir: Path, *settings: str) -> Path:
     """The checkpoint of a run that has just begun; returns its path."""
     torch.manual_seed(0)
     cfg = load_config(None, [*SETTINGS, *settings])
-    meta_arch = build_meta_arch(cfg, CITYSCAPES_19.num_classes)
+    meta_arch = build_meta_arch(cfg, CITYSCAPES_19)
     _spread_logits(meta_arch)
     if meta_arch.has_teacher:
         meta_arch.teacher.load_state_dict(meta_arch.student.state_dict())
     writer = CheckpointWriter(
         run_dir,
-        {
-            "meta_arch": meta_arch,
-            "optimizer": torch.optim.SGD(meta_arch.parameters(), lr=0.1),
-            "scaler": torch.amp.GradScaler("cpu", enabled=False),
+        lambda: {
+            "meta_arch": meta_arch.state_dict(),
+            "optimizers": {},
+            "hooks": {},
+            "scaler": {},
         },
         cfg,
         CITYSCAPES_19,

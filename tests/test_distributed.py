@@ -23,7 +23,35 @@ def collectives(rank: int) -> dict[str, Any]:
         "share": ours.own_share(3),
         "gradients": averaged_gradients(rank),
         "broadcast": broadcast_weight(rank),
+        "class means": class_means(slice(6 * rank, 6 * rank + 6), micro_steps=2),
     }
+
+
+def class_means(own: slice, micro_steps: int) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    """Means, and which are known, after each of two steps with 12 values on all ranks."""
+    generator = torch.Generator().manual_seed(0)
+    running = ours.RunningClassMeans(num_classes=4, channels=3, momentum=0.75)
+    found = []
+    for classes in (2, 4):  # class 2 is new in the second step, class 3 never there
+        values = torch.randn(12, 3, generator=generator)
+        labels = torch.randint(0, classes, (12,), generator=generator)
+        labels[labels == 3] = 255
+        parts = zip(values[own].chunk(micro_steps), labels[own].chunk(micro_steps), strict=True)
+        for number, (some, their) in enumerate(parts, start=1):
+            running.update_(some, their, last=number == micro_steps)
+        found.append((running.means.clone(), running.known.clone()))
+    return found
+
+
+def test_running_class_means_by_hand() -> None:
+    running = ours.RunningClassMeans(num_classes=3, channels=2, momentum=0.75)
+    values = torch.tensor([[1.0, 2.0], [3.0, 4.0], [9.0, 9.0], [5.0, 5.0]])
+    running.update_(values, torch.tensor([0, 0, 255, -1]), last=True)
+    assert running.means.tolist() == [[2, 3], [0, 0], [0, 0]]
+    assert running.known.tolist() == [True, False, False]
+    running.update_(values, torch.tensor([0, 255, 1, 255]), last=True)
+    assert running.means.tolist() == [[1.75, 2.75], [9, 9], [0, 0]]
+    assert running.state_dict().keys() == {"means", "known"}
 
 
 def averaged_gradients(rank: int) -> list[torch.Tensor | None]:
@@ -55,6 +83,11 @@ def test_two_ranks(tmp_path: Path) -> None:
         assert one.tolist() == [0.5, 0.5]  # missing on rank 0 counts as zero
         assert none is None  # so that AdamW decays nothing that had no gradient anywhere
         assert found["broadcast"].item() == 7
+        whole = class_means(slice(12), micro_steps=1)
+        for ours_, theirs in zip(found["class means"], whole, strict=True):
+            torch.testing.assert_close(ours_[0], theirs[0])
+            assert torch.equal(ours_[1], theirs[1])
+        assert whole[1][1].tolist() == [True, True, True, False]
 
 
 def test_many_small_buckets_average_like_one(monkeypatch: Any) -> None:

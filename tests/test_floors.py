@@ -8,8 +8,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 FLOORS = (
-    {"errors", "files", "registry", "structures", "config", "distributed"},
-    {"losses", "data", "weights"},
+    {"errors", "files", "registry", "structures", "config", "distributed", "resources"},
+    {"losses", "data", "weights", "streets"},
     {"modeling"},
     {"meta_arch"},
     {"engine", "evaluation", "inference"},
@@ -78,5 +78,19 @@ def test_only_builtin_imports_for_the_side_effect() -> None:
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
         if isinstance(node, ast.Import)
         and any(alias.name.startswith("t2sda.") for alias in node.names)
+    ]
+    assert wrong == []
+
+
+def test_the_drawing_of_streets_has_one_door() -> None:
+    """Outside of the package everybody imports `t2sda.streets`, nobody a module of it."""
+    package = ROOT / "t2sda/streets"
+    wrong = [
+        f"{path.relative_to(ROOT)} imports from {node.module}"
+        for folder in ("t2sda", "export", "tools", "benchmarks")
+        for path in (ROOT / folder).rglob("*.py")
+        if package not in path.parents
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("t2sda.streets.")
     ]
     assert wrong == []

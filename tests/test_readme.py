@@ -14,10 +14,7 @@ import runpy
 import shlex
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from copy import copy
-from importlib import import_module
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -26,9 +23,8 @@ import pytest
 from PIL import Image
 
 from t2sda.cli.main import main
-from t2sda.config import SCHEMA
-from t2sda.data.catalog import DATASETS, DATASETS_VARIABLE
-from t2sda.registry import BACKBONES, HEADS, HOOKS, META_ARCHS, PASSES, TRANSLATORS
+from t2sda.data.catalog import DATASETS_VARIABLE
+from tests.components import components_restored
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = (
@@ -247,19 +243,6 @@ def check_results(words: list[str]) -> None:
 
 def value_of(option: str, words: list[str]) -> str:
     return words[words.index(option) + 1]
-
-
-@contextmanager
-def components_restored() -> Iterator[None]:
-    """Registries and schema are afterwards as before."""
-    import_module("t2sda.builtin")
-    owners = (BACKBONES, DATASETS, HEADS, HOOKS, META_ARCHS, PASSES, TRANSLATORS, SCHEMA)
-    before = [{name: copy(value) for name, value in vars(owner).items()} for owner in owners]
-    try:
-        yield
-    finally:
-        for owner, state in zip(owners, before, strict=True):
-            vars(owner).update(state)
 
 
 def extras() -> set[str]:

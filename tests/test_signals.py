@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import pty
 import signal
-import subprocess
 import sys
 from pathlib import Path
 
@@ -60,13 +59,3 @@ def test_a_run_goes_on_to_its_checkpoint_when_its_terminal_is_closed(tmp_path: P
     os.close(terminal)  # the system sends SIGHUP, and every write fails from now on
     assert os.waitpid(child, 0)[1] == 0
     assert (tmp_path / "end").read_text() == "[1] 1"
-
-
-def test_child_processes_leave_signals_to_their_parent() -> None:
-    code = (
-        "import os, signal\n"
-        "from t2sda.signals import STOP_SIGNALS, leave_signals_to_parent\n"
-        "leave_signals_to_parent()\n"
-        "[os.kill(os.getpid(), number) for number in STOP_SIGNALS]\n"
-    )
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

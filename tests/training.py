@@ -9,9 +9,10 @@ from fvcore.common.config import CfgNode
 from torch import Tensor
 
 import t2sda.builtin  # noqa: F401  (fills the registries)
+from t2sda.data.taxonomies import CITYSCAPES_19
 from t2sda.distributed import world_size
 from t2sda.engine.hooks import RunObjects, build_hooks
-from t2sda.engine.optim import LrSchedule, build_optimizer
+from t2sda.engine.optim import build_owners
 from t2sda.engine.precision import Precision
 from t2sda.engine.trainer import Trainer, TrainerSettings
 from t2sda.meta_arch.base import build_meta_arch
@@ -25,15 +26,14 @@ SIZE = (64, 96)
 def trainer_of(cfg: CfgNode) -> Trainer:
     """As the command composes it, before the first step."""
     torch.manual_seed(cfg.SEED)
-    meta_arch = build_meta_arch(cfg, 19)
+    meta_arch = build_meta_arch(cfg, CITYSCAPES_19)
     if world_size() > 1:
         share_statistics(meta_arch)
     trainer = Trainer(
         meta_arch,
-        build_optimizer(cfg, meta_arch.student),
-        LrSchedule.from_config(cfg),
+        build_owners(cfg, meta_arch),
         Precision(cfg.SOLVER.PRECISION, CPU),
-        build_hooks(cfg, RunObjects(meta_arch, Path())),
+        list(build_hooks(cfg, RunObjects(meta_arch, Path())).values()),
         TrainerSettings.from_config(cfg),
         CPU,
     )

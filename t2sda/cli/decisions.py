@@ -7,9 +7,11 @@ from dataclasses import dataclass
 
 from fvcore.common.config import CfgNode
 
-from t2sda.engine.reweighting import reweighting_hooks
-from t2sda.meta_arch.base import pass_names, recording_passes
+from t2sda.data.translation.photometric import ColorJitterTranslator, GaussianBlurTranslator
+from t2sda.engine.reweighting import reweighting_hooks, reweights_dynamically
+from t2sda.meta_arch.base import has_pass, pass_classes, recording_passes
 from t2sda.meta_arch.pull import contrasts, pulls
+from t2sda.meta_arch.self_training import MixedPass
 from t2sda.meta_arch.target_labels import reads_pseudo_labels
 from t2sda.registry import META_ARCHS, TRANSLATORS
 
@@ -34,10 +36,6 @@ def decisions_in_force(cfg: CfgNode) -> list[tuple[str, str]]:
     return [(item.row, item.text(cfg)) for item in DECISIONS if item.in_force(cfg)]
 
 
-def _reweights_dynamically(cfg: CfgNode) -> bool:
-    return "DynamicReweighting" in cfg.HOOKS.NAMES
-
-
 def _has_target_negatives(cfg: CfgNode) -> bool:
     return contrasts(cfg) and cfg.T2SDA.NEGATIVE_STRATEGY != "source"
 
@@ -46,20 +44,29 @@ def _has_teacher(cfg: CfgNode) -> bool:
     return META_ARCHS.get(cfg.META_ARCH.NAME).has_teacher
 
 
+def _labelled_domains(cfg: CfgNode) -> set[str | None]:
+    return {cls.labelled_domain for cls in pass_classes(cfg).values()}
+
+
 def _labels_translated(cfg: CfgNode) -> bool:
-    return bool({"translated", "translated_pull"} & set(pass_names(cfg)))
+    return "translated" in _labelled_domains(cfg)
 
 
 def _cross_entropy_of_translated(cfg: CfgNode) -> str:
     if not _labels_translated(cfg):
         return "no cross entropy on translated images"
-    beside = {"source", "source_pull"} & set(pass_names(cfg))
-    return f"cross entropy on translated images {'beside' if beside else 'in place of'} the source"
+    beside = "beside" if "source" in _labelled_domains(cfg) else "in place of"
+    return f"cross entropy on translated images {beside} the source"
 
 
 def _translates_to_the_target(cfg: CfgNode) -> bool:
     name = cfg.TRANSLATION.NAME
     return bool(name) and TRANSLATORS.get(name).needs_target
+
+
+def _translated_window(cfg: CfgNode) -> str:
+    window = cfg.DATA.SOURCE_WINDOW
+    return f"a window of {window[0]} x {window[1]}" if window else "the whole source image"
 
 
 def _always(text: str) -> Callable[[CfgNode], str]:
@@ -68,15 +75,15 @@ def _always(text: str) -> Callable[[CfgNode], str]:
 
 DECISIONS = (
     Decision("B1", pulls, lambda cfg: f"Eq. (3) as T2SDA.REDUCTION {cfg.T2SDA.REDUCTION}"),
-    Decision("B2", _reweights_dynamically, _always("Eq. (12) divides by the largest gap")),
+    Decision("B2", reweights_dynamically, _always("Eq. (12) divides by the largest gap")),
     Decision(
         "B3",
-        _reweights_dynamically,
+        reweights_dynamically,
         lambda cfg: f"Eq. (12) to the power β, REWEIGHTING.EXPONENT {cfg.REWEIGHTING.EXPONENT}",
     ),
     Decision(
         "B4",
-        _reweights_dynamically,
+        reweights_dynamically,
         lambda cfg: f"weight of classes never predicted: {cfg.REWEIGHTING.UNPREDICTED}",
     ),
     Decision("B5", pulls, _always("classes absent from the source batch are skipped")),
@@ -86,7 +93,7 @@ DECISIONS = (
     Decision("B7", pulls, _always("labels reach the feature grid by nearest neighbour")),
     Decision(
         "B8",
-        _reweights_dynamically,
+        reweights_dynamically,
         _always("conf(c) at the resolution of the predictions"),
     ),
     Decision("B9", _has_target_negatives, _always("γ is a percentile of the whole batch")),
@@ -125,7 +132,7 @@ DECISIONS = (
     ),
     Decision(
         "B18",
-        lambda cfg: "mixed" in pass_names(cfg),
+        lambda cfg: has_pass(cfg, MixedPass),
         _always("L_target on mixed, augmented images; the teacher sees the clean target"),
     ),
     Decision(
@@ -134,7 +141,9 @@ DECISIONS = (
     Decision(
         "B25",
         _translates_to_the_target,
-        _always("the source is cropped to the target's size, translated, cropped again"),
+        lambda cfg: (
+            f"{_translated_window(cfg)} is translated, then cropped; rare classes count in the crop"
+        ),
     ),
     Decision(
         "B26",
@@ -143,7 +152,9 @@ DECISIONS = (
     ),
     Decision(
         "B28",
-        lambda cfg: cfg.TRANSLATION.NAME in ("ColorJitter", "GaussianBlur"),
+        lambda cfg: TRANSLATORS.is_a(
+            cfg.TRANSLATION.NAME, ColorJitterTranslator, GaussianBlurTranslator
+        ),
         lambda cfg: f"{cfg.TRANSLATION.NAME} with SimCLR's values",
     ),
     Decision("B30", _has_teacher, lambda cfg: f"η: EMA.MOMENTUM {cfg.EMA.MOMENTUM}"),

@@ -15,7 +15,6 @@ from t2sda.cli.exporting import side
 from t2sda.data.catalog import open_dataset
 from t2sda.data.dataset_files import register_dataset_files
 from t2sda.data.datasets import Sample, SegmentationDataset
-from t2sda.data.packed import is_packed
 from t2sda.data.taxonomies import Taxonomy
 from t2sda.errors import UserError
 from t2sda.evaluation.evaluator import PredictsLabels, check_classes, evaluate
@@ -86,7 +85,7 @@ def calibration_pictures(source: str, count: int) -> list[np.ndarray]:
         UserError: if it is none of these, or a picture cannot be read.
     """
     path = Path(source)
-    if glob.has_magic(source) or (path.exists() and not is_packed(path)):
+    if glob.has_magic(source) or path.exists():
         found = [
             item.path
             for item in find_pictures(source, Path(os.devnull))

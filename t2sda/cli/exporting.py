@@ -8,8 +8,8 @@ import hashlib
 from fvcore.common.config import CfgNode
 
 from t2sda.config import dump_config
-from t2sda.data.catalog import open_dataset
 from t2sda.data.dataset_files import register_dataset_files
+from t2sda.data.joined import source_dataset
 from t2sda.data.transforms import Resize
 from t2sda.engine.checkpoint import Checkpoint
 from t2sda.errors import MissingFileError, UserError
@@ -27,7 +27,7 @@ def default_image_size(cfg: CfgNode) -> tuple[int, int]:
         return height, width
     try:
         register_dataset_files(cfg.DATASETS.FILES)
-        image = open_dataset(cfg.DATASETS.SOURCE).load(0, with_label=False).image
+        image = source_dataset(cfg).load(0, with_label=False).image
     except MissingFileError as error:
         raise UserError(
             f"the size of the pictures is not known: EVALUATION.IMAGE_SIZE is empty, and {error}. "

@@ -7,10 +7,18 @@ from collections.abc import Iterator
 from fvcore.common.config import CfgNode
 
 from t2sda.cli.decisions import decisions_in_force
+from t2sda.data.joined import joined_name
+from t2sda.data.translation.fda import FdaTranslator, RandomStyleFdaTranslator
 from t2sda.engine.reweighting import reweighting_hooks
-from t2sda.meta_arch.base import pass_names, recording_passes
-from t2sda.meta_arch.feature_distance import LABELLED_PASSES
-from t2sda.registry import META_ARCHS, PASSES
+from t2sda.meta_arch.base import (
+    pass_names,
+    reads_target_labels,
+    recording_passes,
+    teacher_views,
+)
+from t2sda.meta_arch.feature_distance import carrying_pass
+from t2sda.modeling.heads.base import head_names
+from t2sda.registry import META_ARCHS, PASSES, TRANSLATORS
 
 INDENT = 14
 
@@ -41,7 +49,8 @@ def _sections(cfg: CfgNode, num_processes: int) -> Iterator[tuple[str, list[str]
 
 def _network(cfg: CfgNode) -> str:
     weights = cfg.MODEL.BACKBONE.WEIGHTS or "random weights"
-    return f"{cfg.MODEL.BACKBONE.NAME} ({weights}) and {cfg.MODEL.HEAD.NAME}"
+    heads = " and ".join(head_names(cfg))
+    return f"{cfg.MODEL.NAME} of {cfg.MODEL.BACKBONE.NAME} ({weights}) and {heads}"
 
 
 def _forward(cfg: CfgNode, name: str) -> str:
@@ -53,22 +62,14 @@ def _forward(cfg: CfgNode, name: str) -> str:
 
 def _distance_pass(cfg: CfgNode) -> str | None:
     """The pass that carries the feature distance."""
-    if cfg.FEATURE_DISTANCE.WEIGHT == 0:
-        return None
-    return next(name for name in pass_names(cfg) if name in LABELLED_PASSES)
+    return carrying_pass(cfg) if cfg.FEATURE_DISTANCE.WEIGHT > 0 else None
 
 
 def _teacher_forwards(cfg: CfgNode) -> list[str]:
-    needs = frozenset().union(*(PASSES.get(name).reads(cfg).teacher for name in pass_names(cfg)))
-    forwards = []
-    if "source_embeddings" in needs:
-        forwards.append("source image: backbone, projector")
-    if needs & {"target_embeddings", "target_probs"}:
-        projector = ", projector" if "target_embeddings" in needs else ""
-        forwards.append(f"target image: backbone, head{projector}")
-    if "translated_embeddings" in needs:
-        forwards.append("translated image: backbone, projector")
-    return forwards
+    outputs: dict[str, list[str]] = {}
+    for view in teacher_views(cfg):
+        outputs.setdefault(view.image_name, []).append(view.output)
+    return [f"{image} image: {' and '.join(items)}" for image, items in outputs.items()]
 
 
 def _teacher(cfg: CfgNode) -> list[str]:
@@ -82,7 +83,11 @@ def _teacher(cfg: CfgNode) -> list[str]:
 
 
 def _student_norm(cfg: CfgNode) -> str:
-    kind = "trained" if cfg.MODEL.NORM == "batch" else "frozen in the backbone"
+    kind = {
+        "batch": "trained",
+        "frozen": "frozen in the backbone",
+        "frozen_affine": "scale and shift frozen in the backbone",
+    }[cfg.MODEL.NORM]
     return f"{kind}; running statistics record {', '.join(recording_passes(cfg))}"
 
 
@@ -92,9 +97,12 @@ def _class_weights(cfg: CfgNode) -> str:
 
 
 def _source(cfg: CfgNode) -> str:
+    names = joined_name(cfg.DATASETS.SOURCE, cfg.DATASETS.SOURCE_WEIGHTS)
     sampler = "rare classes first" if cfg.RARE_CLASSES.ENABLED else "shuffled"
+    window = cfg.DATA.SOURCE_WINDOW
     return (
-        f"{cfg.DATASETS.SOURCE}{_resized(cfg.DATA.SOURCE_SIZE)}, {sampler}; crops of "
+        f"{names}{_resized(cfg.DATA.SOURCE_SIZE)}{_scaled(cfg.DATA.SOURCE_SCALE_RANGE)}, "
+        f"{sampler}; {f'windows of {_size(window)}, ' if window else ''}crops of "
         f"{_size(cfg.DATA.CROP_SIZE)}, one class at most {100 * cfg.DATA.MAX_CLASS_SHARE:g} %"
     )
 
@@ -102,14 +110,16 @@ def _source(cfg: CfgNode) -> str:
 def _target(cfg: CfgNode) -> str:
     if not cfg.DATASETS.TARGET:
         return "none"
+    names = joined_name(cfg.DATASETS.TARGET, cfg.DATASETS.TARGET_WEIGHTS)
     return (
-        f"{cfg.DATASETS.TARGET}{_resized(cfg.DATA.TARGET_SIZE)}, shuffled; margins without "
-        f"pseudo-labels {list(cfg.DATA.TARGET_MARGINS)}"
+        f"{names}{_resized(cfg.DATA.TARGET_SIZE)}{_scaled(cfg.DATA.TARGET_SCALE_RANGE)}, shuffled; "
+        f"margins without pseudo-labels {list(cfg.DATA.TARGET_MARGINS)}"
+        f"{'; its labels are read' if reads_target_labels(cfg) else ''}"
     )
 
 
 def _translator(cfg: CfgNode) -> str:
-    if cfg.TRANSLATION.NAME in ("FDA", "RandomStyleFDA"):
+    if TRANSLATORS.is_a(cfg.TRANSLATION.NAME, FdaTranslator, RandomStyleFdaTranslator):
         return f"{cfg.TRANSLATION.NAME}, TRANSLATION.FDA_WINDOW {cfg.TRANSLATION.FDA_WINDOW}"
     return cfg.TRANSLATION.NAME or "none"
 
@@ -137,7 +147,8 @@ def _images_per_step(cfg: CfgNode) -> str:
 def _optimizer(cfg: CfgNode) -> str:
     solver = cfg.SOLVER
     return (
-        f"AdamW, backbone {solver.BASE_LR:g}, rest {solver.BASE_LR * solver.HEAD_LR_FACTOR:g}; "
+        f"{solver.OPTIMIZER}, backbone {solver.BASE_LR:g}, rest "
+        f"{solver.BASE_LR * solver.HEAD_LR_FACTOR:g}; "
         f"{solver.WARMUP_ITERS} of {solver.MAX_ITER} iterations warm-up, then to 0 by the power "
         f"{solver.POWER:g}"
     )
@@ -145,6 +156,11 @@ def _optimizer(cfg: CfgNode) -> str:
 
 def _resized(size: tuple[int, ...]) -> str:
     return f" within {_size(size)}" if size else ""
+
+
+def _scaled(scale_range: tuple[float, float]) -> str:
+    low, high = scale_range
+    return f", times {low:g} to {high:g}" if (low, high) != (1, 1) else ""
 
 
 def _size(size: tuple[int, ...]) -> str:

@@ -16,6 +16,7 @@ from t2sda.distributed import is_main, process_group
 from t2sda.engine.device import choose_device
 from t2sda.files import only_writer
 from t2sda.registry import check_registered
+from t2sda.resources import named_shortages
 
 
 def command(argv: Sequence[str]) -> int:
@@ -34,7 +35,7 @@ def command(argv: Sequence[str]) -> int:
     register_dataset_files(cfg.DATASETS.FILES)
 
     device = choose_device(cfg.DEVICE)
-    with process_group(device):
+    with process_group(device), named_shortages():
         if args.eval_only:
             score(cfg, device, args.weights)
             return 0

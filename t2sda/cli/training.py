@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import signal
 from pathlib import Path
+from typing import Any
 
 import torch
 from fvcore.common.config import CfgNode
@@ -16,6 +17,7 @@ from t2sda.cli.progress import ConsoleProgress
 from t2sda.config import changed_keys, dump_config
 from t2sda.data.catalog import open_dataset
 from t2sda.data.domains import DomainPairs
+from t2sda.data.joined import source_taxonomy
 from t2sda.data.loader import DomainLoader
 from t2sda.data.replacements import tell
 from t2sda.data.samplers import MicroBatchPositions
@@ -25,8 +27,8 @@ from t2sda.distributed import barrier, broadcast_from_main_, is_main, rank, worl
 from t2sda.engine.checkpoint import (
     Checkpoint,
     CheckpointWriter,
+    check_hook_state,
     check_iteration,
-    check_optimizer,
     checkpoints_in,
     load_checkpoint,
     load_weights_,
@@ -45,14 +47,14 @@ from t2sda.engine.metrics import (
     progress_bar,
     standard_console,
 )
-from t2sda.engine.optim import LrSchedule, build_optimizer, load_optimizer_
+from t2sda.engine.optim import build_owners, load_optimizers_
 from t2sda.engine.precision import Precision
 from t2sda.engine.trainer import Trainer, TrainerSettings
 from t2sda.errors import UserError
 from t2sda.evaluation.evaluator import Progress, Scores, check_classes, evaluate
 from t2sda.files import json_text, make_writable_dir, write_whole
 from t2sda.inference.predictor import Predictor
-from t2sda.meta_arch.base import build_meta_arch
+from t2sda.meta_arch.base import build_meta_arch, reads_target_labels
 from t2sda.modeling.normalization import share_statistics
 from t2sda.modeling.segmentor import SegmentationModel, build_segmentation_model
 from t2sda.signals import stop_on_signals
@@ -90,15 +92,18 @@ class TrainingRun:
         if cfg.SOLVER.DETERMINISTIC:
             use_deterministic_algorithms()
         torch.manual_seed(cfg.SEED)
-        self.pairs = DomainPairs.from_config(cfg, ConsoleProgress(self.console))
+        self.pairs = DomainPairs.from_config(
+            cfg, ConsoleProgress(self.console), target_labels=reads_target_labels(cfg)
+        )
         self.taxonomy = self.pairs.source.taxonomy
         for name in cfg.EVALUATION.DATASETS:  # now, not after hours of training
             check_classes(open_dataset(name), self.taxonomy)
-        self.meta_arch = build_meta_arch(cfg, self.taxonomy.num_classes).to(device)
+        self.meta_arch = build_meta_arch(cfg, self.taxonomy).to(device)
         if world_size() > 1:
             share_statistics(self.meta_arch)
         lay_out_(self.meta_arch.student, cfg)
-        self.optimizer = build_optimizer(cfg, self.meta_arch.student)
+        self.owners = build_owners(cfg, self.meta_arch)
+        self.hooks = build_hooks(cfg, RunObjects(self.meta_arch, self.output_dir))
         self.precision = Precision(cfg.SOLVER.PRECISION, device)
         if checkpoint is not None:
             self._restore(checkpoint)
@@ -113,10 +118,9 @@ class TrainingRun:
             write_whole(self.output_dir / "config.yaml", dump_config(self.cfg))
         trainer = Trainer(
             self.meta_arch,
-            self.optimizer,
-            LrSchedule.from_config(self.cfg),
+            self.owners,
             self.precision,
-            self._hooks(),
+            self._all_hooks(),
             TrainerSettings.from_config(self.cfg),
             self.device,
         )
@@ -128,6 +132,7 @@ class TrainingRun:
         except (RuntimeError, EOFError, ConnectionError) as error:
             raise batches.explained(error) from error.__cause__
         finally:
+            batches.close()
             self.progress.stop()
             _tell_skipped(batches)
         barrier()
@@ -154,8 +159,16 @@ class TrainingRun:
     def _restore(self, checkpoint: Checkpoint) -> None:
         check_same_classes(checkpoint, self.taxonomy)
         load_weights_(self.meta_arch, checkpoint.meta_arch, checkpoint.path)
-        check_optimizer(checkpoint, self.optimizer)
-        load_optimizer_(self.optimizer, checkpoint.optimizer)
+        try:
+            load_optimizers_(
+                self.owners, checkpoint.optimizers, checkpoint.iteration, checkpoint.num_skipped
+            )
+        except UserError as error:
+            raise UserError(f"{checkpoint.path}: {error}") from None
+        for name, state in checkpoint.hooks.items():
+            if name in self.hooks:
+                check_hook_state(self.hooks[name], name, state, checkpoint.path)
+                self.hooks[name].load_state_dict(state)
         self.precision.load_scale(checkpoint.scaler)
         self.first_iteration = checkpoint.iteration
         for key, old, new in changed_keys(checkpoint.cfg, self.cfg):
@@ -166,11 +179,10 @@ class TrainingRun:
                     soft_wrap=True,
                 )
 
-    def _hooks(self) -> list[Hook]:
+    def _all_hooks(self) -> list[Hook]:
         solver, period = self.cfg.SOLVER, self.cfg.LOGGING.PERIOD
-        hooks = build_hooks(self.cfg, RunObjects(self.meta_arch, self.output_dir))
         metrics = MetricsHook(self._writers(), period, solver.MAX_ITER)
-        hooks += [metrics, self._evaluation_hook(metrics)]
+        hooks = [*self.hooks.values(), metrics, self._evaluation_hook(metrics)]
         if is_main():
             hooks += [self.progress, self._checkpoint_writer()]
         return hooks
@@ -186,17 +198,23 @@ class TrainingRun:
     def _checkpoint_writer(self) -> CheckpointWriter:
         return CheckpointWriter(
             self.output_dir,
-            {
-                "meta_arch": self.meta_arch,
-                "optimizer": self.optimizer,
-                "scaler": self.precision.scaler,
-            },
+            self._state,
             self.cfg,
             self.taxonomy,
             period=self.cfg.CHECKPOINT.PERIOD,
             keep=self.cfg.CHECKPOINT.KEEP,
             max_iter=self.cfg.SOLVER.MAX_ITER,
         )
+
+    def _state(self) -> dict[str, Any]:
+        """What a checkpoint holds of the live objects."""
+        hooks = {name: hook.state_dict() for name, hook in self.hooks.items()}
+        return {
+            "meta_arch": self.meta_arch.state_dict(),
+            "optimizers": {owner.name: owner.optimizer.state_dict() for owner in self.owners},
+            "hooks": {name: state for name, state in hooks.items() if state},
+            "scaler": self.precision.scaler.state_dict(),
+        }
 
     def _evaluation_hook(self, metrics: MetricsHook) -> EvaluationHook:
         def report(iteration: int, scores: list[Scores]) -> None:
@@ -262,7 +280,7 @@ def score(cfg: CfgNode, device: torch.device, weights: str | None) -> list[Score
     if not cfg.EVALUATION.DATASETS:
         raise UserError("EVALUATION.DATASETS: empty, so there is nothing to score on; name some")
     console = standard_console() if is_main() else Console(quiet=True)
-    taxonomy = open_dataset(cfg.DATASETS.SOURCE).taxonomy
+    taxonomy = source_taxonomy(cfg)
     untrained = cfg.clone()
     untrained.defrost()
     untrained.MODEL.BACKBONE.WEIGHTS = ""  # the checkpoint holds every weight

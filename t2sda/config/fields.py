@@ -36,6 +36,7 @@ class Field:
         optional: null is allowed.
         length: exact number of elements of a tuple.
         element: type of a tuple's elements, needed where the default has none to show it.
+        one_or_several: a value alone stands for a tuple of one, and "" for an empty one.
         type: type of the value, needed where the default is None.
 
     Raises:
@@ -52,6 +53,7 @@ class Field:
     optional: bool = False
     length: int | None = None
     element: builtins.type | None = None
+    one_or_several: bool = False
     type: builtins.type | None = None
 
     def __post_init__(self) -> None:
@@ -85,10 +87,12 @@ class Field:
     @property
     def type_text(self) -> str:
         """The type in words: "a number", "a list of 2 integers or null"."""
-        text = _IN_WORDS[self.scalar_type]
+        text = one = _IN_WORDS[self.scalar_type]
         if self.type is tuple:
             count = "" if self.length is None else f" of length {self.length}"
             text = f"a list{count}, each element {text}"
+        if self.one_or_several:
+            text = f"{one}, or {text}"
         return f"{text}, or null" if self.optional else text
 
     def convert(self, value: Any) -> Any:
@@ -101,10 +105,19 @@ class Field:
             return None
         if self.type is not tuple:
             return self._convert_scalar(value)
+        if self.one_or_several and not isinstance(value, (list, tuple)):
+            return self._convert_one(value)
         if not isinstance(value, (list, tuple)) or self.length not in (None, len(value)):
             example = f", such as {list(self.default)}" if self.default else ""
             raise ValueError(f"must be {self.type_text}{example}")
         return self._convert_elements(value)
+
+    def _convert_one(self, value: Any) -> tuple[Any, ...]:
+        try:
+            return () if value == "" else (self._convert_scalar(value),)
+        except ValueError as error:
+            alone = f"must be {_IN_WORDS[self.scalar_type]}"
+            raise ValueError(str(error).replace(alone, f"must be {self.type_text}")) from None
 
     def _convert_elements(self, values: Sequence[Any]) -> tuple[Any, ...]:
         converted, problems = [], []
@@ -141,8 +154,9 @@ class Field:
         return types.pop()
 
     def _refuse_contradictions(self) -> None:
-        if self.type is not tuple and (self.length is not None or self.element is not None):
-            raise ValueError("length and element are for tuples")
+        of_tuples = (self.length, self.element, self.one_or_several or None)
+        if self.type is not tuple and of_tuples != (None, None, None):
+            raise ValueError("length, element and one_or_several are for tuples")
         if self.scalar_type not in _IN_WORDS:
             raise ValueError(f"{self.scalar_type.__name__} is no type of a setting")
         limits = (self.low, self.high)

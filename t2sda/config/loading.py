@@ -116,7 +116,10 @@ def _override_entry(key: str, text: str, schema: Schema, problems: list[str]) ->
     if entry is None:
         return None
     field = schema.fields.get(key)
-    if field is not None and field.type is str and not isinstance(entry.value, (list, dict)):
+    takes_a_word = field is not None and (
+        field.type is str or (field.one_or_several and field.element is str)
+    )
+    if takes_a_word and not isinstance(entry.value, (list, dict)):
         # A word of a shell is text: OUTPUT_DIR 2024 needs no quotes within quotes.
         is_null = entry.value is None and text.strip()
         value = entry.value if isinstance(entry.value, str) or is_null else text

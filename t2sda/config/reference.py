@@ -53,7 +53,8 @@ def _rows(group: Group) -> str:
 def _type(field: Field) -> str:
     text = field.scalar_type.__name__
     if field.type is tuple:
-        text = f"list of {'' if field.length is None else f'{field.length} '}{text}"
+        one = f"{text} or " if field.one_or_several else ""
+        text = f"{one}list of {'' if field.length is None else f'{field.length} '}{text}"
     return f"{text} or null" if field.optional else text
 
 

@@ -10,7 +10,6 @@ from typing import Protocol
 
 from t2sda.data.datasets import DrawnStreets, FileDataset, SegmentationDataset, check_name
 from t2sda.data.label_formats import LABEL_FORMATS
-from t2sda.data.packed import PackedDataset, is_packed
 from t2sda.data.patterns import (
     check_below_root,
     check_image_pattern,
@@ -61,6 +60,7 @@ class DatasetSpec:
         label_format: one of `t2sda.data.label_formats.LABEL_FORMATS`.
         other_roots: further names that the folder may have.
         beside: a folder in which a relative root is looked for first.
+        class_pixels: a .npy file below `root`, see `FileDataset`.
     """
 
     name: str
@@ -73,10 +73,17 @@ class DatasetSpec:
     label_format: str = "ids"
     other_roots: tuple[str, ...] = ()
     beside: str | None = None
+    class_pixels: str | None = None
 
     def __post_init__(self) -> None:
         check_name(self.name)
-        check_below_root(self.name, images=self.images, labels=self.labels, stems=self.stems)
+        check_below_root(
+            self.name,
+            images=self.images,
+            labels=self.labels,
+            stems=self.stems,
+            class_pixels=self.class_pixels,
+        )
         if (self.stems is not None) != ("{stem}" in self.images):
             raise UserError(
                 f"dataset '{self.name}': `images` has {{stem}} exactly when `stems` names a list "
@@ -103,7 +110,8 @@ class DatasetSpec:
             MissingFileError: if the folder, the list file or the images are not there.
             UserError: if two images would share a label file.
         """
-        pairs = self._pairs(self.find_root())
+        root = self.find_root()
+        pairs = self._pairs(root)
         _check_own_labels(self.name, self.images, pairs)
         return FileDataset(
             self.name,
@@ -111,6 +119,7 @@ class DatasetSpec:
             self.taxonomy,
             self.class_groups,
             label_reader=LABEL_FORMATS[self.label_format],
+            counts_path=root / self.class_pixels if self.class_pixels is not None else None,
         )
 
     @property
@@ -216,8 +225,8 @@ class DrawnStreetsSpec:
 DATASETS: Registry[OpensDataset] = Registry(
     "dataset",
     "DATASETS",
-    "One of your own is a YAML file in DATASETS.FILES (--file of other commands), or is registered "
-    "by a module, --plugin MODULE",
+    "One of your own is described in a YAML file that DATASETS.FILES lists (or --file, for the "
+    "commands on data), or registered by --plugin MODULE; see docs/data.md",
 )
 
 
@@ -227,16 +236,12 @@ def register_dataset(spec: OpensDataset) -> None:
 
 
 def open_dataset(name: str) -> SegmentationDataset:
-    """Find the dataset called `name`, or the packed one in the folder of that name or path.
+    """Find the dataset called `name`.
 
     Raises:
         UnknownNameError: if none is registered under it.
         MissingFileError: if its files are not where they are looked for.
     """
-    if name and name not in DATASETS.names():
-        for folder in dataset_folders():
-            if is_packed(folder / name):
-                return PackedDataset(folder / name)
     return DATASETS.get(name).open()
 
 

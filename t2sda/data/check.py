@@ -15,6 +15,7 @@ import numpy as np
 from t2sda.data.catalog import DatasetSpec, OpensDataset
 from t2sda.data.datasets import FileDataset, SegmentationDataset
 from t2sda.data.decode import read_image
+from t2sda.data.manifest import MANIFEST_NAME, differences
 from t2sda.data.parallel import Progress, mapped, unseen
 from t2sda.data.taxonomies import ClassGroup
 from t2sda.errors import MissingFileError, UserError
@@ -104,6 +105,7 @@ def check_dataset(
     report = DatasetReport(dataset, list(mapped(examine, len(dataset), what, progress)))
     report.findings += [found for item in report.examinations for found in item.findings]
     report.findings += _duplicates(report.examinations)
+    report.findings += _against_manifest(spec, progress)
     if dataset.labelled:
         known = {label for item in (dataset, *others) for label in _labels_of(item)}
         report.findings += [*_labels_without_image(spec, known), *_of_all_labels(report)]
@@ -276,6 +278,21 @@ def _labels_without_image(spec: OpensDataset | None, known: set[Path]) -> list[F
         )
         for path in sorted(spec.find_root().glob(pattern))
         if path not in known
+    ]
+
+
+def _against_manifest(spec: OpensDataset | None, progress: Progress) -> list[Finding]:
+    """Files that are not as they were packed, where the folder has a manifest."""
+    if not isinstance(spec, DatasetSpec) or not (spec.find_root() / MANIFEST_NAME).is_file():
+        return []
+    remedies = {
+        "missing": "copy it again, or pack the set again",
+        "damaged": f"its content is not what {MANIFEST_NAME} says; copy it again, or pack again",
+        "extra": f"{MANIFEST_NAME} does not know it, and it is not trained on; remove it",
+    }
+    return [
+        Finding(f"{kind} files", f"{path}: {remedies[kind]}", fatal=kind != "extra")
+        for path, kind in differences(spec.find_root(), progress)
     ]
 
 

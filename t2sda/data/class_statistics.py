@@ -19,6 +19,8 @@ from t2sda.errors import UserError
 from t2sda.files import make_writable_dir, written_whole
 
 CACHE_VARIABLE = "T2SDA_CACHE"
+LABELS_LOOKED_AT = 16
+"""How many labels of a source are looked at for one that holds a class at all."""
 _VERSION = 1
 
 
@@ -57,6 +59,26 @@ def class_pixels(
         _tell_unusable(dataset, pixels)
     barrier()
     return _found_or_counted(dataset, count, path, shape, progress)
+
+
+def check_has_labelled_pixels(dataset: SegmentationDataset) -> None:
+    """Raise UserError if some labels, spread over the set, hold ignored pixels alone.
+
+    Of such a source nothing is learned, and the loss is 0. A label that cannot be read ends the
+    search: it is reported when it is due.
+    """
+    looked_at = np.linspace(0, len(dataset) - 1, min(len(dataset), LABELS_LOOKED_AT)).astype(int)
+    for index in looked_at.tolist():
+        try:
+            if dataset.class_pixels(index)[:-1].any():
+                return
+        except UNUSABLE:
+            return
+    raise UserError(
+        f"dataset '{dataset.name}': all pixels of {len(looked_at)} of its labels are ignored, the "
+        f"first one that of {dataset.name_of(0)}, so nothing can be learned of it; check its "
+        f"labels and the ids of its taxonomy with `t2sda data check`"
+    )
 
 
 def cache_dir() -> Path:

@@ -23,8 +23,10 @@ from t2sda.structures import IGNORE_INDEX
 REQUIRED = ("name", "root", "images")
 OPTIONAL = (
     *("labels", "stems", "splits", "classes", "taxonomy", "ids", "palette", "ignored"),
-    *("label_format", "groups"),
+    *("label_format", "groups", "things", "subsets", "class_pixels"),
 )
+OWN_CLASSES = ("ids", "palette", "ignored", "things", "subsets")
+"""Keys that say more about `classes`."""
 SPLIT = "{split}"
 
 
@@ -126,12 +128,13 @@ class _Reader:
             class_groups=self._groups(taxonomy),
             label_format=self._label_format(),
             beside=str(self.path.parent.absolute()),
+            class_pixels=pattern("class_pixels") if "class_pixels" in self.tree else None,
         )
 
     def _taxonomy(self) -> Taxonomy:
         """A shipped one by its name, or the file's own classes."""
         if "taxonomy" in self.tree:
-            own = [key for key in ("classes", "ids", "palette", "ignored") if key in self.tree]
+            own = [key for key in (*OWN_CLASSES, "classes") if key in self.tree]
             if own:
                 raise self._error(own[0], "has no effect beside `taxonomy`; delete one of them")
             name = self._text("taxonomy")
@@ -163,6 +166,8 @@ class _Reader:
             palette=palette,
             train_ids={} if in_colours else self._train_ids(names),
             label_colours=self._label_colours(palette) if in_colours else {},
+            subsets=self._subsets(names),
+            things=tuple(self._class_list("things", names, self._value("things", []))),
         )
 
     def _train_ids(self, names: tuple[str, ...]) -> dict[int, int]:
@@ -220,17 +225,30 @@ class _Reader:
             return ()
         groups, names = [], taxonomy.class_names
         for name, members in self._section("groups").items():
-            wanted = self._texts("groups", members)
-            unknown = [member for member in wanted if member not in names]
-            if unknown:
-                near = nearest_first(unknown[0], list(names))[0]
-                raise self._error("groups", f"no class '{unknown[0]}'; nearest: {near}")
+            wanted = self._class_list("groups", names, members)
             groups.append(ClassGroup(name, tuple(names.index(member) for member in wanted)))
         counted = [train_id for group in groups for train_id in group.train_ids]
         wrong = [name for index, name in enumerate(names) if counted.count(index) != 1]
         if wrong:
             raise self._error("groups", f"'{wrong[0]}' must be in exactly one group")
         return tuple(groups)
+
+    def _subsets(self, names: tuple[str, ...]) -> dict[str, tuple[int, ...]]:
+        """`subsets`: name of a score to class names."""
+        section = self._section("subsets") if "subsets" in self.tree else {}
+        return {
+            name: tuple(map(names.index, self._class_list("subsets", names, members)))
+            for name, members in section.items()
+        }
+
+    def _class_list(self, key: str, names: tuple[str, ...], value: Any) -> list[str]:
+        """A list of class names."""
+        wanted = self._texts(key, value)
+        unknown = [name for name in wanted if name not in names]
+        if unknown:
+            near = nearest_first(unknown[0], list(names))[0]
+            raise self._error(key, f"no class '{unknown[0]}'; nearest: {near}")
+        return wanted
 
     def _per_class(
         self, key: str, names: tuple[str, ...], read: Callable[[str, Any], Any]

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 
 import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
 
 from t2sda.data.decode import UnreadableFileError, image_size, read_image, read_label
 from t2sda.data.label_formats import LabelReader
-from t2sda.data.streets import draw_street
 from t2sda.data.taxonomies import CITYSCAPES_19, ClassGroup, LabelIdError, Taxonomy
 from t2sda.data.transforms import AS_STORED, Box, Resize, resize_image
 from t2sda.errors import MissingFileError, UserError
@@ -34,21 +37,50 @@ class Sample:
     """(H, W) uint8 train ids; None where the set is unlabelled."""
 
 
-class SegmentationDataset(ABC):
-    """Pictures by index, labelled or not.
+class SegmentationDataset(Dataset[tuple[Tensor, Tensor]], ABC):
+    """Images by index, labelled or not; `torch.utils.data.DataLoader` takes it as it is.
 
     Attributes:
         name: as registered.
         taxonomy: the classes of its labels.
         class_groups: classes to merge, in prediction and label alike, before scoring; empty: none.
+        weights: how often each of `members` is drawn, summing to 1; empty: all images alike.
     """
 
     name: str
     taxonomy: Taxonomy
     class_groups: tuple[ClassGroup, ...]
+    weights: tuple[float, ...] = ()
+
+    @property
+    def members(self) -> tuple[SegmentationDataset, ...]:
+        """The datasets that it joins: itself, if it is one."""
+        return (self,)
+
+    @property
+    def image_shares(self) -> np.ndarray | None:
+        """(N,) how often every image is drawn, summing to 1; None: all alike."""
+        return None
 
     @abstractmethod
     def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        """The image (3, H, W) uint8 RGB and its label (H, W) int64 train ids.
+
+        The label is IGNORE_INDEX where there is none, so everywhere in an unlabelled set.
+
+        Raises:
+            IndexError: if there is no such sample.
+        """
+        if not 0 <= index < len(self):
+            raise IndexError(f"dataset '{self.name}' has {len(self)} samples, none at {index}")
+        sample = self.load(index)
+        label = sample.label
+        if label is None:
+            label = np.full(sample.image.shape[:2], IGNORE_INDEX)
+        image = np.ascontiguousarray(sample.image.transpose(2, 0, 1))
+        return torch.from_numpy(image), torch.from_numpy(label.astype(np.int64))
 
     @abstractmethod
     def load(self, index: int, with_label: bool = True) -> Sample:
@@ -93,6 +125,19 @@ class SegmentationDataset(ABC):
     def label_identity(self) -> Iterator[str]:
         """Text that changes when the labels do; statistics are cached under its hash."""
 
+    def fingerprint(self) -> dict[str, str | int]:
+        """Its name, how many images it has, and a digest of their names below their folder.
+
+        Another folder of the same files has the same one.
+        """
+        names = [self.name_of(index) for index in range(len(self))]
+        folder = os.path.commonpath([Path(name).parent for name in names])
+        digest = hashlib.sha256()
+        for name in names:
+            digest.update(os.path.relpath(name, folder).encode(errors="surrogateescape"))
+            digest.update(b"\0")
+        return {"name": self.name, "images": len(names), "files_sha256": digest.hexdigest()}
+
     def image_identity(self) -> Iterator[str]:
         """Text that changes when the images' files do: the name, size and time of each."""
         for index in range(len(self)):
@@ -109,6 +154,8 @@ class FileDataset(SegmentationDataset):
     Args:
         pairs: (image path, label path or None) in a fixed order.
         label_reader: label file -> raw ids or colours.
+        counts_path: (N, num_classes + 1) counts as `class_pixels` gives them, of labels that were
+            larger when they were counted; None: the label files are counted.
     """
 
     def __init__(
@@ -118,12 +165,14 @@ class FileDataset(SegmentationDataset):
         taxonomy: Taxonomy,
         class_groups: tuple[ClassGroup, ...] = (),
         label_reader: LabelReader = read_label,
+        counts_path: Path | None = None,
     ) -> None:
         self.name = name
         self.pairs = pairs
         self.taxonomy = taxonomy
         self.class_groups = class_groups
         self.label_reader = label_reader
+        self.counts_path = counts_path
 
     def __len__(self) -> int:
         return len(self.pairs)
@@ -182,22 +231,45 @@ class FileDataset(SegmentationDataset):
             )
         return label
 
+    def class_pixels(self, index: int) -> np.ndarray:
+        """From `counts_path`, or of the label file at `index`."""
+        return super().class_pixels(index) if self.counts_path is None else self._counts[index]
+
+    @cached_property
+    def _counts(self) -> np.ndarray:
+        assert self.counts_path is not None
+        shape = (len(self), self.taxonomy.num_classes + 1)
+        try:
+            counts = np.load(self.counts_path, allow_pickle=False)
+        except (OSError, ValueError, EOFError) as error:
+            raise UserError(
+                f"{self.counts_path}: cannot be read ({error}); pack the set again, or delete "
+                f"`class_pixels` in its YAML file"
+            ) from None
+        if counts.shape != shape or counts.dtype != np.int64:
+            raise UserError(
+                f"{self.counts_path}: holds {counts.dtype} {counts.shape}, but the set needs int64 "
+                f"{shape}; pack it again, or delete `class_pixels` in its YAML file"
+            )
+        return counts
+
     def label_identity(self) -> Iterator[str]:
         """Name, size and time of every label file, then how they are read."""
-        for _, label_path in self.pairs:
-            assert label_path is not None, "asked for the labels of an unlabelled set"
-            yield str(label_path.absolute())
+        paths = [label_path for _, label_path in self.pairs]
+        for path in (*paths, *([self.counts_path] if self.counts_path else ())):
+            assert path is not None, "asked for the labels of an unlabelled set"
+            yield str(path.absolute())
             with contextlib.suppress(FileNotFoundError):  # reported when it is read
-                status = label_path.stat()
+                status = path.stat()
                 yield f"{status.st_size} {status.st_mtime_ns}"
         yield f"{self.taxonomy!r} {self.label_reader.__qualname__}"
 
 
 class DrawnStreets(SegmentationDataset):
-    """Street scenes of `t2sda.data.streets`, drawn when they are asked for.
+    """Street scenes of `t2sda.streets`, drawn when they are asked for.
 
     Args:
-        domain: one of `t2sda.data.streets.DOMAINS`.
+        domain: one of `t2sda.streets.DOMAINS`.
         seed: another seed draws other scenes.
         num_images: length of the set.
         image_size: (height, width).
@@ -253,6 +325,8 @@ def check_name(name: str) -> str:
 def _drawn(
     domain: str, seed: int, index: int, size: tuple[int, int]
 ) -> tuple[np.ndarray, np.ndarray]:
+    from t2sda.streets import draw_street  # here: a set of files needs none of it
+
     image, label = draw_street(domain, seed, index, size)
     image.flags.writeable = label.flags.writeable = False
     return image, label

@@ -27,6 +27,7 @@ from PIL import Image
 
 from t2sda.data.transforms import AS_STORED, Resize, resize_image
 from t2sda.errors import MissingFileError, UserError
+from t2sda.resources import is_out_of_files, is_out_of_memory
 
 MAX_PIXELS = 1 << 26
 """8192 x 8192; a file of more is taken for a decompression bomb: refused before it is decoded."""
@@ -219,6 +220,8 @@ def _complaints_about(path: Path) -> Iterator[None]:
     except Image.DecompressionBombError as error:
         raise UnreadableFileError(f"{path}: refused ({error}); make the image smaller") from None
     except Exception as error:  # damage makes decoders stumble with errors of any kind
+        if is_out_of_files(error) or is_out_of_memory(error):
+            raise
         raise UnreadableFileError(
             f"{path}: cannot be decoded ({error}); replace or remove the file"
         ) from None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -12,13 +12,14 @@ from fvcore.common.config import CfgNode
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from t2sda.config import SCHEMA, Field
-from t2sda.data.catalog import open_dataset
+from t2sda.data import domain_settings as domain_settings  # declares DATA
+from t2sda.data.class_statistics import check_has_labelled_pixels
 from t2sda.data.datasets import SegmentationDataset
+from t2sda.data.joined import check_same_classes, source_dataset, target_dataset
 from t2sda.data.parallel import Progress, unseen
 from t2sda.data.rare_classes import RareClassSampler, WantedClass
 from t2sda.data.replacements import Replacements
-from t2sda.data.samplers import ShuffledSampler, sample_generator
+from t2sda.data.samplers import MixedSampler, sample_generator
 from t2sda.data.source_crop import draw_source_crop
 from t2sda.data.transforms import (
     Resize,
@@ -30,72 +31,6 @@ from t2sda.data.transforms import (
 from t2sda.data.translation.base import Translator, build_translator
 from t2sda.errors import UserError
 from t2sda.structures import DomainBatch
-
-SCHEMA.declare(
-    "DATASETS",
-    {
-        "SOURCE": Field("streets_clear_train", "labelled source dataset"),
-        "TARGET": Field("", "unlabelled target dataset; empty: none is needed"),
-        "FILES": Field((), "YAML files with datasets of your own, see docs/data.md", element=str),
-    },
-)
-SCHEMA.declare(
-    "DATA",
-    {
-        "SOURCE_SIZE": Field(
-            (),
-            "bound (height, width) that source images are resized to fit, ratio kept; empty: "
-            "as they are",
-            unit="pixels",
-            low=1,
-            element=int,
-        ),
-        "CROP_SIZE": Field(
-            (512, 512), "training crop (height, width)", unit="pixels", low=1, length=2
-        ),
-        "MAX_CLASS_SHARE": Field(
-            0.75,
-            "a source crop in which one class has a larger share is drawn anew, up to 10 times",
-            low=0.0,
-            high=1.0,
-            exclusive_low=True,
-        ),
-    },
-)
-SCHEMA.declare(
-    "DATA",
-    {
-        "TARGET_SIZE": Field(
-            (),
-            "bound (height, width) that target images are resized to fit, ratio kept; empty: "
-            "as they are",
-            unit="pixels",
-            low=1,
-            element=int,
-        ),
-        "TARGET_MARGINS": Field(
-            (0, 0, 0, 0),
-            "rows and columns (top, bottom, left, right) of the resized target image where "
-            "pseudo-labels do not count: rectification borders, the ego car",
-            unit="pixels",
-            low=0,
-            length=4,
-        ),
-    },
-    when=lambda cfg: bool(cfg.DATASETS.TARGET),
-    when_text="DATASETS.TARGET is set",
-)
-
-
-@SCHEMA.check
-def sizes_are_pairs(cfg: CfgNode) -> list[str]:
-    """SOURCE_SIZE and TARGET_SIZE are empty or a height and a width."""
-    sizes = {"SOURCE_SIZE": cfg.DATA.SOURCE_SIZE, "TARGET_SIZE": cfg.DATA.TARGET_SIZE}
-    return [
-        f"DATA.{name}: {value} has {len(value)} numbers; give (height, width), or () for none"
-        for name, value in sizes.items()
-        if len(value) not in (0, 2)
-    ]
 
 
 class SourceSample(NamedTuple):
@@ -111,6 +46,16 @@ class TargetSample(NamedTuple):
 
     image: np.ndarray  # (h, w, 3) uint8
     valid: np.ndarray  # (h, w) bool
+    label: np.ndarray | None  # (h, w) uint8; None where no pass reads it
+
+
+class Style(NamedTuple):
+    """A whole target image, for a translator."""
+
+    image: np.ndarray  # (H, W, 3) uint8
+    name: str
+    size: tuple[int, int]
+    """(height, width) before TARGET_SCALE_RANGE."""
 
 
 @dataclass(frozen=True)
@@ -134,15 +79,21 @@ class DomainPairs(Dataset):
 
     Args:
         source: labelled.
-        target: images only; None without a target domain.
+        target: None without a target domain.
         translator: T(x^s); None where the method needs none.
         source_resize, target_resize: before cropping.
         crop_size: (height, width) of both domains' crops.
         max_class_share: see `random_box_by_label`.
         target_margins: (top, bottom, left, right) of the resized target image that do not count.
         seed: of the run; every draw follows from it and the position.
-        rare_classes: draws the source images; None: all alike, in shuffled epochs.
+        rare_classes: draws the source images; None: in shuffled epochs, see `MixedSampler`.
         on_error: "stop" or "skip"; see `Replacements`.
+        source_window: (height, width) of the window of the resized source that is translated and
+            that the crop is cut out of; None: the whole image.
+        source_scale, target_scale: (smallest, largest) random factor of the resize.
+        target_labels: whether the target's labels are read as well.
+    Raises:
+        UserError: if target labels are asked for that are not there or of other classes.
     Attributes:
         announce: called with the name of every file before it is read, and with "" at the end.
     """
@@ -161,6 +112,10 @@ class DomainPairs(Dataset):
         seed: int,
         rare_classes: RareClassSampler | None = None,
         on_error: str = "stop",
+        source_window: tuple[int, int] | None = None,
+        source_scale: tuple[float, float] = (1.0, 1.0),
+        target_scale: tuple[float, float] = (1.0, 1.0),
+        target_labels: bool = False,
     ) -> None:
         self.source = source
         self.target = target
@@ -174,21 +129,32 @@ class DomainPairs(Dataset):
         self.rare_classes = rare_classes
         self.replacements = Replacements(on_error, seed)
         self.announce: Callable[[str], None] = _to_nobody
-        self.source_order = ShuffledSampler(len(source), seed, "source")
-        self.target_order = ShuffledSampler(len(target), seed, "target") if target else None
+        self.source_window = source_window
+        self.source_scale = source_scale
+        self.target_scale = target_scale
+        self.target_labels = target_labels
+        self.source_order = _order_of(source, seed, "source")
+        self.target_order = _order_of(target, seed, "target") if target is not None else None
+        if target_labels:
+            _check_target_labels(source, target)
 
     @classmethod
-    def from_config(cls, cfg: CfgNode, progress: Progress = unseen) -> DomainPairs:
-        """Open the datasets that the configuration names; `progress` shows what takes long."""
-        source = open_dataset(cfg.DATASETS.SOURCE)
-        if not source.labelled:
-            raise UserError(
-                f"dataset '{source.name}' has no labels, so it cannot be DATASETS.SOURCE"
-            )
-        target = open_dataset(cfg.DATASETS.TARGET) if cfg.DATASETS.TARGET else None
+    def from_config(
+        cls, cfg: CfgNode, progress: Progress = unseen, *, target_labels: bool = False
+    ) -> DomainPairs:
+        """Open the datasets that the configuration names.
+
+        Args:
+            cfg: resolved.
+            progress: shows what takes long.
+            target_labels: whether a pass of the run reads `DomainBatch.target_label`.
+        """
+        source = source_dataset(cfg)
+        for member in source.members:
+            check_has_labelled_pixels(member)
         return cls(
             source,
-            target,
+            target_dataset(cfg),
             translator=build_translator(cfg),
             source_resize=Resize(cfg.DATA.SOURCE_SIZE or None),
             target_resize=Resize(cfg.DATA.TARGET_SIZE or None),
@@ -198,7 +164,22 @@ class DomainPairs(Dataset):
             seed=cfg.SEED,
             rare_classes=RareClassSampler.from_config(cfg, source, progress),
             on_error=cfg.DATA.ON_ERROR,
+            source_window=cfg.DATA.SOURCE_WINDOW or None,
+            source_scale=cfg.DATA.SOURCE_SCALE_RANGE,
+            target_scale=cfg.DATA.TARGET_SCALE_RANGE,
+            target_labels=target_labels,
         )
+
+    def fingerprint(self) -> dict[str, list[dict[str, str | int]]]:
+        """What the domains hold, by "source" and "target": of each dataset its name, the number of
+        its images and a digest of their names. A resumed run compares it with that of its start.
+        """
+        domains = {"source": self.source, "target": self.target}
+        return {
+            domain: [member.fingerprint() for member in dataset.members]
+            for domain, dataset in domains.items()
+            if dataset is not None
+        }
 
     def __getitem__(self, position: int) -> DomainSample | FailedSample:
         """The samples at the global `position`, or the message of what a file prevented."""
@@ -218,7 +199,7 @@ class DomainPairs(Dataset):
 
     def _target_at(
         self, position: int
-    ) -> tuple[TargetSample | None, np.ndarray | None, tuple[str, ...]]:
+    ) -> tuple[TargetSample | None, Style | None, tuple[str, ...]]:
         """The target crop, the whole image where the translator needs it, and what was skipped."""
         if self.target is None:
             return None, None, ()
@@ -230,62 +211,85 @@ class DomainPairs(Dataset):
         )
         return sample, style, skipped
 
-    def _target_sample(
-        self, position: int, drawn_at: int
-    ) -> tuple[TargetSample, np.ndarray | None]:
+    def _target_sample(self, position: int, drawn_at: int) -> tuple[TargetSample, Style | None]:
         assert self.target is not None
         assert self.target_order is not None
         index = self.target_order.index_at(drawn_at)
-        self.announce(self.target.name_of(index))
-        size = self.target_resize.size_for(self.target.size_of(index))
-        check_crop_fits(size, self.crop_size, self.target.name_of(index), "DATA.TARGET_SIZE")
-        generator = sample_generator(self.seed, position, "target crop")
-        box = random_box(size, self.crop_size, generator)
-        flip = generator.random() < 0.5
-        whole = self.target.load_image(index, self.target_resize) if self._needs_style else None
-        image = (
-            self.target.load_image(index, self.target_resize, box)
-            if whole is None
-            else box.of(whole)
-        )
-        valid = box.of(valid_within_margins(size, self.target_margins))
-        return TargetSample(_flipped(image, flip), _flipped(valid, flip)), whole
+        name, stored_size = self.target.name_of(index), self.target.size_of(index)
+        self.announce(name)
+        resize = self._scaled(self.target_resize, self.target_scale, position, "target")
+        size = resize.size_for(stored_size)
+        check_crop_fits(size, self.crop_size, name, _size_settings("TARGET", self.target_scale))
+        box = random_box(size, self.crop_size, sample_generator(self.seed, position, "target crop"))
+        flip = self._flips(position, "target")
+        valid = valid_within_margins(size, self.target_margins, resize.factor)
+        valid = _flipped(box.of(valid), flip)
+        label = None
+        if self.target_labels:
+            label = _flipped(box.of(resize_label(self.target.load_label(index), size)), flip)
+        if not self._needs_style:
+            image = self.target.load_image(index, resize, box)
+            return TargetSample(_flipped(image, flip), valid, label), None
+        whole = self.target.load_image(index, resize)
+        style = Style(whole, name, self.target_resize.size_for(stored_size))
+        return TargetSample(_flipped(box.of(whole), flip), valid, label), style
 
     @property
     def _needs_style(self) -> bool:
         return self.translator is not None and self.translator.needs_target
 
-    def _source_sample(
-        self, position: int, drawn_at: int, style: np.ndarray | None
-    ) -> SourceSample:
+    def _source_sample(self, position: int, drawn_at: int, style: Style | None) -> SourceSample:
         """Label first: the image is decoded once, when it is known which window of it is due."""
         index, train_id = self._source_draw(drawn_at)
         self.announce(self.source.name_of(index))
         label = self.source.load_label(index)
-        size = self.source_resize.size_for(label.shape)
-        check_crop_fits(size, self.crop_size, self.source.name_of(index), "DATA.SOURCE_SIZE")
+        if style is not None:
+            unscaled = self.source_resize.size_for(label.shape)
+            _check_style_is_large_enough(style, self.source_window or unscaled)
+        resize = self._scaled(self.source_resize, self.source_scale, position, "source")
+        size = resize.size_for(label.shape)
+        self._check_source_window(size, self.source.name_of(index))
         label = resize_label(label, size)
-        generator = sample_generator(self.seed, position, "source crop")
         crop = draw_source_crop(
             label,
             self.crop_size,
-            generator,
-            outer_size=None if style is None else _outer_size(size, style.shape[:2]),
+            sample_generator(self.seed, position, "source crop"),
+            outer_size=self.source_window,
             max_class_share=self.max_class_share,
             wanted=self._wanted(train_id, size),
         )
-        flip = generator.random() < 0.5
+        flip = self._flips(position, "source")
         window = crop.inner.within(crop.outer)
         if self.translator is None:
-            image = self.source.load_image(index, self.source_resize, window)
+            image = self.source.load_image(index, resize, window)
             return SourceSample(_flipped(image, flip), _flipped(window.of(label), flip), None)
-        outer = self.source.load_image(index, self.source_resize, crop.outer)
+        outer = self.source.load_image(index, resize, crop.outer)
         translated = self._translated(self.translator, position, outer, style)
         return SourceSample(
             _flipped(crop.inner.of(outer), flip),
             _flipped(window.of(label), flip),
             _flipped(crop.inner.of(translated), flip),
         )
+
+    def _scaled(
+        self, resize: Resize, scale_range: tuple[float, float], position: int, domain: str
+    ) -> Resize:
+        """The resize with the random factor that the sample has."""
+        generator = sample_generator(self.seed, position, f"{domain} scale")
+        return replace(resize, factor=generator.uniform(*scale_range))
+
+    def _flips(self, position: int, domain: str) -> bool:
+        """Whether a sample is mirrored: of a stream of its own, so in all methods alike, however
+        often a crop is drawn anew.
+        """
+        return sample_generator(self.seed, position, f"{domain} flip").random() < 0.5
+
+    def _check_source_window(self, size: tuple[int, int], name: str) -> None:
+        setting = _size_settings("SOURCE", self.source_scale)
+        if self.source_window is None:
+            check_crop_fits(size, self.crop_size, name, setting)
+        else:
+            check_crop_fits(size, self.source_window, name, setting, "DATA.SOURCE_WINDOW")
 
     def _source_draw(self, position: int) -> tuple[int, int | None]:
         """Which source image is due, and the class it was drawn for."""
@@ -299,28 +303,61 @@ class DomainPairs(Dataset):
         return self.rare_classes.wanted(train_id, image_size)
 
     def _translated(
-        self, translator: Translator, position: int, image: np.ndarray, style: np.ndarray | None
+        self, translator: Translator, position: int, image: np.ndarray, style: Style | None
     ) -> np.ndarray:
-        if style is not None:
-            style = resize_image(style, image.shape[:2])
-        return translator(image, style, sample_generator(self.seed, position, "translation"))
+        generator = sample_generator(self.seed, position, "translation")
+        if style is None:
+            return translator(image, None, generator)
+        return translator(image, resize_image(style.image, image.shape[:2]), generator)
 
 
 def _to_nobody(_: str) -> None:
     pass
 
 
-def valid_within_margins(size: tuple[int, int], margins: tuple[int, int, int, int]) -> np.ndarray:
-    """(H, W) bool, False in the margins (top, bottom, left, right)."""
-    top, bottom, left, right = margins
+def valid_within_margins(
+    size: tuple[int, int], margins: tuple[int, int, int, int], factor: float = 1.0
+) -> np.ndarray:
+    """(H, W) bool, False in the margins (top, bottom, left, right), which `factor` scales."""
+    top, bottom, left, right = (round(factor * margin) for margin in margins)
     valid = np.zeros(size, dtype=bool)
     valid[top : max(size[0] - bottom, 0), left : max(size[1] - right, 0)] = True
     return valid
 
 
-def _outer_size(source_size: tuple[int, int], target_size: tuple[int, int]) -> tuple[int, int]:
-    """The source window that is translated: as large as the target image, where it can be."""
-    return min(source_size[0], target_size[0]), min(source_size[1], target_size[1])
+def _order_of(dataset: SegmentationDataset, seed: int, domain: str) -> MixedSampler:
+    lengths = [len(member) for member in dataset.members]
+    return MixedSampler(lengths, dataset.weights, seed, domain)
+
+
+def _check_target_labels(source: SegmentationDataset, target: SegmentationDataset | None) -> None:
+    """Raise UserError unless the target has labels of the source's classes."""
+    if target is None:
+        raise UserError("DATASETS.TARGET: empty, but a pass reads the labels of the target")
+    for member in target.members:
+        if not member.labelled:
+            raise UserError(
+                f"DATASETS.TARGET: a pass reads the labels of the target, but dataset "
+                f"'{member.name}' has none; give its `labels`"
+            )
+        check_same_classes(source, member, "DATASETS.SOURCE and DATASETS.TARGET")
+
+
+def _check_style_is_large_enough(style: Style, window: tuple[int, int]) -> None:
+    """Raise UserError if a target image is smaller than what is translated to its style."""
+    height, width = style.size
+    if window[0] > height or window[1] > width:
+        raise UserError(
+            f"{style.name}: {height}x{width} (height x width, after resizing) is smaller than the "
+            f"{window[0]}x{window[1]} of the source that are translated to its style; set "
+            f"DATA.SOURCE_WINDOW to [{min(height, window[0])}, {min(width, window[1])}], or "
+            f"enlarge the target with DATA.TARGET_SIZE"
+        )
+
+
+def _size_settings(domain: str, scale_range: tuple[float, float]) -> str:
+    scaled = f" or DATA.{domain}_SCALE_RANGE" if scale_range != (1.0, 1.0) else ""
+    return f"DATA.{domain}_SIZE{scaled}"
 
 
 def _flipped(window: np.ndarray, flip: bool) -> np.ndarray:
@@ -339,6 +376,7 @@ def collate(samples: list[DomainSample | FailedSample]) -> DomainBatch | FailedS
     sources = [pair.source for pair in pairs]
     targets = [pair.target for pair in pairs if pair.target is not None]
     translated = [source.translated for source in sources if source.translated is not None]
+    target_labels = [target.label for target in targets if target.label is not None]
     return DomainBatch(
         source_image=_images([source.image for source in sources]),
         source_label=torch.from_numpy(np.stack([source.label for source in sources])).long(),
@@ -347,6 +385,7 @@ def collate(samples: list[DomainSample | FailedSample]) -> DomainBatch | FailedS
         target_valid=(
             torch.from_numpy(np.stack([target.valid for target in targets])) if targets else None
         ),
+        target_label=(torch.from_numpy(np.stack(target_labels)).long() if target_labels else None),
     )
 
 

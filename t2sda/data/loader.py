@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
-import os
-import re
-import signal
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from typing import NamedTuple
 
 import cv2
@@ -19,9 +15,9 @@ from t2sda.config import SCHEMA, Field
 from t2sda.data.domains import DomainPairs, DomainSample, FailedSample, collate
 from t2sda.data.replacements import tell
 from t2sda.data.samplers import MicroBatchPositions
-from t2sda.data.work_board import WorkBoard
+from t2sda.data.worker_watch import WorkerWatch
 from t2sda.errors import UserError
-from t2sda.signals import leave_signals_to_parent
+from t2sda.resources import shortage
 from t2sda.structures import DomainBatch
 
 SCHEMA.declare(
@@ -83,66 +79,51 @@ class DomainLoader:
     ) -> None:
         self.skipped: Counter[str] = Counter()
         self.report = report
-        self._board = WorkBoard(num_workers)
+        self._watch = WorkerWatch(num_workers, timeout)
         self._loader: DataLoader = DataLoader(
             pairs,
             batch_sampler=positions,
             num_workers=num_workers,
             collate_fn=_collate,
             pin_memory=pin_memory,
-            timeout=timeout if num_workers else 0,
-            worker_init_fn=functools.partial(_prepare_worker, self._board),
-            persistent_workers=False,
+            worker_init_fn=functools.partial(_prepare_worker, self._watch),
         )
+        self._running: Generator[DomainBatch] | None = None
 
     def __len__(self) -> int:
         return len(self._loader)
 
-    def __iter__(self) -> Iterator[DomainBatch]:
+    def __iter__(self) -> Generator[DomainBatch]:
         """Batches; raises UserError with the message of a file that could not be used."""
-        batches = iter(self._loader)
-        while True:
-            try:
-                batch, skipped = next(batches)
-            except StopIteration:
-                return
-            except (RuntimeError, EOFError, ConnectionError) as error:
-                raise self.explained(error) from None
-            self._count(skipped)
-            if isinstance(batch, FailedSample):
-                raise UserError(batch.message)
-            yield batch
+        self.close()
+        self._running = self._batches()
+        return self._running
+
+    def close(self) -> None:
+        """End the processes, wherever the batches are; nothing to do after the last batch."""
+        if self._running is not None:
+            self._running.close()
+        self._watch.kill()
 
     def explained(self, error: Exception) -> Exception:
-        """What the death or the hanging of a loader process means for the user; any other error as
-        it is.
+        """What an error of the training process means, if a loader process is behind it."""
+        return self._watch.explained(error)
 
-        torch reports it wherever the training process happens to be, not only in the loader.
-        """
-        text = str(error)
-        if "DataLoader timed out" in text:
-            return self._hung(text)
-        if "DataLoader worker" not in text and not isinstance(error, (EOFError, ConnectionError)):
-            return error
-        pids = {int(number) for number in re.findall(r"\d+", text)}
-        files = [work.file for work in self._board.work() if work.pid in pids and work.file]
-        where = f" while it was on {', '.join(files)}" if files else ""
-        return UserError(
-            f"a loader process died{where} ({error}); the system may have run out of memory: try a "
-            f"smaller DATA.NUM_WORKERS, or 0 to see the error in the training process"
-        )
-
-    def _hung(self, text: str) -> UserError:
-        """The message, once the processes are gone: they ignore SIGTERM, so leaving would hang."""
-        busy = [work for work in self._board.work() if work.file]
-        for work in self._board.work():
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(work.pid, signal.SIGKILL)
-        files = ", ".join(f"{work.file} for {work.seconds:.0f} s" for work in busy) or "no file"
-        return UserError(
-            f"a loader process hangs ({text}); they were on {files}. See whether that file can be "
-            f"read; if the disk is only slow, raise DATA.WORKER_TIMEOUT"
-        )
+    def _batches(self) -> Generator[DomainBatch]:
+        batches = self._watch.started(self._loader)
+        while True:
+            try:
+                loaded = self._watch.next(batches)
+            except (RuntimeError, EOFError, ConnectionError) as error:
+                explained = self.explained(error)
+                self._watch.kill(batches)
+                raise explained from None
+            if loaded is None:
+                return
+            self._count(loaded.skipped)
+            if isinstance(loaded.batch, FailedSample):
+                raise UserError(loaded.batch.message)
+            yield loaded.batch
 
     def _count(self, skipped: tuple[str, ...]) -> None:
         for message in skipped:
@@ -158,16 +139,22 @@ def _collate(samples: list[DomainSample | FailedSample]) -> LoadedBatch:
         if isinstance(sample, DomainSample)
         for message in sample.skipped
     ]
-    return LoadedBatch(collate(samples), tuple(skipped))
+    batch = collate(samples)
+    if isinstance(batch, DomainBatch) and get_worker_info() is not None:
+        try:  # torch does it later, where the error is lost, and the batch with it
+            for tensor in filter(torch.is_tensor, vars(batch).values()):
+                tensor.share_memory_()
+        except (RuntimeError, OSError) as error:
+            batch = FailedSample(shortage(error) or f"a batch cannot be handed over ({error})")
+    return LoadedBatch(batch, tuple(skipped))
 
 
-def _prepare_worker(board: WorkBoard, worker: int) -> None:
-    """One thread a worker, and signals left to the trainer, which finishes its step first."""
-    leave_signals_to_parent()
+def _prepare_worker(watch: WorkerWatch, worker: int) -> None:
+    """One thread a process, and watched."""
+    watch.prepare_worker()
     torch.set_num_threads(1)
     cv2.setNumThreads(0)
     info = get_worker_info()
     assert info is not None
     assert isinstance(info.dataset, DomainPairs)
-    info.dataset.announce = functools.partial(board.write, worker)
-    board.write(worker, "")
+    info.dataset.announce = functools.partial(watch.announce, worker)

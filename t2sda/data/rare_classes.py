@@ -109,6 +109,8 @@ def class_probabilities(frequencies: np.ndarray, temperature: float) -> np.ndarr
 class RareClassSampler:
     """Draws a class by P(c), then one of the images that have enough of it.
 
+    Of joined datasets with weights, f(c) and the draw of an image follow the weights.
+
     Args:
         pixels: (N, C + 1) counts, see `class_pixels`.
         dataset: whose they are, for messages.
@@ -137,7 +139,8 @@ class RareClassSampler:
         self.min_share = min_share
         self.crop_factor = crop_factor
         self.seed = seed
-        frequencies = class_frequencies(pixels)
+        shares = dataset.image_shares
+        frequencies = class_frequencies(pixels if shares is None else pixels * shares[:, None])
         if not frequencies.any():
             raise UserError(
                 f"RARE_CLASSES: no label of dataset '{dataset.name}' has a pixel of any class; see "
@@ -148,6 +151,7 @@ class RareClassSampler:
         needed = min_share * sizes if min_share else np.full_like(sizes, min_pixels)
         enough = pixels[:, :-1] > needed
         self.candidates = [np.flatnonzero(enough[:, c]) for c in range(enough.shape[1])]
+        self.shares = shares
         self._refuse_classes_without_images(pixels, sizes, dataset)
 
     @classmethod
@@ -158,7 +162,9 @@ class RareClassSampler:
         if not cfg.RARE_CLASSES.ENABLED:
             return None
         return cls(
-            class_pixels(dataset, progress, cfg.DATA.ON_ERROR),
+            np.concatenate(
+                [class_pixels(part, progress, cfg.DATA.ON_ERROR) for part in dataset.members]
+            ),
             dataset,
             temperature=cfg.RARE_CLASSES.TEMPERATURE,
             min_pixels=cfg.RARE_CLASSES.MIN_PIXELS,
@@ -171,7 +177,11 @@ class RareClassSampler:
         """The image that is due at the global sample position."""
         generator = sample_generator(self.seed, position, "rare class")
         train_id = int(generator.choice(len(self.probabilities), p=self.probabilities))
-        return RareClassDraw(int(generator.choice(self.candidates[train_id])), train_id)
+        candidates = self.candidates[train_id]
+        shares = None
+        if self.shares is not None:
+            shares = self.shares[candidates] / self.shares[candidates].sum()
+        return RareClassDraw(int(generator.choice(candidates, p=shares)), train_id)
 
     def wanted(self, train_id: int, image_size: tuple[int, int]) -> WantedClass | None:
         """What a crop of a resized image (height, width) should hold; None: anything."""

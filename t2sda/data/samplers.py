@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+import itertools
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 
 import numpy as np
@@ -37,7 +38,43 @@ class ShuffledSampler:
         return int(_permutation(self.length, self.seed, epoch, self.consumer)[within])
 
 
-@lru_cache(maxsize=4)  # source and target, and the epoch before while batches straddle two
+class MixedSampler:
+    """An endless sequence of indices into several sets that are numbered through.
+
+    Without weights it is the shuffled sequence of them all. With weights, the set is drawn at every
+    position, and its image is the one that is due there in a shuffled sequence of the set's own: so
+    the index follows from the position alone, and every image of a set comes equally often.
+
+    Args:
+        lengths: number of samples of every set.
+        weights: share of every set, summing to 1; empty: all samples alike.
+        seed: of the run.
+        consumer: which sequence, so that source and target are drawn independently.
+    """
+
+    def __init__(
+        self, lengths: Sequence[int], weights: Sequence[float], seed: int, consumer: str
+    ) -> None:
+        self.seed = seed
+        self.consumer = consumer
+        self.weights = weights
+        self.offsets = [0, *itertools.accumulate(lengths)]
+        self.together = ShuffledSampler(sum(lengths), seed, consumer)
+        self.apart = [
+            ShuffledSampler(length, seed, f"{consumer} {number}")
+            for number, length in enumerate(lengths)
+        ]
+
+    def index_at(self, position: int) -> int:
+        """The index that is due at the global sample position."""
+        if not self.weights:
+            return self.together.index_at(position)
+        generator = sample_generator(self.seed, position, f"{self.consumer} dataset")
+        number = int(generator.choice(len(self.weights), p=self.weights))
+        return self.offsets[number] + self.apart[number].index_at(position)
+
+
+@lru_cache(maxsize=16)  # of every sequence, and the epoch before while batches straddle two
 def _permutation(length: int, seed: int, epoch: int, consumer: str) -> np.ndarray:
     return sample_generator(seed, epoch, f"{consumer} epoch").permutation(length)
 

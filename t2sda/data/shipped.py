@@ -4,6 +4,8 @@ are distributed, the sets of this project, and the drawn streets.
 
 from __future__ import annotations
 
+import functools
+
 from t2sda.data.catalog import DatasetSpec, DrawnStreetsSpec, register_dataset
 from t2sda.data.label_tables import (
     CAMVID_11_IDS,
@@ -17,8 +19,9 @@ from t2sda.data.taxonomies import CITYSCAPES_19, STREET_GROUPS_11
 ACDC_CONDITIONS = ("fog", "night", "rain", "snow")
 
 
+@functools.cache
 def register_shipped() -> None:
-    """Register them all; called once by `t2sda.builtin`."""
+    """Register them all, once: called by `t2sda.builtin` and `t2sda.data.open_dataset`."""
     for register in (
         _register_streets,
         _register_rendered_and_photographed,

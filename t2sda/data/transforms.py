@@ -11,8 +11,8 @@ import numpy as np
 from t2sda.errors import UserError
 from t2sda.structures import IGNORE_INDEX
 
-CROP_TRIES = 10
-"""How often a crop that one class dominates is drawn anew, as in the DACS family."""
+CROP_REDRAWS = 10
+"""How often a crop that one class dominates is drawn anew, as in mmsegmentation: 11 draws."""
 
 
 class Box(NamedTuple):
@@ -33,13 +33,17 @@ class Box(NamedTuple):
         return Box(outer.top + self.top, outer.left + self.left, self.height, self.width)
 
 
-def keep_ratio_size(size: tuple[int, int], bound: tuple[int, int]) -> tuple[int, int]:
-    """The size (height, width) that fits `bound` with the ratio kept, sides int(x * s + 0.5).
+def keep_ratio_size(
+    size: tuple[int, int], bound: tuple[int, int] | None, factor: float = 1.0
+) -> tuple[int, int]:
+    """The size (height, width) that fits `bound`, times `factor`; the ratio is kept, sides are
+    int(x * s + 0.5).
 
     Short side is compared with short, long with long, as in the DAFormer family: 1052x1914 within
-    720x1280 becomes 704x1280.
+    720x1280 becomes 704x1280. Without a bound, `factor` alone counts.
     """
-    scale = min(max(bound) / max(size), min(bound) / min(size))
+    scale = min(max(bound) / max(size), min(bound) / min(size)) if bound else 1.0
+    scale *= factor
     return int(size[0] * scale + 0.5), int(size[1] * scale + 0.5)
 
 
@@ -74,13 +78,13 @@ def random_box_by_label(
 ) -> Box:
     """A random window in which no class has more than `max_class_share` of the labelled pixels.
 
-    Up to CROP_TRIES windows are drawn; the last one is taken as it is. With a share of 1 the first
-    one is. Only the label is looked at, so no image is decoded or resized for a rejected window.
+    It is drawn anew up to CROP_REDRAWS times; the last one is taken as it is. With a share of 1 the
+    first one is. Only the label is looked at, so no image is decoded for a rejected window.
     """
     box = random_box(label.shape, crop_size, generator)
     if max_class_share >= 1:
         return box
-    for _ in range(CROP_TRIES - 1):
+    for _ in range(CROP_REDRAWS):
         if _largest_class_share(box.of(label)) < max_class_share:
             break
         box = random_box(label.shape, crop_size, generator)
@@ -96,26 +100,39 @@ def _largest_class_share(label: np.ndarray) -> float:
 
 
 def check_crop_fits(
-    image_size: tuple[int, int], crop_size: tuple[int, int], name: str, setting: str
+    image_size: tuple[int, int],
+    crop_size: tuple[int, int],
+    name: str,
+    setting: str,
+    window: str = "DATA.CROP_SIZE",
 ) -> None:
-    """Raise UserError if an image (after its resize) is smaller than the crop."""
+    """Raise UserError if an image (after its resize) is smaller than the crop.
+
+    Args:
+        image_size: (height, width) after resizing.
+        crop_size: (height, width) of what is cut out.
+        name: of the image.
+        setting: that resizes it.
+        window: the setting of `crop_size`.
+    """
     if image_size[0] < crop_size[0] or image_size[1] < crop_size[1]:
         raise UserError(
             f"{name}: {image_size[0]}x{image_size[1]} (height x width, after resizing) is smaller "
-            f"than DATA.CROP_SIZE {crop_size[0]}x{crop_size[1]}; make the crop smaller or resize "
-            f"the images with {setting}"
+            f"than {window} {crop_size[0]}x{crop_size[1]}; make {window} smaller or resize the "
+            f"images with {setting}"
         )
 
 
 @dataclass(frozen=True)
 class Resize:
-    """Keep-ratio resize to fit `bound` (height, width); None leaves sizes as they are."""
+    """Keep-ratio resize to fit `bound` (height, width; None: any size), times `factor`, in one."""
 
     bound: tuple[int, int] | None
+    factor: float = 1.0
 
     def size_for(self, size: tuple[int, int]) -> tuple[int, int]:
         """The size that an image of `size` gets."""
-        return keep_ratio_size(size, self.bound) if self.bound else size
+        return keep_ratio_size(size, self.bound, self.factor)
 
 
 AS_STORED = Resize(None)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import platform
 import re
 import stat
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,6 @@ from t2sda.config import SCHEMA, Field, config_from_mapping, config_to_mapping
 from t2sda.data.taxonomies import Taxonomy
 from t2sda.engine.checkpoint_validation import (
     SKIPPED_STEPS,
-    optimizer_problems,
     structure_problems,
     tensor_problems,
 )
@@ -39,7 +38,8 @@ SCHEMA.declare(
     },
 )
 
-FORMAT = "t2sda checkpoint 1"
+_OURS = "t2sda checkpoint "
+FORMAT = f"{_OURS}2"
 _NAME = re.compile(r"checkpoint_(\d{7,})\.pth")
 
 
@@ -51,7 +51,9 @@ class Checkpoint:
         path: where it was read from.
         iteration: steps done, so the one that is due next.
         meta_arch: state dict of student, teacher and passes.
-        optimizer, scaler: their state dicts.
+        optimizers: state dicts by owner, "student" or a pass.
+        hooks: state dicts by name, of those that have a state.
+        scaler: its state dict.
         cfg: the resolved configuration of the run.
         taxonomy: class names and colours.
         versions: of the libraries that wrote it.
@@ -60,11 +62,17 @@ class Checkpoint:
     path: Path
     iteration: int
     meta_arch: dict[str, torch.Tensor]
-    optimizer: dict[str, Any]
+    optimizers: dict[str, dict[str, Any]]
+    hooks: dict[str, dict[str, torch.Tensor]]
     scaler: dict[str, Any]
     cfg: CfgNode
     taxonomy: Taxonomy
     versions: dict[str, str]
+
+    @property
+    def num_skipped(self) -> int:
+        """How many steps the optimizers may have skipped: none without float16's loss scale."""
+        return SKIPPED_STEPS if self.scaler else 0
 
 
 def checkpoint_path(output_dir: Path, iteration: int) -> Path:
@@ -132,8 +140,14 @@ def load_checkpoint(path: Path) -> Checkpoint:
         content = read_torch_file(path)
     except DamagedFileError as error:
         raise UserError(f"{path}: not a readable checkpoint: {error}; {_instead(path)}") from None
-    if not isinstance(content, dict) or content.get("format") != FORMAT:
+    mark = content.get("format") if isinstance(content, dict) else None
+    if not isinstance(mark, str) or not mark.startswith(_OURS):
         raise UserError(f"{path}: not a checkpoint of t2sda (no '{FORMAT}' mark)")
+    if mark != FORMAT:
+        raise UserError(
+            f"{path}: a '{mark}', but this version of t2sda reads '{FORMAT}'; use the version that "
+            f"wrote it, or train anew"
+        )
     problems = structure_problems(content) or _number_problem(path, content["iteration"])
     if problems:
         raise _edited(path, problems)
@@ -141,7 +155,8 @@ def load_checkpoint(path: Path) -> Checkpoint:
         path=path,
         iteration=content["iteration"],
         meta_arch=content["meta_arch"],
-        optimizer=content["optimizer"],
+        optimizers=content["optimizers"],
+        hooks=content["hooks"],
         scaler=content["scaler"],
         cfg=config_from_mapping(content["config"], origin=str(path)),
         taxonomy=_taxonomy(content["taxonomy"], path),
@@ -173,14 +188,14 @@ def check_iteration(checkpoint: Checkpoint, max_iter: int) -> None:
         )
 
 
-def check_optimizer(checkpoint: Checkpoint, optimizer: torch.optim.Optimizer) -> None:
-    """Raise UserError if the checkpoint's moments are not those of this optimizer."""
-    num_skipped = SKIPPED_STEPS if checkpoint.scaler else 0
-    problems = optimizer_problems(
-        optimizer, checkpoint.optimizer, checkpoint.iteration, num_skipped
-    )
+def check_hook_state(
+    hook: Hook, name: str, state: Mapping[str, torch.Tensor], origin: Path
+) -> None:
+    """Raise UserError if a tensor that the fresh hook has is another one in the checkpoint."""
+    own = hook.state_dict()
+    problems = tensor_problems(own, {key: state[key] for key in state if key in own})
     if problems:
-        raise _edited(checkpoint.path, problems)
+        raise _edited(origin, [f"hook {name}: {problem}" for problem in problems])
 
 
 def _edited(path: Path, problems: Iterable[str]) -> UserError:
@@ -225,7 +240,7 @@ class CheckpointWriter(Hook):
 
     Args:
         output_dir: the run's folder.
-        state: called at the moment of saving; returns state dicts by name.
+        state: called at the moment of saving; returns the state dicts of `Checkpoint`.
         cfg: the resolved configuration.
         taxonomy: of the model's classes.
         period, keep, max_iter: see CHECKPOINT and SOLVER.
@@ -236,7 +251,7 @@ class CheckpointWriter(Hook):
     def __init__(
         self,
         output_dir: Path,
-        state: Mapping[str, Any],
+        state: Callable[[], dict[str, Any]],
         cfg: CfgNode,
         taxonomy: Taxonomy,
         *,
@@ -265,8 +280,8 @@ class CheckpointWriter(Hook):
 
     def save(self, iteration: int) -> None:
         """Write the checkpoint after `iteration` steps."""
-        content = {name: stateful.state_dict() for name, stateful in self.state.items()}
-        content |= {
+        content = {
+            **self.state(),
             "iteration": iteration,
             "config": config_to_mapping(self.cfg),
             "taxonomy": {

@@ -267,7 +267,8 @@ def _is_colour(value: Any) -> bool:
 PARTS: dict[str, tuple[Rule, str]] = {
     "iteration": (_is_count, "a whole number, 0 or more"),
     "meta_arch": (_is_mapping(_is_text, _is_tensor), "tensors by name"),
-    "optimizer": (_is_optimizer_state, "the state dict of an optimizer"),
+    "optimizers": (_is_mapping(_is_text, _is_optimizer_state), "state dicts of optimizers by name"),
+    "hooks": (_is_mapping(_is_text, _is_mapping(_is_text, _is_tensor)), "tensors by hook and name"),
     "scaler": (_is_scaler_state, "the state dict of a loss scaler, or empty"),
     "config": (_is_mapping(_is_text, _anything), "settings by name"),
     "taxonomy": (_is_taxonomy, "the name, class names, palette and subsets of a label set"),

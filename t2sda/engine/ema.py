@@ -7,7 +7,7 @@ from fvcore.common.config import CfgNode
 from torch import nn
 
 from t2sda.config import SCHEMA, Field
-from t2sda.engine.hooks import Hook, RunObjects, Stage
+from t2sda.engine.hooks import Hook, RunObjects, Stage, hook_classes
 from t2sda.registry import HOOKS, META_ARCHS
 from t2sda.structures import Step
 
@@ -21,20 +21,21 @@ SCHEMA.declare(
             high=1.0,
         )
     },
-    when=lambda cfg: "EmaTeacher" in cfg.HOOKS.NAMES,
+    when=lambda cfg: any(issubclass(cls, EmaTeacher) for cls in hook_classes(cfg).values()),
     when_text="HOOKS.NAMES holds EmaTeacher",
 )
 
 
 @SCHEMA.check
 def a_teacher_is_kept_up_to_date(cfg: CfgNode) -> str | None:
-    """EmaTeacher is there exactly when a teacher is."""
+    """A hook that updates a teacher is there exactly when a teacher is."""
     has_teacher = META_ARCHS.get(cfg.META_ARCH.NAME).has_teacher
-    if has_teacher == ("EmaTeacher" in cfg.HOOKS.NAMES):
+    hooks = [name for name, cls in hook_classes(cfg).items() if cls.updates_teacher]
+    if has_teacher == bool(hooks):
         return None
     if has_teacher:
         return f"HOOKS.NAMES: {cfg.META_ARCH.NAME} has a teacher; add EmaTeacher, which updates it"
-    return f"HOOKS.NAMES: EmaTeacher has no teacher to update in {cfg.META_ARCH.NAME}; remove it"
+    return f"HOOKS.NAMES: {cfg.META_ARCH.NAME} has no teacher to update; remove {', '.join(hooks)}"
 
 
 @HOOKS.register()
@@ -52,6 +53,7 @@ class EmaTeacher(Hook):
     """
 
     stage = Stage.MODEL
+    updates_teacher = True
 
     def __init__(self, student: nn.Module, teacher: nn.Module, ema_momentum: float) -> None:
         self.student = student

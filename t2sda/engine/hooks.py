@@ -1,7 +1,8 @@
 """Hooks: what some runs need, attached to moments of the training loop.
 
 A hook is built from the live objects it uses, reads `Step`, writes at most the one field it owns
-and keeps no state: what depends on time follows from `step.iteration`.
+and keeps no state unless it says so in `state_dict`: what depends on time follows from
+`step.iteration`.
 """
 
 from __future__ import annotations
@@ -13,9 +14,10 @@ from pathlib import Path
 from typing import ClassVar
 
 from fvcore.common.config import CfgNode
+from torch import Tensor
 
 from t2sda.config import SCHEMA, Field
-from t2sda.meta_arch.base import MetaArch
+from t2sda.meta_arch.base import MetaArch, Reads
 from t2sda.registry import HOOKS
 from t2sda.structures import Step
 
@@ -40,14 +42,34 @@ class RunObjects:
 
 
 class Hook:
-    """Base of all hooks; every moment does nothing unless overridden."""
+    """Base of all hooks; every moment does nothing unless overridden.
+
+    Attributes:
+        stage: when it runs after a step.
+        updates_teacher: whether it keeps a teacher up to date.
+        weighs_classes: whether it writes class weights, for the loss of REWEIGHTING.APPLY_TO.
+    """
 
     stage: ClassVar[Stage] = Stage.METRICS
+    updates_teacher: ClassVar[bool] = False
+    weighs_classes: ClassVar[bool] = False
 
     @classmethod
     def from_config(cls, cfg: CfgNode, run: RunObjects) -> Hook:
         """Build the hook for a run."""
         return cls()
+
+    @classmethod
+    def reads(cls, cfg: CfgNode) -> Reads:
+        """What it reads in a run with this configuration: views of the teacher are computed."""
+        return Reads()
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """What a resumed run needs to go on exactly."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        """Go on with what a checkpoint holds."""
 
     def before_train(self, first_iteration: int) -> None:
         """Once, before the first step."""
@@ -62,11 +84,16 @@ class Hook:
         """Once, after the last step, also when the run was asked to stop early."""
 
 
+def hook_classes(cfg: CfgNode) -> dict[str, type[Hook]]:
+    """The classes of the hooks that the configuration names, by name."""
+    return {name: HOOKS.get(name) for name in cfg.HOOKS.NAMES}
+
+
 def in_order(hooks: Sequence[Hook]) -> list[Hook]:
     """Hooks by stage; within a stage as listed."""
     return sorted(hooks, key=lambda hook: hook.stage)
 
 
-def build_hooks(cfg: CfgNode, run: RunObjects) -> list[Hook]:
-    """The hooks that the configuration names."""
-    return [HOOKS.get(name).from_config(cfg, run) for name in cfg.HOOKS.NAMES]
+def build_hooks(cfg: CfgNode, run: RunObjects) -> dict[str, Hook]:
+    """The hooks that the configuration names, by name."""
+    return {name: cls.from_config(cfg, run) for name, cls in hook_classes(cfg).items()}

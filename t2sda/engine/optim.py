@@ -1,18 +1,25 @@
-"""Optimizer groups and the learning-rate schedule of the DAFormer family."""
+"""Optimizers by owner: the student's as in the DAFormer family, and those that passes ask for."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from fvcore.common.config import CfgNode
-from torch import nn
+from torch import Tensor, nn
 
 from t2sda.config import SCHEMA, Field
-from t2sda.engine.checkpoint_validation import fresh_moments
+from t2sda.engine.checkpoint_validation import fresh_moments, optimizer_problems
+from t2sda.errors import UserError
+from t2sda.meta_arch.base import MetaArch, StudentPass
+from t2sda.meta_arch.owners import LrSchedule, OptimizerSettings, ParameterGroup
 from t2sda.modeling.branch import Branch
+
+STUDENT = "student"
+"""Name of the first owner; the others are named as their passes."""
 
 SCHEMA.declare(
     "SOLVER",
@@ -24,88 +31,215 @@ SCHEMA.declare(
             "accumulation steps",
             low=1,
         ),
-        "BASE_LR": Field(6e-5, "AdamW learning rate of the backbone", low=0.0),
+        "OPTIMIZER": Field("adamw", "of the student", choices=("adamw", "sgd")),
+        "BASE_LR": Field(6e-5, "learning rate of the backbone's pretrained part", low=0.0),
         "HEAD_LR_FACTOR": Field(
-            10.0, "learning rate of head and projector, times BASE_LR", low=0.0
+            10.0,
+            "learning rate of heads, projector and what else no pretrained weights fill, times "
+            "BASE_LR",
+            low=0.0,
         ),
-        "WEIGHT_DECAY": Field(0.01, "AdamW weight decay", low=0.0),
-        "BETAS": Field((0.9, 0.999), "AdamW betas", low=0.0, high=0.999999, length=2),
+        "WEIGHT_DECAY": Field(0.01, "weight decay", low=0.0),
         "WARMUP_ITERS": Field(1500, "linear warm-up", unit="iterations", low=0),
         "WARMUP_RATIO": Field(
             1e-6, "share of the learning rate that the warm-up begins with", low=0.0, high=1.0
         ),
         "POWER": Field(1.0, "exponent of the polynomial decay to 0 at MAX_ITER", low=0.0),
+        "GRAD_CLIP": Field(0.0, "largest norm of the student's gradient; 0: not clipped", low=0.0),
     },
+)
+SCHEMA.declare(
+    "SOLVER",
+    {"BETAS": Field((0.9, 0.999), "AdamW betas", low=0.0, high=0.999999, length=2)},
+    when=lambda cfg: cfg.SOLVER.OPTIMIZER == "adamw",
+    when_text="SOLVER.OPTIMIZER is adamw",
+)
+SCHEMA.declare(
+    "SOLVER",
+    {"MOMENTUM": Field(0.9, "SGD momentum", low=0.0, high=0.999999)},
+    when=lambda cfg: cfg.SOLVER.OPTIMIZER == "sgd",
+    when_text="SOLVER.OPTIMIZER is sgd",
 )
 
 
 @dataclass(frozen=True)
-class LrSchedule:
-    """Polynomial decay with linear warm-up; a pure function of the iteration, so nothing to save.
+class Owner:
+    """The student, or a pass that has parameters of its own, with its optimizer.
 
-    The warm-up multiplies the decayed value, as mmcv's linear warm-up does.
+    Attributes:
+        name: "student", or the pass's.
+        optimizer: its groups have a `base_lr`, which the schedule multiplies.
+        schedule: learning-rate factor of an iteration.
+        grad_clip: largest norm of the gradient; 0: not clipped.
     """
 
-    max_iter: int
-    warmup_iters: int
-    warmup_ratio: float
-    power: float
+    name: str
+    optimizer: torch.optim.Optimizer
+    schedule: LrSchedule
+    grad_clip: float = 0.0
 
-    @classmethod
-    def from_config(cls, cfg: CfgNode) -> LrSchedule:
-        """Read SOLVER."""
-        return cls(
-            max_iter=cfg.SOLVER.MAX_ITER,
-            warmup_iters=cfg.SOLVER.WARMUP_ITERS,
-            warmup_ratio=cfg.SOLVER.WARMUP_RATIO,
-            power=cfg.SOLVER.POWER,
-        )
+    @property
+    def parameters(self) -> list[nn.Parameter]:
+        """All that it trains."""
+        return [p for group in self.optimizer.param_groups for p in group["params"]]
 
-    def factor(self, iteration: int) -> float:
-        """Factor of the base learning rate at `iteration`, counted from 0."""
-        decay = (1 - iteration / self.max_iter) ** self.power
-        if iteration >= self.warmup_iters:
-            return decay
-        return decay * (1 - (1 - iteration / self.warmup_iters) * (1 - self.warmup_ratio))
+    @property
+    def gradients(self) -> list[Tensor]:
+        """Those there are."""
+        return [p.grad for p in self.parameters if p.grad is not None]
+
+    def base_lr(self) -> float:
+        """Learning rate of the first group before the schedule."""
+        return self.optimizer.param_groups[0]["base_lr"]
+
+    def set_learning_rate_(self, iteration: int) -> None:
+        """Set every group to its base rate times the schedule's factor."""
+        factor = self.schedule.factor(iteration)
+        for group in self.optimizer.param_groups:
+            group["lr"] = group["base_lr"] * factor
 
 
-def build_optimizer(cfg: CfgNode, student: Branch) -> torch.optim.AdamW:
-    """AdamW over the student.
+def build_owners(cfg: CfgNode, meta_arch: MetaArch) -> list[Owner]:
+    """The student and every pass that has parameters of its own, in order.
 
-    Groups as in the DAFormer family: head and projector learn HEAD_LR_FACTOR times faster, and
-    layer norms of the backbone are not decayed (biases and all other norms are). `base_lr` of a
-    group is the rate that the schedule multiplies.
+    Raises:
+        UserError: if a parameter that could learn has no optimizer, or two.
+    """
+    settings = {STUDENT: student_optimizer(cfg, meta_arch.student)}
+    for name, item in meta_arch.passes.items():
+        own = cast(StudentPass, item).optimizer()
+        if own is not None:
+            settings[name] = own
+    owners = [build_owner(name, item) for name, item in settings.items()]
+    check_every_parameter_is_trained(meta_arch, owners)
+    return owners
+
+
+def student_optimizer(cfg: CfgNode, student: Branch) -> OptimizerSettings:
+    """What SOLVER says.
+
+    Groups as in the DAFormer family: heads, projector and whatever of the backbone no pretrained
+    weights fill learn HEAD_LR_FACTOR times faster; layer norms of the pretrained part are not
+    decayed (biases and all other norms are).
     """
     members: dict[tuple[bool, bool], list[nn.Parameter]] = {}
-    for parameter, in_backbone, in_layer_norm in _parameters(student):
-        members.setdefault((in_backbone, in_backbone and in_layer_norm), []).append(parameter)
-    groups = []
-    for (in_backbone, undecayed), parameters in members.items():
-        lr = cfg.SOLVER.BASE_LR * (1.0 if in_backbone else cfg.SOLVER.HEAD_LR_FACTOR)
-        decay = 0.0 if undecayed else cfg.SOLVER.WEIGHT_DECAY
-        groups.append({"params": parameters, "lr": lr, "base_lr": lr, "weight_decay": decay})
-    return torch.optim.AdamW(groups, betas=cfg.SOLVER.BETAS, fused=True)
+    for parameter, pretrained, in_layer_norm in _parameters(student):
+        members.setdefault((pretrained, pretrained and in_layer_norm), []).append(parameter)
+    groups = [
+        ParameterGroup(
+            parameters,
+            lr=cfg.SOLVER.BASE_LR * (1.0 if pretrained else cfg.SOLVER.HEAD_LR_FACTOR),
+            weight_decay=0.0 if undecayed else cfg.SOLVER.WEIGHT_DECAY,
+        )
+        for (pretrained, undecayed), parameters in members.items()
+    ]
+    return OptimizerSettings(
+        groups,
+        LrSchedule(
+            cfg.SOLVER.MAX_ITER, cfg.SOLVER.WARMUP_ITERS, cfg.SOLVER.WARMUP_RATIO, cfg.SOLVER.POWER
+        ),
+        kind=cfg.SOLVER.OPTIMIZER,
+        betas=cfg.SOLVER.BETAS,
+        momentum=cfg.SOLVER.MOMENTUM,
+        grad_clip=cfg.SOLVER.GRAD_CLIP,
+    )
 
 
-def load_optimizer_(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
+def build_owner(name: str, settings: OptimizerSettings) -> Owner:
+    """An owner with a fresh optimizer."""
+    groups = [
+        {
+            "params": list(group.parameters),
+            "lr": group.lr,
+            "base_lr": group.lr,
+            "weight_decay": group.weight_decay,
+        }
+        for group in settings.groups
+    ]
+    optimizer: torch.optim.Optimizer
+    if settings.kind == "sgd":
+        optimizer = torch.optim.SGD(groups, momentum=settings.momentum)
+    else:
+        optimizer = torch.optim.AdamW(groups, betas=settings.betas, fused=True)
+    return Owner(name, optimizer, settings.schedule, settings.grad_clip)
+
+
+def check_every_parameter_is_trained(meta_arch: MetaArch, owners: Sequence[Owner]) -> None:
+    """Raise UserError for a trainable parameter that not exactly one owner trains."""
+    trained = Counter(id(parameter) for owner in owners for parameter in owner.parameters)
+    names = dict(meta_arch.named_parameters())
+    idle = [name for name, p in names.items() if p.requires_grad and not trained[id(p)]]
+    if idle:
+        raise UserError(
+            f"no optimizer trains {_listed(idle)}; a pass names what it trains in `optimizer`, and "
+            f"what is not to learn needs requires_grad_(False)"
+        )
+    shared = [name for name, p in names.items() if trained[id(p)] > 1]
+    if shared:
+        raise UserError(f"more than one optimizer trains {_listed(shared)}; leave it to one pass")
+
+
+def load_optimizers_(
+    owners: Sequence[Owner],
+    states: dict[str, dict[str, Any]],
+    iteration: int,
+    num_skipped: int = 0,
+) -> None:
     """Load the moments of a checkpoint; rates, decay and betas stay those of the configuration.
 
-    They must have passed `optimizer_problems`: torch takes moments of any shape and type.
+    Args:
+        owners: of this run, before its first step.
+        states: state dicts by owner.
+        iteration: steps done.
+        num_skipped: how many of them an optimizer may have skipped.
+
+    Raises:
+        UserError: if the checkpoint has other owners, another kind of optimizer, or moments that
+            are not those of this run's parameters; nothing is loaded then.
     """
-    groups = optimizer.state_dict()["param_groups"]
-    optimizer.load_state_dict({"state": fresh_moments(optimizer, state), "param_groups": groups})
+    if states.keys() != {owner.name for owner in owners}:
+        raise UserError(
+            f"the checkpoint has optimizers of {', '.join(states)}, this run of "
+            f"{', '.join(owner.name for owner in owners)}; resume with the same passes"
+        )
+    for owner in owners:
+        _check_optimizer(owner, states[owner.name], iteration, num_skipped)
+    for owner in owners:
+        groups = owner.optimizer.state_dict()["param_groups"]
+        moments = fresh_moments(owner.optimizer, states[owner.name])
+        owner.optimizer.load_state_dict({"state": moments, "param_groups": groups})
 
 
-def set_learning_rate_(optimizer: torch.optim.Optimizer, factor: float) -> None:
-    """Set every group to its base rate times `factor`."""
-    for group in optimizer.param_groups:
-        group["lr"] = group["base_lr"] * factor
+def _check_optimizer(owner: Owner, state: dict[str, Any], iteration: int, num_skipped: int) -> None:
+    """Torch itself takes moments of any shape and type, and a fused step then writes anywhere."""
+    kinds = [
+        any("betas" in group for group in groups)
+        for groups in (owner.optimizer.param_groups, state["param_groups"])
+    ]
+    if kinds[0] != kinds[1]:
+        raise UserError(
+            f"the checkpoint is of another optimizer than {type(owner.optimizer).__name__}; resume "
+            f"with the same SOLVER.OPTIMIZER"
+        )
+    problems = optimizer_problems(owner.optimizer, state, iteration, num_skipped)
+    if problems:
+        raise UserError(
+            f"a damaged or edited checkpoint, optimizer of {owner.name}: {'; '.join(problems)}; "
+            f"use an older one"
+        )
 
 
 def _parameters(student: Branch) -> Iterator[tuple[nn.Parameter, bool, bool]]:
-    """(parameter, whether in the backbone, whether of a layer norm), trainable ones only."""
-    for name, module in student.named_modules():
-        in_backbone = name.startswith("model.backbone")
+    """(parameter, whether of the backbone's pretrained part, whether of a layer norm)."""
+    backbone = student.model.backbone
+    fresh = {id(p) for module in backbone.fresh_modules() for p in module.parameters()}
+    pretrained = {id(p) for p in backbone.parameters()} - fresh
+    for module in student.modules():
         for parameter in module.parameters(recurse=False):
             if parameter.requires_grad:
-                yield parameter, in_backbone, isinstance(module, nn.LayerNorm)
+                in_layer_norm = isinstance(module, nn.LayerNorm)
+                yield parameter, id(parameter) in pretrained, in_layer_norm
+
+
+def _listed(names: Sequence[str]) -> str:
+    return f"{', '.join(names[:3])}{' …' if len(names) > 3 else ''}"

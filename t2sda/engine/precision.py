@@ -57,11 +57,14 @@ class Precision:
         self.scaler.unscale_(optimizer)
 
     def step(self, optimizer: torch.optim.Optimizer) -> None:
-        """Step the optimizer; float16 skips a step whose gradients overflowed and halves its scale.
+        """Step the optimizer; float16 skips a step whose gradients overflowed.
 
         The scaler reads its overflow flag on the host: a second synchronisation, float16 only.
         """
         self.scaler.step(optimizer)
+
+    def update(self) -> None:
+        """After all optimizers: float16 halves its scale if the gradients of one overflowed."""
         self.scaler.update()
 
     @property

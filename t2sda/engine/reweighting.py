@@ -7,7 +7,7 @@ from torch import Tensor
 
 from t2sda.config import SCHEMA, Field
 from t2sda.distributed import sum_over_ranks
-from t2sda.engine.hooks import Hook, RunObjects
+from t2sda.engine.hooks import Hook, RunObjects, hook_classes
 from t2sda.errors import UserError
 from t2sda.losses.reweighting import (
     class_confidence_sums,
@@ -15,17 +15,20 @@ from t2sda.losses.reweighting import (
     mean_class_confidence,
     static_class_weights,
 )
-from t2sda.meta_arch.base import pass_names
+from t2sda.meta_arch.base import Reads, pass_classes
 from t2sda.meta_arch.pull import pulls
-from t2sda.registry import HOOKS, PASSES
-from t2sda.structures import Step
-
-REWEIGHTING_HOOKS = ("DynamicReweighting", "StaticReweighting")
+from t2sda.registry import HOOKS
+from t2sda.structures import TARGET_PROBS, Step
 
 
 def reweighting_hooks(cfg: CfgNode) -> list[str]:
     """Those of the run's hooks that weigh classes."""
-    return [name for name in cfg.HOOKS.NAMES if name in REWEIGHTING_HOOKS]
+    return [name for name, cls in hook_classes(cfg).items() if cls.weighs_classes]
+
+
+def reweights_dynamically(cfg: CfgNode) -> bool:
+    """Whether the weights follow the teacher's confidence."""
+    return any(issubclass(cls, DynamicReweighting) for cls in hook_classes(cfg).values())
 
 
 SCHEMA.declare(
@@ -53,16 +56,15 @@ SCHEMA.declare(
             choices=("largest", "none"),
         ),
     },
-    when=lambda cfg: "DynamicReweighting" in cfg.HOOKS.NAMES,
+    when=reweights_dynamically,
     when_text="HOOKS.NAMES holds DynamicReweighting",
 )
 
 
 @SCHEMA.check
 def reweighting_has_what_it_needs(cfg: CfgNode) -> list[str]:
-    """One hook, a loss that reads its weights, and predictions where the hook needs them."""
-    hooks = reweighting_hooks(cfg)
-    names = pass_names(cfg)
+    """One hook, and a loss that reads its weights."""
+    hooks, passes = reweighting_hooks(cfg), pass_classes(cfg).values()
     problems = []
     if len(hooks) > 1:
         problems.append(f"HOOKS.NAMES: {', '.join(hooks)} write the same weights; list one of them")
@@ -72,17 +74,12 @@ def reweighting_has_what_it_needs(cfg: CfgNode) -> list[str]:
                 f"HOOKS.NAMES: {hook} has no loss to weigh; add the pull pass, set "
                 f"REWEIGHTING.APPLY_TO to target, or remove it"
             )
-        if cfg.REWEIGHTING.APPLY_TO == "target" and "mixed" not in names:
+        weighed = any(cls.weighs_target_classes for cls in passes)
+        if cfg.REWEIGHTING.APPLY_TO == "target" and not weighed:
             problems.append(
-                f"REWEIGHTING.APPLY_TO: target, but no pass trains on the target's pseudo-labels; "
-                f"add mixed to META_ARCH.PASSES, or remove {hook} from HOOKS.NAMES"
+                f"REWEIGHTING.APPLY_TO: target, but no pass weighs the target's classes; add mixed "
+                f"to META_ARCH.PASSES, or remove {hook} from HOOKS.NAMES"
             )
-    seen = any("target_probs" in PASSES.get(name).reads(cfg).teacher for name in names)
-    if "DynamicReweighting" in hooks and not seen:
-        problems.append(
-            "HOOKS.NAMES: DynamicReweighting needs the teacher's predictions on the target, which "
-            "no pass asks for; add the mixed pass, or use StaticReweighting or neither"
-        )
     return problems
 
 
@@ -92,6 +89,8 @@ class Reweighting(Hook):
     Args:
         apply_to: "pull" or "target".
     """
+
+    weighs_classes = True
 
     def __init__(self, apply_to: str) -> None:
         self.apply_to = apply_to
@@ -128,12 +127,16 @@ class DynamicReweighting(Reweighting):
         """Read REWEIGHTING."""
         return cls(cfg.REWEIGHTING.EXPONENT, cfg.REWEIGHTING.APPLY_TO, cfg.REWEIGHTING.UNPREDICTED)
 
+    @classmethod
+    def reads(cls, cfg: CfgNode) -> Reads:
+        """The teacher's predictions on the target."""
+        return Reads(views={TARGET_PROBS})
+
     def after_teacher(self, step: Step) -> None:
         """Write the weights of this micro-batch."""
         teacher = step.teacher
         assert teacher is not None
-        assert teacher.target_probs is not None
-        num_classes = teacher.target_probs.shape[1]
+        num_classes = teacher[TARGET_PROBS].shape[1]
         sums, counts = class_confidence_sums(teacher.confidence, teacher.pseudo_labels, num_classes)
         sums, counts = sum_over_ranks(sums), sum_over_ranks(counts)
         counted = counts > 0 if self.unpredicted == "none" else None

@@ -11,9 +11,9 @@ from fvcore.common.config import CfgNode
 from torch import Tensor
 
 from t2sda.config import SCHEMA, Field
-from t2sda.distributed import average_gradients_, mean_over_ranks
+from t2sda.distributed import average_gradients_, mean_over_ranks, rank
 from t2sda.engine.hooks import Hook, in_order
-from t2sda.engine.optim import LrSchedule, set_learning_rate_
+from t2sda.engine.optim import STUDENT, Owner, check_every_parameter_is_trained
 from t2sda.engine.precision import Precision
 from t2sda.errors import UserError
 from t2sda.meta_arch.base import MetaArch
@@ -25,7 +25,6 @@ SCHEMA.declare(
         "ACCUMULATION": Field(
             1, "micro-steps whose gradients are averaged into one step; divides BATCH_SIZE", low=1
         ),
-        "GRAD_CLIP": Field(0.0, "largest norm of the gradient; 0: not clipped", low=0.0),
     },
 )
 
@@ -40,7 +39,6 @@ class TrainerSettings:
 
     max_iter: int
     accumulation: int
-    grad_clip: float
     seed: int
 
     @classmethod
@@ -49,7 +47,6 @@ class TrainerSettings:
         return cls(
             max_iter=cfg.SOLVER.MAX_ITER,
             accumulation=cfg.SOLVER.ACCUMULATION,
-            grad_clip=cfg.SOLVER.GRAD_CLIP,
             seed=cfg.SEED,
         )
 
@@ -59,27 +56,27 @@ class Trainer:
 
     Args:
         meta_arch: what is trained, on `device` already.
-        optimizer: over the student's parameters; its groups have a `base_lr`.
-        schedule: learning-rate factor of an iteration.
+        owners: of the parameters, the student first.
         precision: autocast and loss scale.
         hooks: in any order; they run by stage.
         settings: how a step is taken.
         device: where batches go.
+    Raises:
+        UserError: if a parameter that could learn has no optimizer, or two.
     """
 
     def __init__(
         self,
         meta_arch: MetaArch,
-        optimizer: torch.optim.Optimizer,
-        schedule: LrSchedule,
+        owners: Sequence[Owner],
         precision: Precision,
         hooks: Sequence[Hook],
         settings: TrainerSettings,
         device: torch.device,
     ) -> None:
         self.meta_arch = meta_arch
-        self.optimizer = optimizer
-        self.schedule = schedule
+        check_every_parameter_is_trained(meta_arch, owners)
+        self.owners = list(owners)
         self.precision = precision
         self.hooks = in_order(hooks)
         self.settings = settings
@@ -118,81 +115,90 @@ class Trainer:
             NonFiniteLossError: naming the iteration and every loss.
         """
         self.meta_arch.train()
-        self.optimizer.zero_grad(set_to_none=True)
+        for owner in self.owners:
+            owner.optimizer.zero_grad(set_to_none=True)
         steps = [
             self._run_micro_step(iteration, micro_step, next(batches))
             for micro_step in range(self.settings.accumulation)
         ]
         step = steps[-1]
-        average_gradients_(self._parameters())
-        self.precision.unscale_(self.optimizer)
-        grad_norm = torch.nn.utils.get_total_norm(self._gradients())
-        stop = self._read_back(step, steps, grad_norm)
-        self._update(iteration, grad_norm)
+        average_gradients_([p for owner in self.owners for p in owner.parameters])
+        # Those whose pass had nothing to learn from have no gradients: the same on every rank.
+        active = [owner for owner in self.owners if owner.gradients]
+        for owner in active:
+            self.precision.unscale_(owner.optimizer)
+        norms = {owner.name: torch.nn.utils.get_total_norm(owner.gradients) for owner in active}
+        stop = self._read_back(step, steps, norms)
+        for owner in active:
+            self._update(owner, iteration, norms[owner.name])
+        if active:
+            self.precision.update()
         for hook in self.hooks:
             hook.after_step(step)
         return stop
 
     def _run_micro_step(self, iteration: int, micro_step: int, batch: DomainBatch) -> Step:
         streams = RandomStreams(self.settings.seed, iteration, micro_step)
-        step = Step(iteration, micro_step, batch.to(self.device), streams)
+        step = Step(
+            iteration, micro_step, batch.to(self.device), streams, self.settings.accumulation
+        )
         with torch.no_grad(), self.precision.autocast():
             step.teacher = self.meta_arch.teach(step)
         for hook in self.hooks:
             hook.after_teacher(step)
         for pass_name in self.meta_arch.pass_names:
-            # Dropout and DropPath draw from torch's own generator: one stream per pass.
-            torch.manual_seed(streams.seed_of(pass_name))
+            # Dropout and DropPath draw from torch's own generator, for this rank's images alone:
+            # one stream per pass and rank.
+            torch.manual_seed(streams.seed_of(f"{pass_name}, rank {rank()}"))
             with self.precision.autocast():
                 losses = self.meta_arch(pass_name, step)
             self.precision.backward(_total(losses) / self.settings.accumulation)
             step.add_losses(losses)
         return step
 
-    def _read_back(self, step: Step, steps: list[Step], grad_norm: Tensor) -> bool:
+    def _read_back(self, step: Step, steps: list[Step], norms: dict[str, Tensor]) -> bool:
         """Fill `step.metrics` and check that all is finite: the step's only host synchronisation.
 
         Losses are means over micro-steps and ranks. Whether any rank was asked to stop travels
         along, so that all ranks leave after the same step.
         """
-        names = list(step.losses)
-        means = [torch.stack([item.losses[name] for item in steps]).mean() for name in names]
+        means = {
+            name: torch.stack([item.losses[name] for item in steps]).mean() for name in step.losses
+        }
+        values = means | {_metric("grad_norm", name): norm for name, norm in norms.items()}
         flag = torch.tensor(float(self._stop_requested), device=self.device)
-        vector = torch.stack([*(mean.float() for mean in means), grad_norm.float(), flag])
-        *losses, norm, stop = mean_over_ranks(vector).tolist()
-        step.metrics.update(dict(zip(names, losses, strict=True)))
-        step.metrics["grad_norm"] = norm
-        step.metrics["lr"] = self.optimizer.param_groups[0]["base_lr"] * self.schedule.factor(
-            step.iteration
-        )
-        gradient_counts = not self.precision.may_overflow
-        if not all(map(math.isfinite, losses)) or (gradient_counts and not math.isfinite(norm)):
-            raise NonFiniteLossError(_non_finite_message(step))
+        vector = torch.stack([*(value.float() for value in values.values()), flag])
+        *numbers, stop = mean_over_ranks(vector).tolist()
+        found = dict(zip(values, numbers, strict=True))
+        step.metrics.update(found)
+        for owner in self.owners:
+            lr = owner.base_lr() * owner.schedule.factor(step.iteration)
+            step.metrics[_metric("lr", owner.name)] = lr
+        checked = means if self.precision.may_overflow else found
+        if not all(math.isfinite(found[name]) for name in checked):
+            raise NonFiniteLossError(_non_finite_message(step.iteration, found))
         return stop > 0
 
-    def _update(self, iteration: int, grad_norm: Tensor) -> None:
-        if self.settings.grad_clip > 0:
-            torch.nn.utils.clip_grads_with_norm_(
-                self._parameters(), self.settings.grad_clip, grad_norm
-            )
-        set_learning_rate_(self.optimizer, self.schedule.factor(iteration))
-        self.precision.step(self.optimizer)
+    def _update(self, owner: Owner, iteration: int, grad_norm: Tensor) -> None:
+        if owner.grad_clip > 0:
+            torch.nn.utils.clip_grads_with_norm_(owner.parameters, owner.grad_clip, grad_norm)
+        owner.set_learning_rate_(iteration)
+        self.precision.step(owner.optimizer)
 
-    def _parameters(self) -> list[torch.nn.Parameter]:
-        return [p for group in self.optimizer.param_groups for p in group["params"]]
 
-    def _gradients(self) -> list[Tensor]:
-        return [p.grad for p in self._parameters() if p.grad is not None]
+def _metric(name: str, owner: str) -> str:
+    """The student's have no suffix."""
+    return name if owner == STUDENT else f"{name}/{owner}"
 
 
 def _total(losses: dict[str, Tensor]) -> Tensor:
     return torch.stack(list(losses.values())).sum()
 
 
-def _non_finite_message(step: Step) -> str:
-    values = ", ".join(f"{name}={value:g}" for name, value in step.metrics.items() if name != "lr")
+def _non_finite_message(iteration: int, found: dict[str, float]) -> str:
+    values = ", ".join(f"{name}={value:g}" for name, value in found.items())
     return (
-        f"iteration {step.iteration}: not finite: {values}; nothing was updated with it. The last "
+        f"iteration {iteration}: not finite: {values}; nothing was updated with it. The last "
         f"checkpoint is intact; resume from it with a smaller SOLVER.BASE_LR, with "
         f"SOLVER.GRAD_CLIP, or with SOLVER.PRECISION bf16 or fp32"
     )

@@ -11,11 +11,6 @@ def at_least_float32(values: Tensor) -> Tensor:
     return values if values.dtype == torch.float64 else values.float()
 
 
-def reads_are_free(tensor: Tensor) -> bool:
-    """Whether sizes may follow the tensor's values: reading them would make a GPU wait."""
-    return tensor.device.type == "cpu"
-
-
 def l2_normalize(vectors: Tensor) -> Tensor:
     """norm(.) of Eq. (6) along the last dimension; a zero vector stays zero.
 

@@ -1,4 +1,4 @@
-"""How far the teacher's pseudo-labels can be trusted, Eq. (S2) and (9)."""
+"""How far the teacher's pseudo-labels can be trusted, Eq. (S2), (8) and (9)."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from t2sda.losses.numerics import at_least_float32
+from t2sda.structures import IGNORE_INDEX
 
 
 def pseudo_label_quality(confidence: Tensor, threshold: float) -> Tensor:
@@ -52,3 +53,13 @@ def confidence_threshold(confidence: Tensor, unreliable_fraction: float) -> Tens
     ordered = flat.sort().values  # CUDA's kthvalue has no deterministic form
     below, above = ordered[math.floor(rank)], ordered[math.ceil(rank)]
     return torch.lerp(below, above, rank - math.floor(rank))
+
+
+def unreliable_labels(pseudo_labels: Tensor, confidence: Tensor, threshold: Tensor) -> Tensor:
+    """The candidates of Eq. (8): pseudo-labels where confidence < γ, IGNORE_INDEX elsewhere.
+
+    Args:
+        pseudo_labels, confidence: (B, h, w) on the feature grid (docs/fidelity.md, B8).
+        threshold: γ of Eq. (9).
+    """
+    return torch.where(confidence < threshold, pseudo_labels, IGNORE_INDEX)

@@ -1,44 +1,56 @@
-"""The pull loss, Eq. (2) to (10): pseudo-target embeddings are pulled to source prototypes."""
+"""The pull loss, Eq. (2) to (8), (10) and (11): Algorithm 1 of the paper from line 31 on.
+
+The host reads once how many rows every class has; then a loop over the classes present gathers what
+was drawn for each. With draws "replacement" neither cost nor memory of the loop grows with the keys
+of all ranks; the exact modes (docs/fidelity.md, B13) are for small grids.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from itertools import accumulate
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
-from t2sda.losses import negatives as negative_sampling
-from t2sda.losses import sampling
-from t2sda.losses.info_nce import info_nce
-from t2sda.losses.numerics import at_least_float32, l2_normalize, reads_are_free
-from t2sda.losses.sampling import PositionsByClass, QueryGroups
+from t2sda.losses.numerics import at_least_float32, draw_below, l2_normalize
 
 CHOICES = {
     "objective": ("info_nce", "mse"),
     "reduction": ("class_mean", "query_sum"),
-    "query_strategy": sampling.QUERY_STRATEGIES,
-    "negative_strategy": negative_sampling.NEGATIVE_STRATEGIES,
+    "query_strategy": ("cbqs", "ceqs", "uniform"),
+    "negative_strategy": ("domain_equalized", "union", "source"),
     "query_draw": ("replacement", "exact"),
     "negative_draw": ("replacement", "exact"),
     "prototype_norm": ("after", "before", "both"),
 }
-CACHE_LINE = 16
-"""Floats in 64 bytes."""
-CHUNK_GROUPS = 8
-"""Groups whose negatives are gathered at once where sizes may not follow the values."""
 
 
-class LabelledEmbeddings(NamedTuple):
-    """A teacher's embeddings and the classes they stand for."""
+class Keys(NamedTuple):
+    """Embeddings, of a teacher's grid or of a memory, and the class that each stands for."""
 
     embeddings: Tensor
-    """(B, D, h, w) projector output."""
+    """(N, D), not normalized."""
     labels: Tensor
-    """(B, h, w) int64 in [0, C) or IGNORE_INDEX, on the grid of the embeddings."""
+    """(N,) int64 in [0, C); IGNORE_INDEX is no class."""
+
+    @classmethod
+    def from_grid(cls, embeddings: Tensor, labels: Tensor) -> Keys:
+        """Flatten (B, D, h, w) embeddings and their (B, h, w) labels.
+
+        Raises:
+            ValueError: if labels are not at the resolution of embeddings.
+        """
+        grid = (len(embeddings), *embeddings.shape[2:])
+        if grid != labels.shape:
+            raise ValueError(
+                f"embeddings are on a grid of {grid}, their labels on {tuple(labels.shape)}; "
+                f"reduce the labels with labels_on_grid"
+            )
+        return cls(embeddings.movedim(1, -1).flatten(0, -2), labels.flatten())
 
 
 @dataclass(frozen=True)
@@ -48,14 +60,18 @@ class PullLoss:
     Args:
         temperature: τ.
         queries_per_class: n, the base number of queries.
-        num_negatives: m, shared by the queries of a class.
+        num_negatives: m, shared by the queries of a class as in Algorithm 1; the text draws m for
+            each query (docs/fidelity.md, B12).
         objective: "info_nce" (Eq. 2) or "mse", see `info_nce` and `pull_mse`.
-        reduction: "class_mean" or "query_sum", see `query_weights`.
-        query_strategy: "cbqs", "ceqs" or "uniform", see `sampling.num_queries`.
-        negative_strategy: "domain_equalized", "union" or "source", see
-            `negatives.sample_negatives`.
-        query_draw, negative_draw: "replacement" as published, or "exact": every position, weighted
-            by how often it would be drawn (docs/fidelity.md, B13).
+        reduction: "class_mean", w*_c times the mean over a class's queries, as Algorithm 1 with the
+            mean of `F.cross_entropy`: n_q(c) then changes the variance only, and as w* sums to 1
+            there is no further 1/C. Or "query_sum", the letter of Eq. (3): w*_c / C times their
+            sum, n / C times larger with uniform w* (docs/fidelity.md, B1).
+        query_strategy: "cbqs", "ceqs" or "uniform", see `num_queries`.
+        negative_strategy: "domain_equalized", "union" or "source", see `num_negatives`.
+        query_draw, negative_draw: "replacement" as published, or "exact": all candidates, weighted
+            by how often they would be drawn (docs/fidelity.md, B13). Of queries that gives the
+            expectation of the loss; of negatives the limit of drawing ever more of them.
         prototype_norm: "after", "before" or "both", see `class_prototypes`.
     """
 
@@ -90,285 +106,284 @@ class PullLoss:
 
     def __call__(
         self,
-        query_embeddings: Tensor,
+        queries: Tensor,
         query_labels: Tensor,
-        positives: LabelledEmbeddings,
-        source_keys: LabelledEmbeddings | None,
-        target_keys: LabelledEmbeddings | None,
+        positives: Keys,
+        source_keys: Keys | None,
+        target_keys: Keys | None,
         class_weights: Tensor,
         generator: torch.Generator,
-        first_image: int = 0,
+        first_row: int = 0,
     ) -> Tensor:
-        """The loss; only `query_embeddings` get a gradient.
+        """The loss; only `queries` get a gradient.
 
-        On several ranks everything but the first argument is of the whole mini-batch, gathered, and
-        the generators are alike. The result is then this rank's share: the shares of all ranks add
-        up to the loss of the whole mini-batch.
+        On several ranks everything but `queries` is of the whole mini-batch, gathered, and the
+        generators are alike. The result is then this rank's share: the shares of all ranks add up
+        to the loss of the whole mini-batch.
 
         Args:
-            query_embeddings: (b, D, h, w) student embeddings, of translated images in T2S-DA,
-                Eq. (4).
-            query_labels: (B, h, w) labels; the queries are its images from `first_image` on.
+            queries: (n, D) student embeddings, of translated images in T2S-DA, Eq. (4).
+            query_labels: (N,) of all ranks; those of `queries` begin at `first_row`.
             positives: what the prototypes are means of, Eq. (5); in T2S-DA the teacher's source
                 embeddings.
             source_keys: candidates for negatives, Eq. (7); the teacher's source embeddings. None
                 with MSE, which has no negatives.
             target_keys: candidates for negatives, Eq. (8); the teacher's target embeddings with
                 their `unreliable_labels`. None: no target (docs/fidelity.md, B26).
-            class_weights: (C,) w* of Eq. (3); 1/C each without re-weighting.
+            class_weights: (C,) w* of Eq. (3), not normalized again over the classes present
+                (docs/fidelity.md, B4); 1/C each without re-weighting.
+            generator: on the device of the tensors.
         Returns:
             Scalar. A class without queries, prototype or negatives is skipped
-            (docs/fidelity.md, B5); where none is left, the loss is 0 and still connected to the
-            graph.
+            (docs/fidelity.md, B5, B35); where none is left, the loss is 0 and still connected to
+            the graph.
         """
-        _check_grid("query", query_embeddings[0], query_labels[0])
+        domains = self._domains(source_keys, target_keys)
+        labels = (query_labels, positives.labels, *(keys.labels for keys in domains))
         num_classes = len(class_weights)
-        with torch.autocast(device_type=query_embeddings.device.type, enabled=False):
-            labels = sampling.positions_by_class(query_labels, num_classes)
-            prototypes, usable = _prototypes(positives, num_classes, self.prototype_norm)
-            groups, num_queries = self._draw_queries(labels, generator)
-            weights = query_weights(class_weights, num_queries, self.reduction)
-            negatives = None
-            if self.objective == "info_nce":
-                negatives = self._negatives(source_keys, target_keys, num_classes, generator)
-                usable = usable & negatives.exist
-            rows = groups.positions - first_image * query_labels[0].numel()
-            ours = (rows >= 0) & (rows < len(query_embeddings) * query_labels[0].numel())
-            share = (weights * usable)[groups.classes, None] * groups.multiplicity * ours
-            parts = list(_parts(groups._replace(positions=rows * ours, multiplicity=share)))
-            return self._weighted_sum(parts, query_embeddings, prototypes, negatives)
+        query_generator = generator if self.query_draw == "replacement" else None
+        key_generator = generator if self.negative_draw == "replacement" else None
+        with torch.autocast(device_type=queries.device.type, enabled=False):
+            prototypes = class_prototypes(positives, num_classes, self.prototype_norm)  # (C, D)
+            counts, n_q, m = self._sizes(labels, num_classes, query_generator, key_generator)
+            classes = [
+                c
+                for c in range(num_classes)
+                if n_q[c] and counts[1][c] and (not domains or any(m[c]))
+            ]
+            candidates = RowsByClass(query_labels, counts[0])
+            others = [RowsByClass(*pair) for pair in zip(labels[2:], counts[2:], strict=True)]
+            drawn = [draw(candidates.of(c), n_q[c], query_generator) for c in classes]
+            loss = at_least_float32(queries[:0]).sum()
+            for c, unit, times in zip(classes, *_gather(queries, drawn, first_row), strict=True):
+                if self.objective == "mse":
+                    losses = pull_mse(unit, prototypes[c])
+                else:
+                    negatives = [
+                        (keys.embeddings, *draw(side.others(c), wanted, key_generator))
+                        for keys, side, wanted in zip(domains, others, m[c], strict=True)
+                        if wanted
+                    ]
+                    losses = info_nce(unit, prototypes[c], *_join(negatives), self.temperature)
+                divisor = num_classes if self.reduction == "query_sum" else n_q[c]
+                loss = loss + class_weights[c] * (losses * times).sum() / divisor
+            return loss
 
-    def _weighted_sum(
-        self,
-        parts: list[QueryGroups],
-        query_embeddings: Tensor,
-        prototypes: Tensor,
-        negatives: _Negatives | None,
-    ) -> Tensor:
-        """Σ multiplicity · loss over the queries of all parts."""
-        if not parts:
-            return at_least_float32(query_embeddings[:0]).sum()
-        sizes = [part.positions.numel() for part in parts]
-        rows = torch.cat([part.positions.flatten() for part in parts])
-        sums = []
-        for part, queries in zip(
-            parts, _UnitRows.apply(query_embeddings, rows).split(sizes), strict=True
-        ):
-            queries = queries.view(*part.positions.shape, -1)
-            positives = prototypes[part.classes].unsqueeze(-2)  # (..., 1, D)
-            if negatives is None:
-                losses = pull_mse(queries, positives)
-            else:
-                keys, log_weights = negatives.of(part.classes)
-                losses = info_nce(queries, positives, keys, self.temperature, log_weights)
-            sums.append((losses * part.multiplicity).sum())
-        return torch.stack(sums).sum()
-
-    def _draw_queries(
-        self, labels: PositionsByClass, generator: torch.Generator
-    ) -> tuple[QueryGroups, Tensor]:
-        """The queries in groups, and n_q(c)."""
-        if self.query_draw == "exact":
-            num_queries = sampling.expected_num_queries(
-                labels.counts, self.queries_per_class, self.query_strategy
-            )
-            return sampling.every_query(labels, num_queries), num_queries
-        num_queries = sampling.num_queries(
-            labels.counts, self.queries_per_class, self.query_strategy, generator
-        )
-        max_queries = len(num_queries) * (self.queries_per_class + 1)
-        groups = sampling.sample_queries(labels, num_queries, max_queries, generator)
-        return groups, num_queries
-
-    def _negatives(
-        self,
-        source: LabelledEmbeddings | None,
-        target: LabelledEmbeddings | None,
-        num_classes: int,
-        generator: torch.Generator,
-    ) -> _Negatives:
-        if source is None:
+    def _domains(self, source: Keys | None, target: Keys | None) -> list[Keys]:
+        """The candidates for negatives that are there, those of the source first."""
+        if self.negative_domains and source is None:
             raise ValueError("InfoNCE needs negatives: give the pull loss its source_keys")
-        target_labels = source.labels[:0] if target is None else target.labels
-        sides = (
-            sampling.positions_by_class(source.labels, num_classes),
-            sampling.positions_by_class(target_labels, num_classes),
-        )
-        exist = negative_sampling.has_negatives(*sides, self.negative_strategy)
-        pool = _unit_pool([source] if target is None else [source, target])
-        if self.negative_draw == "exact":
-            times = negative_sampling.expected_negatives(
-                *sides, self.num_negatives, self.negative_strategy
-            )
-            return _Negatives(pool, exist, None, torch.where(exist[:, None], times.log(), 0.0))
-        drawn = negative_sampling.sample_negatives(
-            *sides, self.num_negatives, self.negative_strategy, generator
-        )
-        return _Negatives(pool, exist, drawn, None)
+        given = {"source": source, "target": target}
+        return [keys for name in self.negative_domains if (keys := given[name]) is not None]
+
+    def _sizes(
+        self,
+        labels: Sequence[Tensor],
+        num_classes: int,
+        query_generator: torch.Generator | None,
+        key_generator: torch.Generator | None,
+    ) -> tuple[list[list[int]], list[float], list[tuple[float, ...]]]:
+        """On the host: `class_counts` of all labels, n_q of every class, its m by domain."""
+        counts = torch.stack([class_counts(one, num_classes) for one in labels])
+        others = counts[2:].sum(dim=1, keepdim=True) - counts[2:]  # (domains, C)
+        n_q = num_queries(counts[0], self.queries_per_class, self.query_strategy, query_generator)
+        m = num_negatives(others, self.num_negatives, self.negative_strategy, key_generator)
+        # The only time the host waits for the device.
+        rows = torch.cat([counts, n_q[None], m]).double().tolist()
+        known = [[int(count) for count in row] for row in rows[: len(labels)]]
+        return known, rows[len(labels)], list(zip(*rows[len(labels) + 1 :], strict=True))
 
 
-def pull_mse(queries: Tensor, positives: Tensor) -> Tensor:
-    """Squared distance of every query to its positive, ||q - k+||^2: (..., Q, D) -> (..., Q)."""
-    return (at_least_float32(queries) - positives).square().sum(dim=-1)
-
-
-def query_weights(class_weights: Tensor, num_queries: Tensor, reduction: str) -> Tensor:
-    """What one query of every class weighs in Eq. (3).
-
-    - "class_mean": w*_c / n_q(c), as Algorithm 1 with the mean of `F.cross_entropy`; n_q(c) then
-      changes the variance only. No further 1/C, since w* sums to 1.
-    - "query_sum": w*_c / C, the letter of Eq. (3). With uniform w* this is n / C times larger
-      (docs/fidelity.md, B1).
-
-    Args:
-        class_weights: (C,) w*; not normalised again over the classes present
-            (docs/fidelity.md, B4).
-        num_queries: (C,) n_q(c) of the whole mini-batch, drawn or expected.
-    Returns:
-        (C,); 0 for a class without queries.
-    """
-    if reduction == "query_sum":
-        divisors = torch.full_like(num_queries, len(class_weights))
-    else:
-        divisors = torch.where(num_queries > 0, num_queries, 1)
-    return torch.where(num_queries > 0, at_least_float32(class_weights) / divisors, 0)
-
-
-def class_prototypes(embeddings: Tensor, labels: Tensor, num_classes: int) -> Tensor:
-    """Mean source embedding of every class, Eq. (5).
+def info_nce(
+    queries: Tensor,
+    prototype: Tensor,
+    negatives: Tensor,
+    log_times: Tensor,
+    temperature: float,
+) -> Tensor:
+    """InfoNCE of every query, Eq. (2), as the cross entropy of lines 55 to 62.
 
     Args:
-        embeddings: (B, D, h, w) teacher projector output on source images.
-        labels: (B, h, w) int64 in [0, num_classes) or IGNORE_INDEX.
+        queries: (Q, D) unit vectors of one class.
+        prototype: (D,) their positive key.
+        negatives: (k, D) unit vectors, shared by the queries.
+        log_times: (k,) log of how often each negative counts.
+        temperature: τ.
     Returns:
-        (num_classes, D); the row of a class absent from the batch is NaN.
-    Raises:
-        ValueError: if labels are not at the resolution of embeddings.
+        (Q,).
     """
-    sums, counts = class_embedding_sums(embeddings, labels, num_classes)
-    return sums / counts[:, None]
+    keys = torch.cat([prototype[None], negatives]).to(queries.dtype)  # (1 + k, D)
+    bias = F.pad(log_times, (1, 0)).to(queries.dtype)  # the prototype counts once
+    logits = F.linear(queries / temperature, keys, bias)  # (Q, 1 + k)
+    answers = torch.zeros(len(queries), dtype=torch.int64, device=queries.device)
+    return F.cross_entropy(logits, answers, reduction="none")
+
+
+def pull_mse(queries: Tensor, prototype: Tensor) -> Tensor:
+    """Squared distance of every query to its positive, ||q - k+||^2: (Q, D), (D,) -> (Q,)."""
+    return (queries - prototype.to(queries.dtype)).square().sum(dim=-1)
 
 
 @torch.no_grad()
-def class_embedding_sums(
-    embeddings: Tensor, labels: Tensor, num_classes: int
-) -> tuple[Tensor, Tensor]:
-    """Numerator and denominator of Eq. (5), to be added over ranks: (C, D) and (C,)."""
-    _check_grid("positive", embeddings[0], labels[0])
-    classes = torch.arange(num_classes, device=labels.device)[:, None]
-    members = labels.flatten(1)[:, None] == classes  # (B, C, h*w)
-    columns = at_least_float32(embeddings).flatten(2)  # (B, D, h*w)
-    sums = (members.to(columns.dtype) @ columns.mT).sum(dim=0)
-    return sums, members.sum(dim=(0, 2))
+def class_prototypes(keys: Keys, num_classes: int, norm: str = "after") -> Tensor:
+    """k+ of every class, Eq. (5) and (6).
+
+    Raw embeddings are averaged and the mean is normalized ("after"), as in the equations; Algorithm
+    1 normalizes the embeddings and leaves the mean as it is ("before"); "both" normalizes twice
+    (docs/fidelity.md, B6).
+
+    Returns:
+        (num_classes, D) in float32 or better; the row of a class without keys is NaN.
+    """
+    embeddings = at_least_float32(keys.embeddings)
+    if norm != "after":
+        embeddings = l2_normalize(embeddings)
+    members = _members(keys.labels, num_classes).to(embeddings.dtype)
+    means = members @ embeddings / members.sum(dim=1, keepdim=True)
+    return means if norm == "before" else l2_normalize(means)
+
+
+def class_counts(labels: Tensor, num_classes: int) -> Tensor:
+    """How many of the labels are of every class: (N,) -> (C,)."""
+    return _members(labels, num_classes).sum(dim=1)
+
+
+def num_queries(
+    counts: Tensor, queries_per_class: int, strategy: str, generator: torch.Generator | None
+) -> Tensor:
+    """n_q(c) of section 3.3: how many queries every class gives.
+
+    - "cbqs": ceil(C·p(c)·n) with p of Eq. (11), class-balanced as published; in integers, so that
+      no rounding error is rounded up.
+    - "ceqs": n for every class that is there.
+    - "uniform": C·n positions drawn from all alike, whatever their class; the reading we give to
+      "without CBQS" (docs/fidelity.md, B32).
+
+    Args:
+        counts: (C,) int64 labelled positions of every class, of the whole mini-batch.
+        queries_per_class: n.
+        generator: used by "uniform" alone; None: its expectation, C·n·p(c).
+    Returns:
+        (C,); 0 for absent classes (docs/fidelity.md, B5).
+    """
+    budget, total = len(counts) * queries_per_class, counts.sum().clamp(min=1)
+    if strategy == "cbqs":
+        return (counts * budget + total - 1) // total
+    if strategy == "ceqs":
+        return (counts > 0) * queries_per_class
+    if generator is None:
+        return counts.double() * budget / total
+    return _draw_counts(counts, budget, generator)
+
+
+def num_negatives(
+    others: Tensor, num_negatives: int, strategy: str, generator: torch.Generator | None
+) -> Tensor:
+    """How many of the m negatives of every class come from each domain, Eq. (7), (8), (10).
+
+    Only positions of another class count, not the union over all classes of Eq. (10), which would
+    hold the positives (docs/fidelity.md, B10), nor unlabelled ones (B11).
+
+    - "domain_equalized" (DENPS): m/2 from the source and m/2 from the target, which gives the
+      larger half of an odd m; all m from one domain where the other has none (B35).
+    - "union": m from the candidates of both domains alike.
+    - "source": m from the source, the only domain given.
+
+    Args:
+        others: (domains, C) positions of another class, of the whole mini-batch.
+        num_negatives: m.
+        generator: used by "union" alone; None: its expectation.
+    Returns:
+        (domains, C); zeros for a class without candidates.
+    """
+    if strategy == "union":
+        if generator is not None:
+            return _draw_counts(others.T, num_negatives, generator).T
+        return num_negatives * others.double() / others.sum(dim=0).clamp(min=1)
+    halves = torch.full_like(others, num_negatives // 2)
+    halves[1:] = num_negatives - num_negatives // 2
+    alone = (others > 0).sum(dim=0) == 1
+    return torch.where(alone, num_negatives, halves) * (others > 0)
+
+
+class RowsByClass:
+    """The rows of every class, and those of all other classes, as slices of one ring.
+
+    Args:
+        labels: (N,) as in `Keys`.
+        counts: their `class_counts`, on the host.
+    """
+
+    def __init__(self, labels: Tensor, counts: list[int]) -> None:
+        self.counts, self.ends = counts, list(accumulate(counts))
+        labelled = labels.argsort(stable=True)[: self.ends[-1]]  # no class comes last
+        self.ring = labelled.repeat(2)
+
+    def of(self, c: int) -> Tensor:
+        """(counts[c],) rows of class c: its candidates for queries, Eq. (4)."""
+        return self.ring[self.ends[c] - self.counts[c] : self.ends[c]]
+
+    def others(self, c: int) -> Tensor:
+        """Rows of the other classes: from behind class c once around, Eq. (7) and (8)."""
+        return self.ring[self.ends[c] : self.ends[c] - self.counts[c] + self.ends[-1]]
+
+
+def draw(rows: Tensor, wanted: float, generator: torch.Generator | None) -> tuple[Tensor, Tensor]:
+    """Draw `wanted` of the rows with replacement, as in lines 45, 51 and 52.
+
+    With replacement also because there may be fewer rows than wanted (docs/fidelity.md, B13). Then
+    all of them are taken, each as often as it was drawn.
+
+    Args:
+        rows: (N,), at least one.
+        generator: None: all rows, each as often as is expected.
+    Returns:
+        (k,) rows and (k,) how often each counts, together `wanted`.
+    """
+    if generator is None:
+        return rows, torch.full_like(rows, wanted / len(rows), dtype=torch.float64)
+    size = (round(wanted),)
+    index = torch.randint(len(rows), size, generator=generator, device=rows.device)
+    once = torch.ones_like(index)
+    if len(index) <= len(rows):
+        return rows[index], once
+    return rows, torch.zeros_like(rows).index_add_(0, index, once)
+
+
+def _members(labels: Tensor, num_classes: int) -> Tensor:
+    """(C, N) bool: which labels are of every class."""
+    return labels == torch.arange(num_classes, device=labels.device)[:, None]
+
+
+def _draw_counts(counts: Tensor, size: int, generator: torch.Generator) -> Tensor:
+    """How many of `size` things drawn from groups of `counts` (..., G) fall on each: (..., G)."""
+    ends = counts.cumsum(dim=-1)[..., None]
+    total = counts.sum(dim=-1, keepdim=True)
+    drawn = draw_below(total, (*counts.shape[:-1], size), generator)[..., None, :]
+    return (drawn < ends).sum(dim=-1).diff(dim=-1, prepend=torch.zeros_like(total))
+
+
+def _gather(
+    queries: Tensor, drawn: list[tuple[Tensor, Tensor]], first_row: int
+) -> tuple[Sequence[Tensor], Sequence[Tensor]]:
+    """(Q_c, D) unit vectors of every class, and (Q_c,) how often each counts; 0 if not ours."""
+    if not drawn:
+        return (), ()
+    sizes = [len(rows) for rows, _ in drawn]
+    rows, times = (torch.cat(parts) for parts in zip(*drawn, strict=True))
+    ours = (rows >= first_row) & (rows < first_row + len(queries))
+    # The gradient of index_select is summed in order on a CPU; that of indexing is not.
+    unit = l2_normalize(at_least_float32(queries.index_select(0, (rows - first_row) * ours)))
+    return unit.split(sizes), (times * ours).to(unit.dtype).split(sizes)
 
 
 @torch.no_grad()
-def _prototypes(
-    positives: LabelledEmbeddings, num_classes: int, prototype_norm: str
-) -> tuple[Tensor, Tensor]:
-    """(C, D) positive keys, Eq. (5) and (6), zeros for an absent class; (C,) which are there.
+def _join(drawn: list[tuple[Tensor, Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+    """(k, D) unit vectors of all domains, and (k,) the log of how often each counts.
 
-    Raw embeddings are averaged and the mean is normalised ("after"), as in the equations; Algorithm
-    1 normalises the embeddings and leaves the mean as it is ("before") (docs/fidelity.md, B6).
+    Args:
+        drawn: of every domain (N, D) embeddings, the rows of them and how often each counts.
     """
-    embeddings, labels = positives
-    if prototype_norm != "after":
-        embeddings = l2_normalize(at_least_float32(embeddings).movedim(1, -1)).movedim(-1, 1)
-    sums, counts = class_embedding_sums(embeddings, labels, num_classes)
-    means = sums / counts.clamp(min=1)[:, None]
-    return (means if prototype_norm == "before" else l2_normalize(means)), counts > 0
-
-
-class _Negatives(NamedTuple):
-    """The keys that the queries of every class are pushed away from."""
-
-    pool: Tensor  # (N_s + N_t, D) unit vectors: all source positions, then all target positions
-    exist: Tensor  # (C,) bool
-    drawn: Tensor | None  # (C, m) rows of the pool; None: all of them, weighted
-    log_weights: Tensor | None  # (C, N_s + N_t)
-
-    def of(self, classes: Tensor) -> tuple[Tensor, Tensor | None]:
-        """(..., m, D) keys of classes of any shape, and their log weights (..., 1, m)."""
-        if self.drawn is None:
-            assert self.log_weights is not None
-            return self.pool, self.log_weights[classes].unsqueeze(-2)
-        rows = self.drawn[classes]
-        return self.pool.index_select(0, rows.flatten()).view(*rows.shape, -1), None
-
-
-def _parts(groups: QueryGroups) -> Iterator[QueryGroups]:
-    """The queries in parts that share their negatives: classes (...), the rest (..., S).
-
-    Where sizes may follow values, a part is one class without padding: ((), (S,)). Elsewhere it is
-    a run of groups with their padding: ((G,), (G, S)).
-    """
-    if not reads_are_free(groups.classes):
-        runs = (values.split(CHUNK_GROUPS) for values in groups)
-        yield from (QueryGroups(*part) for part in zip(*runs, strict=True))
-        return
-    counted = groups.multiplicity != 0
-    classes = groups.classes[:, None].expand_as(counted)[counted]
-    present, sizes = classes.unique_consecutive(return_counts=True)
-    positions = groups.positions[counted].split(sizes.tolist())
-    multiplicity = groups.multiplicity[counted].split(sizes.tolist())
-    yield from (QueryGroups(*part) for part in zip(present, positions, multiplicity, strict=True))
-
-
-class _UnitRows(torch.autograd.Function):
-    """(B, D, h, w), (n,) rows of (B, h, w) flattened → (n, D) unit vectors; zero stays zero.
-
-    In closed form, as only the rows that are asked for need a norm and a gradient.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, embeddings: Tensor, rows: Tensor) -> Tensor:
-        columns = at_least_float32(embeddings).flatten(2).transpose(0, 1).flatten(1)  # (D, B*h*w)
-        picked = columns.gather(1, rows.expand(len(columns), -1)).t().contiguous()
-        norms = torch.linalg.vector_norm(picked, dim=-1, keepdim=True)
-        norms.masked_fill_(norms == 0, 1.0)
-        unit = picked.div_(norms)
-        ctx.save_for_backward(unit, norms, rows)
-        ctx.shape, ctx.dtype = embeddings.shape, embeddings.dtype
-        return unit
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
-        unit, norms, rows = ctx.saved_tensors
-        along = (grad_output * unit).sum(dim=-1, keepdim=True)
-        images, channels, height, width = ctx.shape
-        gradient = unit.new_zeros(images * height * width, channels)
-        # index_add_ sums in order on a CPU; indexing's own gradient does not, with several threads.
-        gradient.index_add_(0, rows, (grad_output - along * unit) / norms)
-        columns = gradient.new_empty(images, channels, height * width)
-        for image, part in zip(columns, gradient.split(height * width), strict=True):
-            image.copy_(part.t())  # what comes before the projector wants its own layout
-        return columns.view(ctx.shape).to(ctx.dtype), None
-
-
-@torch.no_grad()
-def _unit_pool(sides: list[LabelledEmbeddings]) -> Tensor:
-    """(N, D) unit vectors of all positions of all sides."""
-    pool = _flatten(*(side.embeddings for side in sides))
-    norms = torch.linalg.vector_norm(pool, dim=-1, keepdim=True)
-    return pool.div_(norms.masked_fill_(norms == 0, 1.0))
-
-
-def _flatten(*embeddings: Tensor) -> Tensor:
-    """(B, D, h, w) each -> (the sum of all B*h*w, D), a copy in float32 or better."""
-    images = [image for one in embeddings for image in at_least_float32(one).flatten(2)]
-    rows = images[0].new_empty(sum(image.shape[1] for image in images), images[0].shape[0])
-    # Image by image: torch has a fast copy for the transpose of a matrix, but not of a stack. Not
-    # in place: columns that lie a power of two apart would share the lines of a CPU's cache.
-    for part, image in zip(rows.split([image.shape[1] for image in images]), images, strict=True):
-        spread = F.pad(image, (0, CACHE_LINE))
-        part.copy_(spread[:, : image.shape[1]].t())
-    return rows
-
-
-def _check_grid(name: str, embeddings: Tensor, labels: Tensor) -> None:
-    if embeddings.shape[1:] != labels.shape:
-        raise ValueError(
-            f"{name} embeddings are {tuple(embeddings.shape[1:])} and their labels "
-            f"{tuple(labels.shape)}; reduce the labels with labels_on_grid"
-        )
+    keys = torch.cat([embeddings.index_select(0, rows) for embeddings, rows, _ in drawn])
+    times = torch.cat([times for *_, times in drawn])
+    return l2_normalize(at_least_float32(keys)), times.log()

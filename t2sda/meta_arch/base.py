@@ -3,20 +3,28 @@
 A pass is one student forward on one image batch plus the losses that hang on it. The trainer calls
 the passes one by one and takes the gradient of each at once, so that peak memory is that of one
 student graph. Methods combine by listing passes; nothing here steps, logs, saves or calls backward.
+What a pass, a meta-architecture or a hook can do is asked of its class, never of its name.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import ClassVar, NamedTuple, cast
+from collections.abc import Set
+from dataclasses import dataclass
+from typing import ClassVar, Self, cast
 
 from fvcore.common.config import CfgNode
 from torch import Tensor, nn
 
 from t2sda.config import SCHEMA, Field
+from t2sda.data.joined import joined_name
+from t2sda.data.taxonomies import Taxonomy
+from t2sda.meta_arch.owners import OptimizerSettings
 from t2sda.modeling.branch import Branch, batch_statistics_untracked
-from t2sda.registry import META_ARCHS, PASSES, TRANSLATORS
-from t2sda.structures import DomainBatch, Step, TeacherOutput
+from t2sda.modeling.projector import Projector
+from t2sda.modeling.segmentor import Features, build_segmentation_model
+from t2sda.registry import HOOKS, META_ARCHS, PASSES, TRANSLATORS
+from t2sda.structures import DomainBatch, FeatureSpec, Step, TeacherOutput, View
 
 SCHEMA.declare(
     "META_ARCH",
@@ -37,48 +45,88 @@ SCHEMA.declare(
 )
 
 
-class Reads(NamedTuple):
-    """What a pass reads in a run."""
+@dataclass(frozen=True)
+class Reads:
+    """What a pass or a hook reads in a run."""
 
-    teacher: frozenset[str]
-    """Fields of `TeacherOutput`."""
-    target: bool
-    """Whether it reads the target half of the batch, itself or through the teacher."""
-    translation: bool
-    """Whether it reads the translated image, itself or through the teacher."""
+    fields: Set[str] = frozenset()
+    """Of `DomainBatch`, beside the source's: "target_image", "translated_image", …"""
+    views: Set[View] = frozenset()
+    """Of the teacher."""
+    shared: Set[str] = frozenset()
+    """Of `Step.shared`, which an earlier pass `provides`."""
+
+    def __or__(self, other: Reads) -> Reads:
+        return Reads(
+            self.fields | other.fields, self.views | other.views, self.shared | other.shared
+        )
+
+    @property
+    def batch_fields(self) -> frozenset[str]:
+        """Fields of the batch that are read directly or through the teacher."""
+        named = {f"{view.image}_image" for view in self.views if isinstance(view.image, str)}
+        return frozenset(self.fields | named)
+
+
+@dataclass(frozen=True)
+class BuildContext:
+    """What passes and meta-architectures are told of the run they are built for."""
+
+    taxonomy: Taxonomy
+    feature_specs: tuple[FeatureSpec, ...]
+    """Levels of the student's backbone, finest first."""
+
+    @property
+    def num_classes(self) -> int:
+        """C."""
+        return self.taxonomy.num_classes
 
 
 class StudentPass(nn.Module, ABC):
     """One student forward on one image batch, and its losses.
 
     Attributes:
-        teacher_needs: fields of `TeacherOutput` that the pass reads.
-        needs_target: whether it reads the target half of the batch.
-        needs_translation: whether it reads the translated image.
+        name: under which it is listed; set by the meta-architecture.
         records_statistics: whether the BatchNorm of the student's model records this pass's images
             in its running statistics; META_ARCH.BN_TRACK overrides it.
+        provides: names that it writes into `Step.shared`, for later passes.
+        pulls: whether it carries the pull loss, which the embeddings' class weights weigh.
+        uses_pseudo_labels: whether it trains on the teacher's pseudo-labels.
+        weighs_target_classes: whether its loss follows `Step.target_class_weights`.
+        labelled_domain: "source" or "translated" if it has cross entropy with the source's labels.
         forward_of: what goes through which networks, in words, for the plan of a run.
     """
 
-    teacher_needs: frozenset[str] = frozenset()
-    needs_target: ClassVar[bool] = False
-    needs_translation: ClassVar[bool] = False
+    name: str = ""
     records_statistics: bool = True
+    provides: ClassVar[Set[str]] = frozenset()
+    pulls: ClassVar[bool] = False
+    uses_pseudo_labels: ClassVar[bool] = False
+    weighs_target_classes: ClassVar[bool] = False
+    labelled_domain: ClassVar[str | None] = None
     forward_of: ClassVar[str] = "one student forward"
 
     @classmethod
-    def from_config(cls, cfg: CfgNode) -> StudentPass:
+    def from_config(cls, cfg: CfgNode, context: BuildContext) -> Self:
         """Read the pass's settings."""
         return cls()
 
     @classmethod
     def reads(cls, cfg: CfgNode) -> Reads:
-        """What it reads in a run with this configuration; by default what the class says."""
-        return Reads(cls.teacher_needs, cls.needs_target, cls.needs_translation)
+        """What it reads in a run with this configuration, beside source images and labels."""
+        return Reads()
+
+    def optimizer(self) -> OptimizerSettings | None:
+        """How the pass's own parameters are trained, if it has any."""
+        return None
 
     @abstractmethod
     def forward(self, student: Branch, step: Step) -> dict[str, Tensor]:
         """Run the student once; returns scalar losses by name, already weighted."""
+
+    def features(self, student: Branch, image: Tensor, step: Step) -> Features:
+        """The student's features of (B, 3, H, W), with a random stream that is the pass's own."""
+        return student.model.features(image, step.streams.generator(f"{self.name} features"))
 
 
 class ImagePass(StudentPass):
@@ -89,14 +137,12 @@ class ImagePass(StudentPass):
         """(B, 3, H, W), what the student is shown."""
 
     @abstractmethod
-    def losses(
-        self, student: Branch, features: tuple[Tensor, ...], step: Step
-    ) -> dict[str, Tensor]:
+    def losses(self, student: Branch, features: Features, step: Step) -> dict[str, Tensor]:
         """Scalar losses by name, already weighted, of the student's features of `image`."""
 
     def forward(self, student: Branch, step: Step) -> dict[str, Tensor]:
         """Run the student once; returns its losses."""
-        return self.losses(student, student.model.features(self.image(step.batch)), step)
+        return self.losses(student, self.features(student, self.image(step.batch), step), step)
 
 
 class MetaArch(nn.Module):
@@ -109,25 +155,31 @@ class MetaArch(nn.Module):
     Attributes:
         default_passes: what a step consists of unless META_ARCH.PASSES says otherwise.
         has_teacher: whether there is a teacher, which a hook must keep up to date.
+        has_projector: whether the student gets a projector, so that passes may ask for embeddings.
     """
 
     default_passes: ClassVar[tuple[str, ...]] = ()
     has_teacher: ClassVar[bool] = False
+    has_projector: ClassVar[bool] = False
 
     def __init__(self, student: Branch, passes: dict[str, StudentPass]) -> None:
         super().__init__()
         self.student = student
         self.passes = nn.ModuleDict(passes)
+        for name, student_pass in passes.items():
+            student_pass.name = name
+
+    @classmethod
+    def from_config(
+        cls, cfg: CfgNode, context: BuildContext, student: Branch, passes: dict[str, StudentPass]
+    ) -> MetaArch:
+        """Read the method's settings; student and passes are built already."""
+        return cls(student, passes)
 
     @property
     def pass_names(self) -> tuple[str, ...]:
         """The passes of a step, in order."""
         return tuple(self.passes)
-
-    @property
-    def teacher_needs(self) -> frozenset[str]:
-        """Fields of `TeacherOutput` that some pass reads."""
-        return frozenset().union(*(student_pass.teacher_needs for student_pass in self._passes()))
 
     def teach(self, step: Step) -> TeacherOutput | None:
         """What the teacher sees in this batch; None without a teacher. Called without gradient."""
@@ -137,26 +189,100 @@ class MetaArch(nn.Module):
         """Run one pass: one student forward, its losses by name."""
         student_pass = cast(StudentPass, self.passes[pass_name])
         if student_pass.records_statistics:
-            return student_pass(self.student, step)
-        with batch_statistics_untracked(self.student.model):
-            return student_pass(self.student, step)
+            losses = student_pass(self.student, step)
+        else:
+            with batch_statistics_untracked(self.student.model):
+                losses = student_pass(self.student, step)
+        missing = student_pass.provides - step.shared.keys()
+        assert not missing, f"the pass '{pass_name}' provides {missing}, but did not share it"
+        return losses
 
-    def _passes(self) -> list[StudentPass]:
-        return [cast(StudentPass, student_pass) for student_pass in self.passes.values()]
+
+def pass_names(cfg: CfgNode) -> tuple[str, ...]:
+    """The passes of a step in this configuration, in order."""
+    return cfg.META_ARCH.PASSES or META_ARCHS.get(cfg.META_ARCH.NAME).default_passes
+
+
+def pass_classes(cfg: CfgNode) -> dict[str, type[StudentPass]]:
+    """Their classes, by name."""
+    return {name: PASSES.get(name) for name in pass_names(cfg)}
+
+
+def has_pass(cfg: CfgNode, kind: type[StudentPass]) -> bool:
+    """Whether some pass of the run is of this class, or derived from it."""
+    return any(issubclass(cls, kind) for cls in pass_classes(cfg).values())
+
+
+def readings(cfg: CfgNode) -> dict[str, Reads]:
+    """What every pass and hook reads, by name, in the order of a step."""
+    hooks = {name: HOOKS.get(name) for name in cfg.HOOKS.NAMES}
+    return {name: cls.reads(cfg) for name, cls in (pass_classes(cfg) | hooks).items()}
+
+
+def teacher_views(cfg: CfgNode) -> list[View]:
+    """The views that passes and hooks read, in an order that is the same on every rank."""
+    views = {view for item in readings(cfg).values() for view in item.views}
+    return sorted(views, key=lambda view: (view.image_name, view.output))
+
+
+def reads_target_labels(cfg: CfgNode) -> bool:
+    """Whether a pass or a hook reads the labels that the target set carries."""
+    return any("target_label" in item.batch_fields for item in readings(cfg).values())
+
+
+def recording_passes(cfg: CfgNode) -> tuple[str, ...]:
+    """The passes whose images the student's running statistics record (docs/fidelity.md, B15)."""
+    if cfg.META_ARCH.BN_TRACK:
+        return cfg.META_ARCH.BN_TRACK
+    return tuple(name for name, cls in pass_classes(cfg).items() if cls.records_statistics)
+
+
+def build_passes(cfg: CfgNode, context: BuildContext) -> dict[str, StudentPass]:
+    """The configured passes by name, or the meta-architecture's own."""
+    passes = {name: cls.from_config(cfg, context) for name, cls in pass_classes(cfg).items()}
+    for name, student_pass in passes.items():
+        student_pass.records_statistics = name in recording_passes(cfg)
+    return passes
+
+
+def build_meta_arch(cfg: CfgNode, taxonomy: Taxonomy) -> MetaArch:
+    """The configured meta-architecture, with freshly initialised or pretrained weights."""
+    meta_arch = META_ARCHS.get(cfg.META_ARCH.NAME)
+    model = build_segmentation_model(cfg, taxonomy.num_classes)
+    context = BuildContext(taxonomy, model.feature_specs)
+    projector = None
+    if meta_arch.has_projector:
+        projector = Projector.from_config(cfg, context.feature_specs[-1].channels)
+    student = Branch(model, projector)
+    return meta_arch.from_config(cfg, context, student, build_passes(cfg, context))
 
 
 @SCHEMA.check
-def passes_have_what_they_read(cfg: CfgNode) -> list[str]:
-    """A pass that reads the target or its style needs them set; unread ones are an error too."""
-    reads = {name: PASSES.get(name).reads(cfg) for name in pass_names(cfg)}
-    translated = [name for name, item in reads.items() if item.translation]
-    targeted = [name for name, item in reads.items() if item.target]
+def passes_and_hooks_have_what_they_read(cfg: CfgNode) -> list[str]:
+    """Whoever reads the target or its style needs them set; unread ones are an error too."""
+    reads = {name: item.batch_fields for name, item in readings(cfg).items()}
+    translated = [name for name, fields in reads.items() if "translated_image" in fields]
+    targeted = [name for name, fields in reads.items() if any(map(_of_target, fields))]
     if cfg.TRANSLATION.NAME and TRANSLATORS.get(cfg.TRANSLATION.NAME).needs_target:
         targeted += [f"{name} (through TRANSLATION.NAME)" for name in translated]
     return [
         *_needed_or_without_effect("TRANSLATION.NAME", cfg.TRANSLATION.NAME, translated),
-        *_needed_or_without_effect("DATASETS.TARGET", cfg.DATASETS.TARGET, targeted),
+        *_needed_or_without_effect("DATASETS.TARGET", joined_name(cfg.DATASETS.TARGET), targeted),
     ]
+
+
+@SCHEMA.check
+def what_is_shared_was_provided(cfg: CfgNode) -> list[str]:
+    """A reader of `Step.shared` comes behind its provider."""
+    classes, provided, problems = pass_classes(cfg), set[str](), []
+    for name, reads in readings(cfg).items():
+        problems += [
+            f"META_ARCH.PASSES: {name} reads '{missing}', which no pass before it provides; "
+            f"list a pass that provides it before {name}"
+            for missing in sorted(reads.shared - provided)
+        ]
+        provided |= classes[name].provides if name in classes else set()
+    return problems
 
 
 @SCHEMA.check
@@ -171,15 +297,27 @@ def names_are_listed_once(cfg: CfgNode) -> list[str]:
 
 
 @SCHEMA.check
-def passes_have_a_teacher(cfg: CfgNode) -> str | None:
-    """A pass that learns from a teacher needs a method that has one."""
-    taught = [name for name in pass_names(cfg) if PASSES.get(name).reads(cfg).teacher]
-    if not taught or META_ARCHS.get(cfg.META_ARCH.NAME).has_teacher:
-        return None
-    return (
-        f"META_ARCH.PASSES: {', '.join(taught)} learn from a teacher, which {cfg.META_ARCH.NAME} "
-        f"lacks; use a META_ARCH.NAME that has one, such as SelfTraining"
-    )
+def there_is_a_teacher_and_a_projector(cfg: CfgNode) -> list[str]:
+    """Who learns from a teacher, or from embeddings, needs a method that has them."""
+    meta_arch, reads = META_ARCHS.get(cfg.META_ARCH.NAME), readings(cfg)
+    taught = [name for name, item in reads.items() if item.views]
+    embedded = [
+        name
+        for name, item in reads.items()
+        if any(view.output == "embeddings" for view in item.views)
+    ]
+    problems = []
+    if taught and not meta_arch.has_teacher:
+        problems.append(
+            f"META_ARCH.NAME: {cfg.META_ARCH.NAME} lacks a teacher, which {', '.join(taught)} "
+            f"learn from; use one that has a teacher, such as SelfTraining"
+        )
+    if embedded and not meta_arch.has_projector:
+        problems.append(
+            f"META_ARCH.NAME: {cfg.META_ARCH.NAME} lacks a projector, whose embeddings "
+            f"{', '.join(embedded)} read; use one that has a projector, such as T2SDA"
+        )
+    return problems
 
 
 @SCHEMA.check
@@ -193,34 +331,13 @@ def statistics_are_recorded(cfg: CfgNode) -> list[str]:
     return problems if unknown else []
 
 
-def pass_names(cfg: CfgNode) -> tuple[str, ...]:
-    """The passes of a step in this configuration, in order."""
-    return cfg.META_ARCH.PASSES or META_ARCHS.get(cfg.META_ARCH.NAME).default_passes
-
-
-def recording_passes(cfg: CfgNode) -> tuple[str, ...]:
-    """The passes whose images the student's running statistics record (docs/fidelity.md, B15)."""
-    if cfg.META_ARCH.BN_TRACK:
-        return cfg.META_ARCH.BN_TRACK
-    return tuple(name for name in pass_names(cfg) if PASSES.get(name).records_statistics)
+def _of_target(field: str) -> bool:
+    return field.startswith("target_")
 
 
 def _needed_or_without_effect(key: str, value: str, readers: list[str]) -> list[str]:
     if readers and not value:
-        return [f"{key}: empty, but the passes {', '.join(readers)} need it"]
+        return [f"{key}: empty, but read by {', '.join(readers)}; set it"]
     if value and not readers:
-        return [f"{key}: '{value}' has no effect in this run, as no pass reads it; remove it"]
+        return [f"{key}: '{value}' has no effect in this run, as nothing reads it; remove it"]
     return []
-
-
-def build_passes(cfg: CfgNode) -> dict[str, StudentPass]:
-    """The configured passes by name, or the meta-architecture's own."""
-    passes = {name: PASSES.get(name).from_config(cfg) for name in pass_names(cfg)}
-    for name, student_pass in passes.items():
-        student_pass.records_statistics = name in recording_passes(cfg)
-    return passes
-
-
-def build_meta_arch(cfg: CfgNode, num_classes: int) -> MetaArch:
-    """The configured meta-architecture, with freshly initialised or pretrained weights."""
-    return META_ARCHS.get(cfg.META_ARCH.NAME).from_config(cfg, num_classes)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Self
+
 from fvcore.common.config import CfgNode
 from torch import Tensor
 
 from t2sda.config import SCHEMA, Field
 from t2sda.losses.entropy import mean_normalized_entropy
-from t2sda.meta_arch.base import StudentPass, pass_names
+from t2sda.meta_arch.base import BuildContext, Reads, StudentPass, has_pass
 from t2sda.modeling.branch import Branch
 from t2sda.registry import PASSES
 from t2sda.structures import Step
@@ -15,7 +17,7 @@ from t2sda.structures import Step
 SCHEMA.declare(
     "ENTROPY",
     {"WEIGHT": Field(0.001, "weight of the entropy", low=0.0, exclusive_low=True)},
-    when=lambda cfg: "entropy" in pass_names(cfg),
+    when=lambda cfg: has_pass(cfg, EntropyPass),
     when_text="META_ARCH.PASSES holds entropy",
 )
 
@@ -30,7 +32,6 @@ class EntropyPass(StudentPass):
         weight: of the loss.
     """
 
-    needs_target = True
     forward_of = "target image: backbone, head"
 
     def __init__(self, weight: float) -> None:
@@ -38,12 +39,17 @@ class EntropyPass(StudentPass):
         self.weight = weight
 
     @classmethod
-    def from_config(cls, cfg: CfgNode) -> EntropyPass:
+    def from_config(cls, cfg: CfgNode, context: BuildContext) -> Self:
         """Read ENTROPY."""
         return cls(cfg.ENTROPY.WEIGHT)
 
+    @classmethod
+    def reads(cls, cfg: CfgNode) -> Reads:
+        """The target."""
+        return Reads(fields={"target_image"})
+
     def forward(self, student: Branch, step: Step) -> dict[str, Tensor]:
         """Returns `loss_entropy`."""
-        assert step.batch.target_image is not None
-        logits = student.model(step.batch.target_image)
+        features = self.features(student, step.batch.image("target"), step)
+        logits = student.model.logits(features)
         return {"loss_entropy": self.weight * mean_normalized_entropy(logits)}

@@ -9,23 +9,15 @@ from fvcore.common.config import CfgNode
 from torch import Tensor, nn
 
 from t2sda.config import SCHEMA, Field
-from t2sda.data.catalog import open_dataset
 from t2sda.data.taxonomies import Taxonomy
 from t2sda.distributed import mean_over_ranks
 from t2sda.errors import UserError
 from t2sda.losses.feature_distance import summed_feature_distance, thing_cells
 from t2sda.losses.numerics import at_least_float32
-from t2sda.meta_arch.base import pass_names
+from t2sda.meta_arch.base import BuildContext, StudentPass, pass_classes
 from t2sda.modeling.backbones.base import Backbone
-from t2sda.registry import BACKBONES
-
-LABELLED_PASSES = {
-    "source": "source",
-    "source_pull": "source",
-    "translated": "translated",
-    "translated_pull": "translated",
-}
-"""The domain of the passes that may carry the distance; the first of them in a run does."""
+from t2sda.modeling.segmentor import Features, SegmentationModel
+from t2sda.registry import BACKBONES, PASSES
 
 SCHEMA.declare(
     "FEATURE_DISTANCE",
@@ -34,7 +26,7 @@ SCHEMA.declare(
             0.0, "weight of the distance to ImageNet features; 0: none, 0.005: DAFormer", low=0.0
         )
     },
-    when=lambda cfg: carrying_domain(cfg) is not None,
+    when=lambda cfg: carrying_pass(cfg) is not None,
     when_text="META_ARCH.PASSES holds a pass with labels",
 )
 SCHEMA.declare(
@@ -60,11 +52,10 @@ def there_are_imagenet_features(cfg: CfgNode) -> str | None:
     )
 
 
-def carrying_domain(cfg: CfgNode) -> str | None:
-    """The domain whose labelled pass holds the distance in its backward."""
-    return next(
-        (LABELLED_PASSES[name] for name in pass_names(cfg) if name in LABELLED_PASSES), None
-    )
+def carrying_pass(cfg: CfgNode) -> str | None:
+    """The pass that holds the distance in its backward: the first one with labels."""
+    labelled = (name for name, cls in pass_classes(cfg).items() if cls.labelled_domain)
+    return next(labelled, None)
 
 
 class FeatureDistance(nn.Module):
@@ -79,29 +70,23 @@ class FeatureDistance(nn.Module):
         weight: of the loss.
     """
 
-    pixel_mean: Tensor
-    pixel_std: Tensor
     thing_ids: Tensor
 
     def __init__(self, encoder: Backbone, thing_ids: Sequence[int], weight: float) -> None:
         super().__init__()
         self.encoder = encoder.requires_grad_(False)
         self.weight = weight
-        constants = {
-            "pixel_mean": torch.tensor(encoder.pixel_mean).view(3, 1, 1),
-            "pixel_std": torch.tensor(encoder.pixel_std).view(3, 1, 1),
-            "thing_ids": torch.tensor(thing_ids),
-        }
-        for name, value in constants.items():
-            self.register_buffer(name, value, persistent=False)
+        self.register_buffer("thing_ids", torch.tensor(thing_ids), persistent=False)
 
     @classmethod
-    def from_config(cls, cfg: CfgNode, domain: str) -> FeatureDistance | None:
-        """Read FEATURE_DISTANCE; None where it is off, or another domain's pass carries it."""
-        if cfg.FEATURE_DISTANCE.WEIGHT == 0 or carrying_domain(cfg) != domain:
+    def from_config(
+        cls, cfg: CfgNode, context: BuildContext, carrier: type[StudentPass]
+    ) -> FeatureDistance | None:
+        """Read FEATURE_DISTANCE; None where it is off, or another pass carries it."""
+        name = carrying_pass(cfg)
+        if cfg.FEATURE_DISTANCE.WEIGHT == 0 or name is None or PASSES.get(name) is not carrier:
             return None
-        taxonomy = open_dataset(cfg.DATASETS.SOURCE).taxonomy
-        thing_ids = thing_ids_of(taxonomy, cfg.FEATURE_DISTANCE.CLASSES)
+        thing_ids = thing_ids_of(context.taxonomy, cfg.FEATURE_DISTANCE.CLASSES)
         encoder = BACKBONES.get(cfg.MODEL.BACKBONE.NAME).from_config(cfg)
         return cls(encoder, thing_ids, cfg.FEATURE_DISTANCE.WEIGHT)
 
@@ -109,23 +94,25 @@ class FeatureDistance(nn.Module):
         """The encoder stays in evaluation mode."""
         return super().train(False)
 
-    def forward(self, image: Tensor, features: Tensor, labels: Tensor) -> Tensor:
+    def forward(
+        self, model: SegmentationModel, image: Tensor, features: Features, labels: Tensor
+    ) -> Tensor:
         """The weighted loss.
 
         Args:
+            model: the student's, which knows what its encoder is shown of an image.
             image: (B, 3, H, W) RGB in [0, 255].
-            features: (B, D, h, w), the student's coarsest features of `image`.
+            features: of `image`, by the student.
             labels: (B, H, W) int64 train ids or IGNORE_INDEX.
         Returns:
             Scalar.
         """
-        height, width = features.shape[-2:]
-        cells = thing_cells(labels, self.thing_ids, (height, width))
+        deepest = features.deepest
+        cells = thing_cells(labels, self.thing_ids, (deepest.shape[-2], deepest.shape[-1]))
         with torch.no_grad():
-            image = image.to(self.pixel_mean.dtype)
-            reference = self.encoder((image - self.pixel_mean) / self.pixel_std)[-1]
+            reference = model.deepest_features(image, self.encoder)
         distance = summed_feature_distance(
-            at_least_float32(features), at_least_float32(reference), cells
+            at_least_float32(deepest), at_least_float32(reference), cells
         )
         count = mean_over_ranks(cells.sum().to(distance.dtype))
         return self.weight * distance / count.masked_fill(count == 0, 1.0)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Self
+
 import torch
 from fvcore.common.config import CfgNode
 from torch import Tensor
@@ -9,13 +11,12 @@ from torch import Tensor
 from t2sda.config import SCHEMA, Field
 from t2sda.distributed import own_share, world_size
 from t2sda.losses.masking import block_mask
-from t2sda.losses.segmentation import cross_entropy
-from t2sda.meta_arch.base import StudentPass, pass_names
+from t2sda.meta_arch.base import BuildContext, Reads, StudentPass, has_pass
 from t2sda.meta_arch.source_only import whole_batch_pixels
 from t2sda.meta_arch.target_labels import PseudoLabelWeight, StrongAugmentation
 from t2sda.modeling.branch import Branch
 from t2sda.registry import PASSES
-from t2sda.structures import Step
+from t2sda.structures import TARGET_PROBS, Step
 
 SCHEMA.declare(
     "MASKED",
@@ -28,7 +29,7 @@ SCHEMA.declare(
         ),
         "WEIGHT": Field(1.0, "weight of the masked loss", low=0.0, exclusive_low=True),
     },
-    when=lambda cfg: "masked" in pass_names(cfg),
+    when=lambda cfg: has_pass(cfg, MaskedPass),
     when_text="META_ARCH.PASSES holds masked",
 )
 
@@ -36,7 +37,7 @@ SCHEMA.declare(
 @SCHEMA.check
 def blocks_fit_into_crops(cfg: CfgNode) -> str | None:
     """A block that is larger than the crop would hide all or nothing."""
-    if "masked" not in pass_names(cfg) or min(cfg.DATA.CROP_SIZE) >= cfg.MASKED.BLOCK_SIZE:
+    if not has_pass(cfg, MaskedPass) or min(cfg.DATA.CROP_SIZE) >= cfg.MASKED.BLOCK_SIZE:
         return None
     return (
         f"MASKED.BLOCK_SIZE: {cfg.MASKED.BLOCK_SIZE} pixels do not fit into DATA.CROP_SIZE "
@@ -60,9 +61,8 @@ class MaskedPass(StudentPass):
         augmentation: drawn apart from that of the mixed pass.
     """
 
-    teacher_needs = frozenset({"target_probs"})
-    needs_target = True
     records_statistics = False
+    uses_pseudo_labels = True
     forward_of = "augmented target image with hidden blocks: backbone, head"
 
     def __init__(
@@ -81,7 +81,7 @@ class MaskedPass(StudentPass):
         self.augmentation = augmentation
 
     @classmethod
-    def from_config(cls, cfg: CfgNode) -> MaskedPass:
+    def from_config(cls, cfg: CfgNode, context: BuildContext) -> Self:
         """Read MASKED, SELF_TRAINING and STRONG_AUGMENTATION."""
         return cls(
             cfg.MASKED.RATIO,
@@ -91,19 +91,24 @@ class MaskedPass(StudentPass):
             StrongAugmentation.from_config(cfg, "masked augmentation"),
         )
 
+    @classmethod
+    def reads(cls, cfg: CfgNode) -> Reads:
+        """The target, and what the teacher makes of it."""
+        return Reads(fields={"target_image", "target_valid"}, views={TARGET_PROBS})
+
     def forward(self, student: Branch, step: Step) -> dict[str, Tensor]:
         """Returns `loss_masked`."""
         batch, teacher = step.batch, step.teacher
         assert teacher is not None
-        assert batch.target_image is not None
         assert batch.target_valid is not None
-        image = self.augmentation(batch.target_image, step)
+        image = self.augmentation(batch.image("target"), step)
         visible = self._visible(image, step)
-        logits = student.model(torch.where(visible, image, student.model.pixel_mean))
+        image = torch.where(visible, image, student.model.pixel_mean)
+        features = self.features(student, image, step)
         quality = self.pseudo_label_weight(teacher.confidence)
         weight = quality.view(-1, 1, 1) * batch.target_valid
         labels = teacher.pseudo_labels
-        loss = cross_entropy(logits, labels, weight, whole_batch_pixels(labels))
+        loss = student.model.loss(features, labels, weight, whole_batch_pixels(labels))
         return {"loss_masked": self.weight * loss}
 
     def _visible(self, image: Tensor, step: Step) -> Tensor:

@@ -13,21 +13,18 @@ from torch import Tensor, nn
 
 from t2sda.config import SCHEMA, Field
 from t2sda.distributed import gather_over_ranks, rank, world_size
-from t2sda.losses.negatives import unreliable_labels
-from t2sda.losses.pseudo_labels import confidence_threshold
-from t2sda.losses.pull import CHOICES, LabelledEmbeddings, PullLoss
+from t2sda.losses.pseudo_labels import confidence_threshold, unreliable_labels
+from t2sda.losses.pull import CHOICES, Keys, PullLoss
 from t2sda.losses.sampling import labels_on_grid
-from t2sda.meta_arch.base import Reads, pass_names
+from t2sda.meta_arch.base import Reads, pass_classes
 from t2sda.modeling.branch import Branch
-from t2sda.structures import Step, TeacherOutput
-
-PULL_PASSES = ("pull", "source_pull", "translated_pull")
-"""The passes that carry the pull loss; a step has at most one of them."""
+from t2sda.modeling.segmentor import Features
+from t2sda.structures import TARGET_PROBS, Step, TeacherOutput, View
 
 
 def pulls(cfg: CfgNode) -> bool:
     """Whether some pass carries the pull loss."""
-    return any(name in PULL_PASSES for name in pass_names(cfg))
+    return any(cls.pulls for cls in pass_classes(cfg).values())
 
 
 def contrasts(cfg: CfgNode) -> bool:
@@ -124,18 +121,10 @@ SCHEMA.declare(
 @SCHEMA.check
 def one_pull_loss(cfg: CfgNode) -> str | None:
     """Two passes that pull would write one loss twice."""
-    listed = [name for name in pass_names(cfg) if name in PULL_PASSES]
+    listed = [name for name, cls in pass_classes(cfg).items() if cls.pulls]
     if len(listed) < 2:
         return None
     return f"META_ARCH.PASSES: {', '.join(listed)} all carry the pull loss; list one of them"
-
-
-@SCHEMA.check
-def pull_needs_embeddings(cfg: CfgNode) -> str | None:
-    """Only T2SDA has a projector."""
-    if not pulls(cfg) or cfg.META_ARCH.NAME == "T2SDA":
-        return None
-    return f"META_ARCH.PASSES: pull needs a projector, which {cfg.META_ARCH.NAME} lacks; use T2SDA"
 
 
 class Pull(nn.Module):
@@ -185,61 +174,54 @@ class Pull(nn.Module):
         """Domains of the teacher's embeddings that are read."""
         return frozenset({self.positives, *self.pull_loss.negative_domains})
 
-    @property
-    def teacher_needs(self) -> frozenset[str]:
-        """Fields of `TeacherOutput` that are read."""
-        pseudo_labels = {"target_probs"} if "target" in self.domains else set()
-        return frozenset({f"{domain}_embeddings" for domain in self.domains} | pseudo_labels)
-
     def reads(self) -> Reads:
-        """What is read beside the queries."""
-        return Reads(self.teacher_needs, "target" in self.domains, "translated" in self.domains)
+        """What is read beside the queries: embeddings, and pseudo-labels of target keys."""
+        embeddings = {View(domain, "embeddings") for domain in self.domains}
+        return Reads(views=embeddings | ({TARGET_PROBS} if "target" in self.domains else set()))
 
-    def losses(
-        self, student: Branch, features: tuple[Tensor, ...], step: Step
-    ) -> dict[str, Tensor]:
+    def losses(self, student: Branch, features: Features, step: Step) -> dict[str, Tensor]:
         """Returns `loss_pull`.
 
         Args:
             features: of the source or the translated images of this rank.
         """
-        queries = student.embed(features)
-        grid = (queries.shape[-2], queries.shape[-1])
-        labels = gather_over_ranks(labels_on_grid(step.batch.source_label, grid))
+        embeddings = student.embed(features)
+        grid = (embeddings.shape[-2], embeddings.shape[-1])
+        labels = labels_on_grid(step.batch.source_label, grid)
+        queries = Keys.from_grid(embeddings, labels)
         keys = self._keys(step, labels, grid)
         negatives = self.pull_loss.negative_domains
         share = self.pull_loss(
-            queries,
-            labels,
+            queries.embeddings,
+            gather_over_ranks(queries.labels),
             positives=keys[self.positives],
             source_keys=keys["source"] if "source" in negatives else None,
-            target_keys=self._unreliable(step, keys["target"]) if "target" in negatives else None,
+            target_keys=self._unreliable(step, keys["target"], grid)
+            if "target" in negatives
+            else None,
             class_weights=_class_weights(step, student.model.num_classes),
-            generator=step.streams.generator("pull", queries.device),
-            first_image=rank() * len(queries),
+            generator=step.streams.generator("pull", embeddings.device),
+            first_row=rank() * len(queries.labels),
         )
         # The shares of the ranks add up to the loss; gradients are averaged over the ranks.
         return {"loss_pull": self.pull_weight * world_size() * share}
 
-    def _keys(
-        self, step: Step, source_labels: Tensor, grid: tuple[int, int]
-    ) -> dict[str, LabelledEmbeddings]:
+    def _keys(self, step: Step, source_labels: Tensor, grid: tuple[int, int]) -> dict[str, Keys]:
         """The teacher's embeddings by domain, of all ranks; those of the target by pseudo-label."""
         teacher = _teacher(step)
         keys = {}
         for domain in sorted(self.domains):  # ranks gather in one order
-            embeddings = getattr(teacher, f"{domain}_embeddings")
-            assert embeddings is not None, f"the teacher was not asked for {domain}_embeddings"
+            embeddings = teacher[View(domain, "embeddings")]
             labels = source_labels
             if domain == "target":
-                labels = gather_over_ranks(labels_on_grid(teacher.pseudo_labels, grid))
-            keys[domain] = LabelledEmbeddings(gather_over_ranks(embeddings), labels)
+                labels = labels_on_grid(teacher.pseudo_labels, grid)
+            flat = Keys.from_grid(embeddings, labels)
+            keys[domain] = Keys(*(gather_over_ranks(part) for part in flat))
         return keys
 
-    def _unreliable(self, step: Step, target: LabelledEmbeddings) -> LabelledEmbeddings:
+    def _unreliable(self, step: Step, target: Keys, grid: tuple[int, int]) -> Keys:
         """The candidates of Eq. (8), below γ of Eq. (9)."""
-        grid = (target.labels.shape[-2], target.labels.shape[-1])
-        confidence = gather_over_ranks(labels_on_grid(_teacher(step).confidence, grid))
+        confidence = gather_over_ranks(labels_on_grid(_teacher(step).confidence, grid).flatten())
         threshold = confidence_threshold(confidence, self.unreliable_fraction)
         return target._replace(labels=unreliable_labels(target.labels, confidence, threshold))
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
-from typing import ClassVar
+from collections.abc import Callable, Sequence
+from itertools import groupby
+from typing import ClassVar, Self
 
 from fvcore.common.config import CfgNode
 from torch import Tensor, nn
@@ -19,15 +21,21 @@ from t2sda.losses.mixing import (
     present_classes,
 )
 from t2sda.losses.reweighting import pixel_class_weight
-from t2sda.losses.segmentation import cross_entropy
-from t2sda.meta_arch.base import MetaArch, StudentPass, build_passes, pass_names
+from t2sda.meta_arch.base import (
+    BuildContext,
+    MetaArch,
+    Reads,
+    StudentPass,
+    has_pass,
+    teacher_views,
+)
 from t2sda.meta_arch.source_only import whole_batch_pixels
 from t2sda.meta_arch.target_labels import PseudoLabelWeight, StrongAugmentation
 from t2sda.modeling.branch import Branch, batch_statistics_untracked
 from t2sda.modeling.normalization import WholeBatchNorm2d
-from t2sda.modeling.segmentor import build_segmentation_model
+from t2sda.modeling.segmentor import Features
 from t2sda.registry import META_ARCHS, PASSES
-from t2sda.structures import Step, TeacherOutput
+from t2sda.structures import TARGET_PROBS, Step, TeacherOutput, View
 
 TEACHER_NORMS = ("batch", "running")
 
@@ -41,7 +49,7 @@ SCHEMA.declare(
             choices=CLASS_POOLS,
         )
     },
-    when=lambda cfg: "mixed" in pass_names(cfg),
+    when=lambda cfg: has_pass(cfg, MixedPass),
     when_text="META_ARCH.PASSES holds mixed",
 )
 SCHEMA.declare(
@@ -68,17 +76,30 @@ class MeanTeacher(MetaArch):
     Args:
         student: what learns.
         passes: by name, in order.
+        views: what the teacher is asked for; the same order on every rank.
         teacher_norm: one of TEACHER_NORMS.
     """
 
     has_teacher: ClassVar[bool] = True
 
     def __init__(
-        self, student: Branch, passes: dict[str, StudentPass], teacher_norm: str = "batch"
+        self,
+        student: Branch,
+        passes: dict[str, StudentPass],
+        views: Sequence[View],
+        teacher_norm: str = "batch",
     ) -> None:
         super().__init__(student, passes)
+        self.views = views
         self.teacher_norm = teacher_norm
         self.teacher = copy.deepcopy(student).requires_grad_(False)
+
+    @classmethod
+    def from_config(
+        cls, cfg: CfgNode, context: BuildContext, student: Branch, passes: dict[str, StudentPass]
+    ) -> MeanTeacher:
+        """Read META_ARCH.TEACHER_NORM, and what passes and hooks ask of the teacher."""
+        return cls(student, passes, teacher_views(cfg), cfg.META_ARCH.TEACHER_NORM)
 
     def train(self, mode: bool = True) -> MeanTeacher:
         """Student and passes as usual; of the teacher at most BatchNorm is in training mode."""
@@ -90,29 +111,24 @@ class MeanTeacher(MetaArch):
         return self
 
     def teach(self, step: Step) -> TeacherOutput:
-        """One teacher forward for each domain that some pass needs."""
-        batch, needs = step.batch, self.teacher_needs
-        output: dict[str, Tensor] = {}
+        """One teacher forward for each image that some view shows, whatever is asked of it."""
+        output: dict[View, Tensor] = {}
         with batch_statistics_untracked(self.teacher):
-            if "source_embeddings" in needs:
-                features = self.teacher.model.features(batch.source_image)
-                output["source_embeddings"] = self.teacher.embed(features)
-            if needs & {"target_embeddings", "target_probs"}:
-                assert batch.target_image is not None, "the configuration's check lets none pass"
-                features = self.teacher.model.features(batch.target_image)
-                logits = self.teacher.model.logits_from_features(
-                    features, batch.target_image.shape[-2:]
-                )
-                output["target_probs"] = logits.softmax(dim=1)
-            if "target_embeddings" in needs:
-                output["target_embeddings"] = self.teacher.embed(features)
-            if "translated_embeddings" in needs:
-                assert batch.translated_image is not None, (
-                    "the configuration's check lets none pass"
-                )
-                features = self.teacher.model.features(batch.translated_image)
-                output["translated_embeddings"] = self.teacher.embed(features)
-        return TeacherOutput(**output)
+            for image, views in groupby(self.views, key=lambda view: view.image):
+                features = self.teacher.model.features(step.batch.image(image))
+                output |= {view: OUTPUTS[view.output](self.teacher, features) for view in views}
+        return TeacherOutput(output)
+
+
+def _probs(branch: Branch, features: Features) -> Tensor:
+    return branch.model.logits(features).softmax(dim=1)
+
+
+OUTPUTS: dict[str, Callable[[Branch, Features], Tensor]] = {
+    "embeddings": Branch.embed,
+    "probs": _probs,
+}
+"""What a `View` may ask for."""
 
 
 @PASSES.register("mixed")
@@ -130,8 +146,8 @@ class MixedPass(StudentPass):
         augmentation: of the mixed image.
     """
 
-    teacher_needs = frozenset({"target_probs"})
-    needs_target = True
+    uses_pseudo_labels = True
+    weighs_target_classes = True
     forward_of = "augmented target image with pasted source classes: backbone, head"
 
     def __init__(
@@ -146,7 +162,7 @@ class MixedPass(StudentPass):
         self.augmentation = augmentation
 
     @classmethod
-    def from_config(cls, cfg: CfgNode) -> MixedPass:
+    def from_config(cls, cfg: CfgNode, context: BuildContext) -> Self:
         """Read SELF_TRAINING and STRONG_AUGMENTATION."""
         return cls(
             cfg.SELF_TRAINING.CLASS_POOL,
@@ -154,21 +170,25 @@ class MixedPass(StudentPass):
             StrongAugmentation.from_config(cfg, "strong augmentation"),
         )
 
+    @classmethod
+    def reads(cls, cfg: CfgNode) -> Reads:
+        """The target, and what the teacher makes of it."""
+        return Reads(fields={"target_image", "target_valid"}, views={TARGET_PROBS})
+
     def forward(self, student: Branch, step: Step) -> dict[str, Tensor]:
         """Returns `loss_mixed`."""
         batch, teacher = step.batch, step.teacher
         assert teacher is not None
-        assert batch.target_image is not None
         assert batch.target_valid is not None
         mask = self._pasted(step)
         quality = self.pseudo_label_weight(teacher.confidence)
-        image = class_mix(batch.source_image, batch.target_image, mask)
+        image = class_mix(batch.source_image, batch.image("target"), mask)
         labels = class_mix(batch.source_label, teacher.pseudo_labels, mask)
         weight = mixed_pixel_weight(mask, quality, batch.target_valid)
         if step.target_class_weights is not None:
             weight = weight * pixel_class_weight(labels, step.target_class_weights)
-        logits = student.model(self.augmentation(image, step))
-        loss = cross_entropy(logits, labels, weight, whole_batch_pixels(labels))
+        features = self.features(student, self.augmentation(image, step), step)
+        loss = student.model.loss(features, labels, weight, whole_batch_pixels(labels))
         return {"loss_mixed": loss}
 
     def _pasted(self, step: Step) -> Tensor:
@@ -189,9 +209,3 @@ class SelfTraining(MeanTeacher):
     """DACS: source cross entropy, and ClassMix with a mean teacher's pseudo-labels."""
 
     default_passes: ClassVar[tuple[str, ...]] = ("source", "mixed")
-
-    @classmethod
-    def from_config(cls, cfg: CfgNode, num_classes: int) -> SelfTraining:
-        """Build student, teacher and passes."""
-        student = Branch(build_segmentation_model(cfg, num_classes))
-        return cls(student, build_passes(cfg), cfg.META_ARCH.TEACHER_NORM)

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import ClassVar, Self
 
 import torch
 from fvcore.common.config import CfgNode
 from torch import Tensor
 
 from t2sda.distributed import mean_over_ranks
-from t2sda.losses.segmentation import cross_entropy
-from t2sda.meta_arch.base import ImagePass, MetaArch, build_passes
+from t2sda.meta_arch.base import BuildContext, ImagePass, MetaArch, Reads
 from t2sda.meta_arch.feature_distance import FeatureDistance
 from t2sda.modeling.branch import Branch
-from t2sda.modeling.segmentor import build_segmentation_model
+from t2sda.modeling.segmentor import Features
 from t2sda.registry import META_ARCHS, PASSES
 from t2sda.structures import DomainBatch, Step
 
@@ -25,28 +24,26 @@ class LabelledPass(ImagePass):
         feature_distance: to the ImageNet encoder, of the same features, if it is wanted.
     """
 
-    domain: ClassVar[str]
+    labelled_domain: ClassVar[str]
 
     def __init__(self, feature_distance: FeatureDistance | None = None) -> None:
         super().__init__()
         self.feature_distance = feature_distance
 
     @classmethod
-    def from_config(cls, cfg: CfgNode) -> LabelledPass:
+    def from_config(cls, cfg: CfgNode, context: BuildContext) -> Self:
         """Read FEATURE_DISTANCE."""
-        return cls(FeatureDistance.from_config(cfg, cls.domain))
+        return cls(FeatureDistance.from_config(cfg, context, cls))
 
-    def losses(
-        self, student: Branch, features: tuple[Tensor, ...], step: Step
-    ) -> dict[str, Tensor]:
+    def losses(self, student: Branch, features: Features, step: Step) -> dict[str, Tensor]:
         """Returns `loss_source` or `loss_translated`, and `loss_feature_distance` if wanted."""
         labels = step.batch.source_label
-        logits = student.model.logits_from_features(features, labels.shape[-2:])
-        loss = cross_entropy(logits, labels, normalizer=whole_batch_pixels(labels))
-        losses = {f"loss_{self.domain}": loss}
+        loss = student.model.loss(features, labels, normalizer=whole_batch_pixels(labels))
+        losses = {f"loss_{self.labelled_domain}": loss}
         if self.feature_distance is not None:
-            image = self.image(step.batch)
-            losses["loss_feature_distance"] = self.feature_distance(image, features[-1], labels)
+            losses["loss_feature_distance"] = self.feature_distance(
+                student.model, self.image(step.batch), features, labels
+            )
         return losses
 
 
@@ -54,7 +51,7 @@ class LabelledPass(ImagePass):
 class SourcePass(LabelledPass):
     """Cross entropy on source images, Eq. (1)."""
 
-    domain = "source"
+    labelled_domain = "source"
     forward_of = "source image: backbone, head"
 
     def image(self, batch: DomainBatch) -> Tensor:
@@ -70,14 +67,17 @@ class TranslatedPass(LabelledPass):
     pseudo-target (docs/fidelity.md, B19). The student's BatchNorm records what it sees here.
     """
 
-    domain = "translated"
+    labelled_domain = "translated"
     forward_of = "translated image: backbone, head"
-    needs_translation = True
+
+    @classmethod
+    def reads(cls, cfg: CfgNode) -> Reads:
+        """The translated image."""
+        return Reads(fields={"translated_image"})
 
     def image(self, batch: DomainBatch) -> Tensor:
         """The translated image."""
-        assert batch.translated_image is not None, "the configuration's check lets none pass"
-        return batch.translated_image
+        return batch.image("translated")
 
 
 @META_ARCHS.register("SourceOnly")
@@ -85,12 +85,6 @@ class SourceOnly(MetaArch):
     """A student and source labels; no teacher, no target."""
 
     default_passes: ClassVar[tuple[str, ...]] = ("source",)
-
-    @classmethod
-    def from_config(cls, cfg: CfgNode, num_classes: int) -> SourceOnly:
-        """Build the student and the passes."""
-        student = Branch(build_segmentation_model(cfg, num_classes))
-        return cls(student, build_passes(cfg))
 
 
 def whole_batch_pixels(labels: Tensor) -> Tensor:

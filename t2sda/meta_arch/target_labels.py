@@ -16,7 +16,7 @@ from t2sda.losses.augmentation import (
     draw_augmentations,
 )
 from t2sda.losses.pseudo_labels import pseudo_label_quality, pseudo_label_quality_per_image
-from t2sda.meta_arch.base import pass_names
+from t2sda.meta_arch.base import pass_classes
 from t2sda.structures import Step
 
 QUALITIES = ("batch", "image")
@@ -24,7 +24,7 @@ QUALITIES = ("batch", "image")
 
 def reads_pseudo_labels(cfg: CfgNode) -> bool:
     """Whether some pass trains on the teacher's pseudo-labels."""
-    return bool({"mixed", "masked"} & set(pass_names(cfg)))
+    return any(cls.uses_pseudo_labels for cls in pass_classes(cfg).values())
 
 
 SCHEMA.declare(

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from torch import Tensor, nn
 
 from t2sda.modeling.normalization import WholeBatchNorm2d
-from t2sda.modeling.segmentor import SegmentationModel
+from t2sda.modeling.segmentor import Features, SegmentationModel
 
 
 class Branch(nn.Module):
@@ -24,10 +24,10 @@ class Branch(nn.Module):
         self.model = model
         self.projector = projector
 
-    def embed(self, features: tuple[Tensor, ...]) -> Tensor:
-        """Features of the backbone -> embeddings g(h(x)), (B, D, h, w) of the coarsest level."""
+    def embed(self, features: Features) -> Tensor:
+        """Features of an image -> embeddings g(h(x)), (B, D, h, w) of the coarsest level."""
         assert self.projector is not None, "this branch was built without a projector"
-        return self.projector(features[-1])
+        return self.projector(features.deepest)
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""BatchNorm as MODEL.NORM asks for it: trained, or frozen at what the weights file brought.
+"""BatchNorm as MODEL.NORM asks for it: trained, or kept at what the weights file brought.
 
 Trained BatchNorm means the statistics of the whole mini-batch: with several ranks they are taken
 over all of them, as in a single process.
@@ -17,7 +17,7 @@ from t2sda.distributed import differentiable_sum_over_ranks
 from t2sda.errors import UserError
 from t2sda.losses.numerics import at_least_float32
 
-NormKind = Literal["batch", "frozen"]
+NormKind = Literal["batch", "frozen", "frozen_affine"]
 
 
 def set_norm(module: nn.Module, kind: NormKind) -> nn.Module:
@@ -25,7 +25,8 @@ def set_norm(module: nn.Module, kind: NormKind) -> nn.Module:
 
     Args:
         module: changed in place where a BatchNorm is a child.
-        kind: "batch" leaves all as it is; "frozen" puts a FrozenBatchNorm2d in each one's place.
+        kind: "batch" leaves all as it is; "frozen" puts a FrozenBatchNorm2d in each one's place;
+            "frozen_affine" trains neither scale nor shift, and the statistics go on.
 
     Returns:
         `module`, or its replacement if it is itself a BatchNorm.
@@ -33,7 +34,9 @@ def set_norm(module: nn.Module, kind: NormKind) -> nn.Module:
     if kind == "batch":
         return module
     if isinstance(module, nn.BatchNorm2d):
-        return FrozenBatchNorm2d(module)
+        if kind == "frozen":
+            return FrozenBatchNorm2d(module)
+        module.requires_grad_(False)
     for name, child in module.named_children():
         setattr(module, name, set_norm(child, kind))
     return module

@@ -6,6 +6,7 @@ from fvcore.common.config import CfgNode
 from torch import Tensor, nn
 
 from t2sda.config import SCHEMA, Field
+from t2sda.registry import META_ARCHS
 
 SCHEMA.declare(
     "MODEL.PROJECTOR",
@@ -15,8 +16,8 @@ SCHEMA.declare(
             3, "of both convolutions; the paper says only that they keep the resolution", low=1
         ),
     },
-    when=lambda cfg: cfg.META_ARCH.NAME == "T2SDA",
-    when_text="META_ARCH.NAME is T2SDA",
+    when=lambda cfg: META_ARCHS.get(cfg.META_ARCH.NAME).has_projector,
+    when_text="META_ARCH.NAME has a projector",
 )
 
 

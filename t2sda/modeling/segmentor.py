@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -12,26 +13,86 @@ from torch import Tensor, nn
 from t2sda.config import SCHEMA, Field
 from t2sda.errors import UserError
 from t2sda.losses.numerics import at_least_float32
+from t2sda.losses.segmentation import cross_entropy
 from t2sda.modeling.backbones.base import Backbone
 from t2sda.modeling.heads.base import Head
 from t2sda.modeling.normalization import set_norm
-from t2sda.registry import BACKBONES, HEADS
+from t2sda.registry import BACKBONES, HEADS, MODELS
+from t2sda.structures import FeatureSpec
 
 SCHEMA.declare("MODEL.BACKBONE", {"NAME": Field("TimmCNN", "Registered name of the backbone h.")})
 SCHEMA.declare("MODEL.HEAD", {"NAME": Field("LightHead", "Registered name of the head f.")})
 SCHEMA.declare(
     "MODEL",
     {
+        "NAME": Field(
+            "SegmentationModel", "Registered name of what joins backbone and head; plain by default"
+        ),
         "NORM": Field(
             "batch",
             "BatchNorm of the backbone: 'batch' is trained; 'frozen' keeps the statistics, scale "
-            "and shift of MODEL.BACKBONE.WEIGHTS. The head has none to keep and is always trained.",
-            choices=("batch", "frozen"),
-        )
+            "and shift of MODEL.BACKBONE.WEIGHTS; 'frozen_affine' keeps scale and shift, and the "
+            "statistics go on. The head has none to keep and is always trained.",
+            choices=("batch", "frozen", "frozen_affine"),
+        ),
     },
+)
+SCHEMA.declare(
+    "MODEL.AUX_HEAD",
+    {"NAME": Field("", "Registered name of a second head, for the loss alone; empty: none.")},
+)
+SCHEMA.declare(
+    "MODEL.AUX_HEAD",
+    {
+        "LEVEL": Field(2, "Level of the backbone that it reads; 0 is the finest.", low=0),
+        "WEIGHT": Field(0.1, "Weight of its cross entropy.", low=0.0, exclusive_low=True),
+    },
+    when=lambda cfg: bool(cfg.MODEL.AUX_HEAD.NAME),
+    when_text="MODEL.AUX_HEAD.NAME is set",
 )
 
 
+@dataclass
+class Features:
+    """What the plain model made of an image; passes read `deepest` and hand on the rest.
+
+    A model of another kind has a record of its own, with `deepest`.
+    """
+
+    levels: tuple[Tensor, ...]
+    """(B, D_i, h_i, w_i) of every level of `feature_specs`, finest first."""
+    size: tuple[int, int]
+    """(H, W) of the image."""
+    computed_logits: Tensor | None = None
+    """The logits, once somebody asked for them."""
+
+    @property
+    def deepest(self) -> Tensor:
+        """(B, D, h, w), h(x) of the coarsest level."""
+        return self.levels[-1]
+
+
+class AuxiliaryHead(nn.Module):
+    """A second head on one level, which takes part in the loss alone.
+
+    Args:
+        head: built for that level alone.
+        level: counted from the finest, 0.
+        weight: of its cross entropy.
+    """
+
+    def __init__(self, head: Head, level: int, weight: float) -> None:
+        super().__init__()
+        self.head = head
+        self.level = level
+        self.weight = weight
+
+    def forward(self, levels: Sequence[Tensor]) -> Tensor:
+        """Levels of the backbone -> (B, C, h, w) logits."""
+        return self.head((levels[self.level],))
+
+
+@MODELS.register()
 class SegmentationModel(nn.Module):
     """Backbone and head behind the normalisation they expect.
 
@@ -39,21 +100,52 @@ class SegmentationModel(nn.Module):
     saved buffers: weights trained with one normalisation are wrong with another, so they travel
     in the checkpoint with them instead of being looked up in a library again.
 
+    A model of another kind (several scales, windows) derives from it and is chosen by MODEL.NAME.
+    Passes call `features`, `logits` and `loss`, nothing else.
+
     Args:
         backbone: h.
         head: f.
+        aux_head: for the loss alone; not exported.
     """
 
     pixel_mean: Tensor
     pixel_std: Tensor
 
-    def __init__(self, backbone: Backbone, head: Head) -> None:
+    def __init__(
+        self, backbone: Backbone, head: Head, aux_head: AuxiliaryHead | None = None
+    ) -> None:
         super().__init__()
         self.backbone = backbone
         self.head = head
+        self.aux_head = aux_head
         self.num_classes = head.num_classes
         self.register_buffer("pixel_mean", torch.tensor(backbone.pixel_mean).view(3, 1, 1))
         self.register_buffer("pixel_std", torch.tensor(backbone.pixel_std).view(3, 1, 1))
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode, num_classes: int) -> SegmentationModel:
+        """Build backbone and heads, pretrained weights loaded.
+
+        Raises:
+            UserError: if MODEL.NORM is to freeze what the backbone does not have.
+        """
+        backbone = BACKBONES.get(cfg.MODEL.BACKBONE.NAME).from_config(cfg)
+        if cfg.MODEL.NORM != "batch" and not any(
+            isinstance(module, nn.BatchNorm2d) for module in backbone.modules()
+        ):
+            raise UserError(
+                f"MODEL.NORM: '{cfg.MODEL.NORM}' has no effect, this {cfg.MODEL.BACKBONE.NAME} has "
+                f"no BatchNorm; remove it"
+            )
+        set_norm(backbone, cfg.MODEL.NORM)
+        head = HEADS.get(cfg.MODEL.HEAD.NAME).from_config(cfg, backbone.feature_specs, num_classes)
+        return cls(backbone, head, _auxiliary_head(cfg, backbone.feature_specs, num_classes))
+
+    @property
+    def feature_specs(self) -> tuple[FeatureSpec, ...]:
+        """The backbone's levels, finest first; `Features.deepest` is on the last."""
+        return self.backbone.feature_specs
 
     def forward(self, image: Tensor) -> Tensor:
         """Logits at the size of the image.
@@ -64,19 +156,60 @@ class SegmentationModel(nn.Module):
         Returns:
             (B, C, H, W) float32.
         """
-        return self.logits_from_features(self.features(image), image.shape[-2:])
+        return self.logits(self.features(image))
 
-    def features(self, image: Tensor) -> tuple[Tensor, ...]:
-        """h(x): (B, D_i, h_i, w_i) of every level of `backbone.feature_specs`, finest first.
+    def features(self, image: Tensor, generator: torch.Generator | None = None) -> Features:
+        """h(x) of the whole image.
+
+        Args:
+            image: (B, 3, H, W) RGB in [0, 255], uint8 or float.
+            generator: on the CPU, given by student passes alone: a model of another kind may draw
+                crops from it and keep the box in its record. Teacher and evaluation give none.
 
         Raises:
             UserError: if the image is smaller than a cell of the coarsest level.
         """
         if not torch.compiler.is_compiling():  # a compiled graph has its range of sizes already
             self._refuse_smaller_than_a_cell(image.shape[-2:])
+        return Features(self._levels(self.backbone, image), (image.shape[-2], image.shape[-1]))
+
+    def logits(self, features: Features) -> Tensor:
+        """f: (B, C, H, W) float32 at the image's size, upsampled bilinearly; computed once."""
+        if features.computed_logits is None:
+            features.computed_logits = _upsampled(self.head(features.levels), features.size)
+        return features.computed_logits
+
+    def loss(
+        self,
+        features: Features,
+        labels: Tensor,
+        weight: Tensor | None = None,
+        normalizer: Tensor | None = None,
+    ) -> Tensor:
+        """Cross entropy of the model's output, and of the auxiliary head's.
+
+        Args:
+            features: of the labelled images.
+            labels: (B, H, W) int64 train ids or IGNORE_INDEX.
+            weight: (B, H, W) of every pixel, or None for 1.
+            normalizer: scalar denominator in place of B*H*W, for a mini-batch spread over ranks.
+        Returns:
+            Scalar.
+        """
+        loss = cross_entropy(self.logits(features), labels, weight, normalizer)
+        if self.aux_head is None:
+            return loss
+        logits = _upsampled(self.aux_head(features.levels), features.size)
+        return loss + self.aux_head.weight * cross_entropy(logits, labels, weight, normalizer)
+
+    def deepest_features(self, image: Tensor, backbone: Backbone) -> Tensor:
+        """(B, D, h, w): `features(image).deepest` if this model had another `backbone`."""
+        return self._levels(backbone, image)[-1]
+
+    def _levels(self, backbone: Backbone, image: Tensor) -> tuple[Tensor, ...]:
         # float32 also under autocast: [0, 255] has no room in eight bits of mantissa.
         image = image.to(self.pixel_mean.dtype)
-        return self.backbone((image - self.pixel_mean) / self.pixel_std)
+        return backbone((image - self.pixel_mean) / self.pixel_std)
 
     def _refuse_smaller_than_a_cell(self, size: Sequence[int]) -> None:
         side = self.backbone.feature_specs[-1].stride
@@ -87,26 +220,26 @@ class SegmentationModel(nn.Module):
                 f"least {side} on each side; the nearest size that fits is {nearest}"
             )
 
-    def logits_from_features(self, features: Sequence[Tensor], size: Sequence[int]) -> Tensor:
-        """f: features to (B, C, H, W) float32 logits, upsampled bilinearly to size (H, W)."""
-        logits = at_least_float32(self.head(features))
-        return F.interpolate(logits, size=tuple(size), mode="bilinear", align_corners=False)
-
 
 def build_segmentation_model(cfg: CfgNode, num_classes: int) -> SegmentationModel:
-    """The network a configuration describes, pretrained weights loaded.
+    """The network a configuration describes, pretrained weights loaded."""
+    return MODELS.get(cfg.MODEL.NAME).from_config(cfg, num_classes)
 
-    Raises:
-        UserError: if MODEL.NORM is to freeze what the backbone does not have.
-    """
-    backbone = BACKBONES.get(cfg.MODEL.BACKBONE.NAME).from_config(cfg)
-    if cfg.MODEL.NORM == "frozen" and not any(
-        isinstance(module, nn.BatchNorm2d) for module in backbone.modules()
-    ):
+
+def _upsampled(coarse: Tensor, size: tuple[int, int]) -> Tensor:
+    return F.interpolate(at_least_float32(coarse), size=size, mode="bilinear", align_corners=False)
+
+
+def _auxiliary_head(
+    cfg: CfgNode, feature_specs: Sequence[FeatureSpec], num_classes: int
+) -> AuxiliaryHead | None:
+    name, level = cfg.MODEL.AUX_HEAD.NAME, cfg.MODEL.AUX_HEAD.LEVEL
+    if not name:
+        return None
+    if level >= len(feature_specs):
         raise UserError(
-            f"MODEL.NORM: 'frozen' has no effect, this {cfg.MODEL.BACKBONE.NAME} has no BatchNorm; "
-            f"remove it"
+            f"MODEL.AUX_HEAD.LEVEL: {level}, but this {cfg.MODEL.BACKBONE.NAME} has "
+            f"{len(feature_specs)} levels, 0 to {len(feature_specs) - 1}"
         )
-    set_norm(backbone, cfg.MODEL.NORM)
-    head = HEADS.get(cfg.MODEL.HEAD.NAME).from_config(cfg, backbone.feature_specs, num_classes)
-    return SegmentationModel(backbone, head)
+    head = HEADS.get(name).from_config(cfg, feature_specs[level : level + 1], num_classes)
+    return AuxiliaryHead(head, level, cfg.MODEL.AUX_HEAD.WEIGHT)

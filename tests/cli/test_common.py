@@ -152,7 +152,7 @@ def test_an_unknown_component_is_found_when_the_configuration_is_read(
 def test_an_unknown_dataset_says_where_own_ones_are_named() -> None:
     from t2sda.data.catalog import open_dataset
 
-    with pytest.raises(UserError, match=r"YAML file in DATASETS.FILES \(--file of "):
+    with pytest.raises(UserError, match=r"DATASETS.FILES lists \(or --file"):
         open_dataset("nowhere")
 
 

@@ -116,7 +116,7 @@ def test_list_tells_what_was_found_and_where_the_rest_is_looked_for(
     assert re.search(r"cityscapes/ or Cityscapes/ +│ cityscapes_test, cityscapes_train,", output)
 
 
-def test_sets_of_a_file_are_listed_packed_and_checked_as_packed(
+def test_sets_of_a_file_are_listed_packed_and_checked(
     harbour: DatasetSpec, capsys: pytest.CaptureFixture[str]
 ) -> None:
     text = "root: harbour\nimages: images/*.png\nlabels: labels/{stem}.png\n"
@@ -127,9 +127,20 @@ def test_sets_of_a_file_are_listed_packed_and_checked_as_packed(
         capsys, *("pack", "own", "--file", "own.yaml", "--size", "20", "30", "--output", "packed")
     )
     assert code == 0, output
-    code, output = output_of(capsys, "check", "packed", "--output", "check")
+    assert "DATASETS.FILES '[packed/dataset.yaml]' DATASETS.SOURCE own_20x30" in output
+    code, output = output_of(capsys, "check", "packed/dataset.yaml", "--output", "check")
     assert code == 0, output
     assert "3 images; height x width: 20x30 (3)" in output
+    damaged, gone, *_ = sorted(Path("packed/images").iterdir())
+    damaged.write_bytes(damaged.read_bytes()[:-1] + b"x")
+    gone.unlink()
+    Path("packed/labels/notes.txt").write_text("mine")
+    code, output = output_of(capsys, "check", "packed/dataset.yaml", "--output", "check")
+    assert code == 1
+    findings = re.sub(r": \S*/packed/", ": packed/", Path("check/findings.txt").read_text())
+    assert f"ERROR: damaged files: packed/images/{damaged.name}: its content" in findings
+    assert f"ERROR: missing files: packed/images/{gone.name}: copy it again" in findings
+    assert "note: extra files: packed/labels/notes.txt: SHA256SUMS does not know it" in findings
 
 
 @pytest.mark.parametrize(

@@ -69,7 +69,7 @@ def test_calibration_takes_pictures_and_says_which(
     )
     assert len(calibration_pictures(f"{images}/*.png", 9)) == 2
     pack_dataset(DrawnStreets("s", "hazy", 1, 3, (64, 96)), (64, 96), tmp_path / "packed")
-    assert len(calibration_pictures(str(tmp_path / "packed"), 2)) == 2
+    assert len(calibration_pictures(str(tmp_path / "packed/images"), 2)) == 2
     with pytest.raises(UserError, match=r"--calibration .*mp4: holds videos alone"):
         calibration_pictures(str(images / "drive.mp4"), 1)
     with pytest.raises(UserError, match=r"--calibration streets_hazy_vall: no such .*streets_hazy"):

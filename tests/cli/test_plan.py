@@ -80,3 +80,17 @@ def test_show_config_prints_the_plan_without_data(capsys: pytest.CaptureFixture[
     name = "gta5_to_cityscapes/t2sda_daformer_mit_b5.yaml"
     assert main(["show-config", "--config-file", name, "--plan"]) == 0
     assert capsys.readouterr().out.strip() == plan_text(load_config(name))
+
+
+def test_the_plan_says_which_datasets_are_drawn_how_often_and_how_they_are_cut() -> None:
+    words = [
+        *("DATASETS.SOURCE", "[gta5_train, synthia_train]", "DATASETS.SOURCE_WEIGHTS", "[7, 3]"),
+        *("DATASETS.TARGET", "[cityscapes_train, acdc_train]"),
+        *("DATA.SOURCE_SCALE_RANGE", "[0.9, 1.1]", "DATA.TARGET_SCALE_RANGE", "[1, 1.25]"),
+    ]
+    path = ROOT / "configs" / "gta5_to_cityscapes/t2sda_daformer_mit_b5.yaml"
+    plan = plan_text(load_config(path, words))
+    assert "gta5_train (70 %) + synthia_train (30 %) within 720 x 1280, times 0.9 to 1.1," in plan
+    assert "windows of 512 x 1024, crops of 512 x 512," in plan
+    assert "cityscapes_train + acdc_train within 512 x 1024, times 1 to 1.25, shuffled" in plan
+    assert "a window of 512 x 1024 is translated, then cropped" in plan

@@ -142,7 +142,7 @@ def test_the_default_is_converted_like_a_value() -> None:
         ({"default": -1, "low": 0}, "must be >= 0"),
         ({"default": "c", "choices": ("a", "b")}, "must be one of 'a', 'b'"),
         ({"default": (1, 2, 3), "length": 2}, "must be a list of length 2"),
-        ({"default": 1, "length": 2}, "length and element are for tuples"),
+        ({"default": 1, "length": 2}, "length, element and one_or_several are for tuples"),
         ({"default": "a", "low": 0}, "str has no range"),
         ({"default": 1, "exclusive_low": True}, "exclusive_low needs low"),
         ({"default": {}}, "dict is no type of a setting"),
@@ -152,3 +152,29 @@ def test_the_default_is_converted_like_a_value() -> None:
 def test_a_contradictory_declaration_is_refused(arguments: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=re.escape(message)):
         Field(doc="", **arguments)
+
+
+NAMES = Field((), "Names.", element=str, one_or_several=True)
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [("a", ("a",)), ("", ()), ([], ()), (["a", "b"], ("a", "b")), (("a",), ("a",))],
+)
+def test_one_value_stands_for_a_list_of_one_and_empty_text_for_none(
+    value: Any, expected: tuple[str, ...]
+) -> None:
+    assert NAMES.convert(value) == expected
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        (None, "must be text, or a list, each element text"),
+        (3, "must be text, or a list, each element text; write it in quotes"),
+        (["a", 3], "element 1 (3) must be text"),
+    ],
+)
+def test_neither_one_nor_several_is_refused(value: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(message)):
+        NAMES.convert(value)

@@ -33,11 +33,11 @@ def bases_of(path: Path) -> list[Path]:
 @pytest.mark.parametrize("path", RUNS, ids=name_of)
 def test_a_run_resolves_and_its_plan_says_what_it_does(path: Path) -> None:
     cfg = load_config(path)
-    assert cfg.DATASETS.SOURCE in DATASETS
-    assert not cfg.DATASETS.TARGET or cfg.DATASETS.TARGET in DATASETS
+    assert all(name in DATASETS for name in cfg.DATASETS.SOURCE)
+    assert all(name in DATASETS for name in cfg.DATASETS.TARGET)
     assert all(name in DATASETS for name in cfg.EVALUATION.DATASETS)
     plan = plan_text(cfg)
-    for expected in (cfg.META_ARCH.NAME, cfg.DATASETS.SOURCE, *pass_names(cfg)):
+    for expected in (cfg.META_ARCH.NAME, *cfg.DATASETS.SOURCE, *pass_names(cfg)):
         assert expected in plan
 
 

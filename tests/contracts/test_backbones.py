@@ -1,6 +1,7 @@
 """Every registered backbone keeps the contract of Backbone, in its smallest size where listed."""
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import pytest
 import torch
@@ -145,3 +146,22 @@ def test_onnx_agrees(backbone: Backbone, size: tuple[int, int], onnx_outputs: Ca
         # float32 sums in another order; relative to the level, whose scale is the network's affair
         scale = float(level.abs().max())
         torch.testing.assert_close(torch.from_numpy(found), level, atol=1e-4 * scale, rtol=0)
+
+
+def test_fresh_modules_are_what_a_file_of_weights_leaves_as_it_was(
+    name: str, tmp_path: Path
+) -> None:
+    published = build(name, seed=1)
+    with torch.no_grad():
+        for parameter in published.parameters():
+            parameter.add_(1.0)  # so that it differs from a fresh one wherever that begins
+    network = getattr(published, "net", published)  # what its authors publish
+    torch.save(network.state_dict(), tmp_path / "weights.pth")
+    loaded = build(name, settings=["MODEL.BACKBONE.WEIGHTS", str(tmp_path / "weights.pth")])
+    filled = {
+        key
+        for (key, own), other in zip(loaded.named_parameters(), published.parameters(), strict=True)
+        if torch.equal(own, other)
+    }
+    fresh = {id(p) for module in loaded.fresh_modules() for p in module.parameters()}
+    assert filled == {key for key, p in loaded.named_parameters() if id(p) not in fresh}

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import pytest
 import torch
 
+from t2sda.data.taxonomies import CITYSCAPES_19
 from t2sda.meta_arch.base import build_meta_arch
 from t2sda.registry import META_ARCHS
 from t2sda.structures import DomainBatch
@@ -18,7 +19,7 @@ def test_every_pass_gives_finite_losses_and_gradients_to_the_student_alone(
     name: str,
     make_batch: Callable[..., DomainBatch],  # noqa: F811
 ) -> None:
-    meta_arch = build_meta_arch(config_of(name), 19).train()
+    meta_arch = build_meta_arch(config_of(name), CITYSCAPES_19).train()
     step = step_of(make_batch())
     with torch.no_grad():
         step.teacher = meta_arch.teach(step)
@@ -40,7 +41,7 @@ def test_every_pass_gives_finite_losses_and_gradients_to_the_student_alone(
 
 @pytest.mark.parametrize("name", META_ARCHS.names())
 def test_state_dict_round_trip(name: str) -> None:
-    first, second = (build_meta_arch(config_of(name), 19) for _ in range(2))
+    first, second = (build_meta_arch(config_of(name), CITYSCAPES_19) for _ in range(2))
     second.load_state_dict(first.state_dict())
     for own, other in zip(first.state_dict().values(), second.state_dict().values(), strict=True):
         assert torch.equal(own, other)
@@ -48,5 +49,5 @@ def test_state_dict_round_trip(name: str) -> None:
 
 @pytest.mark.parametrize("name", META_ARCHS.names())
 def test_a_teacher_is_there_when_it_is_announced(name: str) -> None:
-    meta_arch = build_meta_arch(config_of(name), 19)
+    meta_arch = build_meta_arch(config_of(name), CITYSCAPES_19)
     assert hasattr(meta_arch, "teacher") == meta_arch.has_teacher

@@ -1,10 +1,7 @@
-"""The loader: damaged files stop it or are replaced, for any number of workers; deaths are told."""
+"""The loader: damaged files stop it or are replaced, for any number of workers."""
 
 from __future__ import annotations
 
-import os
-import signal
-import time
 from pathlib import Path
 
 import numpy as np
@@ -13,33 +10,17 @@ import torch
 from PIL import Image
 
 from t2sda.data.catalog import DatasetSpec
-from t2sda.data.datasets import FileDataset
 from t2sda.data.decode import UnreadableFileError
 from t2sda.data.domains import DomainPairs
 from t2sda.data.loader import DomainLoader
-from t2sda.data.packed import PackedDataset
-from t2sda.data.packing import pack_dataset
 from t2sda.data.replacements import REPLACEMENT_TRIES, Replacements
 from t2sda.data.samplers import MicroBatchPositions
 from t2sda.data.taxonomies import CITYSCAPES_19
 from t2sda.data.transforms import AS_STORED, Resize
-from t2sda.data.work_board import WorkBoard
 from t2sda.errors import UserError
 from t2sda.structures import DomainBatch
 
 pytestmark = pytest.mark.filterwarnings("ignore:This DataLoader will create")  # more than cores
-
-
-class Awkward(FileDataset):
-    """At one file it does what `happens` says."""
-
-    happens = staticmethod(lambda: None)
-
-    def load_image(self, index, resize=AS_STORED, window=None):  # type: ignore[no-untyped-def]
-        """Loads, unless it is the one."""
-        if self.pairs[index][0].name == "3.png":
-            self.happens()
-        return super().load_image(index, resize, window)
 
 
 def pairs_of(source, target=None, on_error: str = "stop") -> DomainPairs:  # type: ignore[no-untyped-def]
@@ -150,55 +131,12 @@ def test_replacements_follow_from_seed_and_position() -> None:
     )
 
 
-@pytest.mark.parametrize("packed", [False, True])
-def test_batches_are_the_same_for_0_1_and_4_workers_fresh_or_resumed(
-    harbour: DatasetSpec, tmp_path: Path, packed: bool
-) -> None:
-    source = harbour.open()
-    if packed:  # the map is opened here, and inherited by the processes
-        pack_dataset(source, (32, 48), tmp_path / "packed", num_processes=1)
-        source = PackedDataset(tmp_path / "packed")  # type: ignore[assignment]
-    pairs = pairs_of(source, harbour.open())
+def test_batches_are_the_same_for_0_1_and_4_workers_fresh_or_resumed(harbour: DatasetSpec) -> None:
+    pairs = pairs_of(harbour.open(), harbour.open())
     expected = list(loader_of(pairs, 0))
     for num_workers in (1, 4):
         assert same(list(loader_of(pairs, num_workers)), expected)
         assert same(list(loader_of(pairs, num_workers, first=5)), expected[5:])
-
-
-def test_a_process_that_dies_is_reported_with_its_file(harbour: DatasetSpec) -> None:
-    source = harbour.open()
-    source.__class__ = Awkward
-    source.happens = lambda: os.kill(os.getpid(), signal.SIGKILL)  # type: ignore[attr-defined]
-    with pytest.raises(UserError, match=r"process died while it was on .*images/3\.png"):
-        list(loader_of(pairs_of(source), 1))
-
-
-def test_a_process_that_hangs_is_reported_with_its_file_and_ended(harbour: DatasetSpec) -> None:
-    source = harbour.open()
-    source.__class__ = Awkward
-    source.happens = lambda: time.sleep(1000)  # type: ignore[attr-defined]
-    loader = loader_of(pairs_of(source), 1, timeout=1)
-    with pytest.raises(UserError, match=r"process hangs .*images/3\.png for \d+ s.*WORKER_TIMEOUT"):
-        list(loader)
-    for work in loader._board.work():
-        assert not Path(f"/proc/{work.pid}").exists() or _is_zombie(work.pid)
-
-
-def _is_zombie(pid: int) -> bool:
-    return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] == "Z"
-
-
-def test_other_errors_stay_as_they_are(harbour: DatasetSpec) -> None:
-    error = RuntimeError("CUDA out of memory")
-    assert loader_of(pairs_of(harbour.open()), 0).explained(error) is error
-
-
-def test_the_board_keeps_the_end_of_a_long_name() -> None:
-    board = WorkBoard(2)
-    board.write(1, "ä" * 600 + "/street.png")
-    (work,) = board.work()
-    assert work.pid == os.getpid()
-    assert work.file.endswith("ä/street.png")
 
 
 def test_flips_and_crops_keep_image_and_label_together(tmp_path: Path) -> None:

@@ -66,3 +66,16 @@ def test_image_smaller_than_the_crop_says_what_to_set() -> None:
         UserError, match=r"a\.png: 40x60 .* smaller than DATA.CROP_SIZE 41x60.*DATA.SOURCE_SIZE"
     ):
         check_crop_fits((40, 60), (41, 60), "a.png", "DATA.SOURCE_SIZE")
+
+
+def test_a_dominated_crop_is_drawn_anew_ten_times_as_in_mmsegmentation() -> None:
+    class Counting:
+        draws = 0
+
+        def integers(self, high: int) -> int:
+            self.draws += 1
+            return 0
+
+    generator = Counting()
+    random_box_by_label(np.zeros((32, 32), np.uint8), (16, 16), 0.75, generator)  # type: ignore[arg-type]
+    assert generator.draws == 2 * 11  # a row and a column each

@@ -10,10 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from t2sda.engine.hooks import Hook
-from t2sda.engine.optim import LrSchedule
+from t2sda.engine.optim import build_owner
 from t2sda.engine.precision import Precision
 from t2sda.engine.trainer import Trainer, TrainerSettings
 from t2sda.meta_arch.base import MetaArch, StudentPass
+from t2sda.meta_arch.owners import LrSchedule, OptimizerSettings, ParameterGroup
 from t2sda.modeling.branch import Branch
 from t2sda.structures import DomainBatch, Step
 
@@ -64,21 +65,23 @@ def make_trainer() -> Callable[..., Trainer]:
         factors: dict[str, float] | None = None,
         hooks: Sequence[Hook] = (),
         precision: str = "fp32",
+        grad_clip: float = 0.0,
+        passes: dict[str, StudentPass] | None = None,
         **settings: Any,
     ) -> Trainer:
-        passes = {
+        listed: dict[str, StudentPass] = {
             name: MeanLogitPass(name, factor)
             for name, factor in (factors or {"one": 1.0, "two": -0.5}).items()
         }
-        meta_arch = MetaArch(Branch(PixelModel()), passes)  # type: ignore[arg-type]
-        optimizer = torch.optim.AdamW(
-            [{"params": list(meta_arch.student.parameters()), "base_lr": 0.1}], lr=0.1
-        )
-        usual = {"max_iter": 6, "accumulation": 1, "grad_clip": 0.0, "seed": 0}
+        listed |= passes or {}
+        meta_arch = MetaArch(Branch(PixelModel()), listed)  # type: ignore[arg-type]
+        groups = [ParameterGroup(list(meta_arch.student.parameters()), lr=0.1, weight_decay=0.01)]
+        owned = {"student": OptimizerSettings(groups, LrSchedule(100), grad_clip=grad_clip)}
+        owned |= {name: own for name, item in listed.items() if (own := item.optimizer())}
+        usual = {"max_iter": 6, "accumulation": 1, "seed": 0}
         return Trainer(
             meta_arch,
-            optimizer,
-            LrSchedule(max_iter=100, warmup_iters=0, warmup_ratio=1.0, power=1.0),
+            [build_owner(name, own) for name, own in owned.items()],
             Precision(precision, CPU),
             hooks,
             TrainerSettings(**(usual | settings)),

@@ -17,7 +17,8 @@ from t2sda.engine.checkpoint_validation import (
     structure_problems,
     tensor_problems,
 )
-from t2sda.engine.optim import load_optimizer_
+from t2sda.engine.optim import Owner, load_optimizers_
+from t2sda.meta_arch.owners import LrSchedule
 
 STEPS = 3
 
@@ -132,7 +133,8 @@ def test_options_of_the_file_do_not_replace_those_of_the_configuration() -> None
         group.update(maximize=True, eps=1.0, betas=(0.0, 0.0), weight_decay=9.0)
     optimizer = adamw(network())
     before = copy.deepcopy([{**group, "params": 0} for group in optimizer.param_groups])
-    load_optimizer_(optimizer, state)
+    schedule = LrSchedule(max_iter=9, warmup_iters=0, warmup_ratio=1.0, power=1.0)
+    load_optimizers_([Owner("student", optimizer, schedule)], {"student": state}, STEPS)
     assert [{**group, "params": 0} for group in optimizer.param_groups] == before
 
 
@@ -163,7 +165,10 @@ def test_a_memory_that_begins_with_nan_may_still_hold_some() -> None:
 CONTENT: dict[str, Any] = {
     "iteration": 3,
     "meta_arch": {"weight": torch.zeros(1)},
-    "optimizer": {"state": {0: {"step": 1}}, "param_groups": [{"params": [0], "lr": 0.1}]},
+    "optimizers": {
+        "student": {"state": {0: {"step": 1}}, "param_groups": [{"params": [0], "lr": 0.1}]}
+    },
+    "hooks": {"Running": {"mean": torch.zeros(2)}},
     "scaler": {},
     "config": {"SEED": 0},
     "taxonomy": {
@@ -187,10 +192,15 @@ def test_a_whole_structure_has_no_problem() -> None:
     [
         *(("iteration", value) for value in (-1, True, 2.0, "3", None, 2**63, torch.tensor(3))),
         *(("meta_arch", value) for value in (None, [], {1: torch.zeros(1)}, {"a": 1.0})),
-        *(("optimizer", value) for value in ({}, {"state": {}}, {"state": [], "param_groups": []})),
-        ("optimizer", {"state": {"0": {}}, "param_groups": []}),
-        ("optimizer", {"state": {}, "param_groups": [{"lr": 0.1}]}),
-        ("optimizer", {"state": {}, "param_groups": [{"params": ["a"]}]}),
+        *(
+            ("optimizers", {"student": value})
+            for value in ({}, {"state": {}}, {"state": [], "param_groups": []})
+        ),
+        *(("optimizers", value) for value in (None, [], {1: {}}, {"student": None})),
+        *(("hooks", value) for value in (None, {"a": 1}, {"a": {"b": 1.0}}, {1: {}})),
+        ("optimizers", {"a": {"state": {"0": {}}, "param_groups": []}}),
+        ("optimizers", {"a": {"state": {}, "param_groups": [{"lr": 0.1}]}}),
+        ("optimizers", {"a": {"state": {}, "param_groups": [{"params": ["a"]}]}}),
         *(("scaler", value) for value in (None, {"scale": 1.0}, {"scale": math.nan})),
         ("scaler", {**torch.amp.GradScaler("cpu").state_dict(), "scale": 0.0}),
         *(("config", value) for value in (None, [1], {1: 2})),

@@ -2,17 +2,33 @@
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Callable
+from dataclasses import replace
+
 import pytest
 import torch
-from torch import nn
+from fvcore.common.config import CfgNode
+from torch import Tensor, nn
 
-from t2sda.config import load_config
-from t2sda.engine.optim import LrSchedule, build_optimizer, load_optimizer_, set_learning_rate_
+from t2sda.config import ConfigError, load_config
+from t2sda.engine.optim import (
+    Owner,
+    build_owner,
+    build_owners,
+    load_optimizers_,
+    student_optimizer,
+)
+from t2sda.errors import UserError
+from t2sda.meta_arch.base import MetaArch, StudentPass
+from t2sda.meta_arch.owners import LrSchedule, OptimizerSettings, ParameterGroup
+from t2sda.modeling.backbones.base import Backbone
 from t2sda.modeling.backbones.mit import MiT
 from t2sda.modeling.branch import Branch
 from t2sda.modeling.heads.daformer import DAFormerHead
 from t2sda.modeling.projector import Projector
 from t2sda.modeling.segmentor import SegmentationModel, build_segmentation_model
+from t2sda.structures import Step
 
 
 def schedule() -> LrSchedule:
@@ -34,18 +50,32 @@ def test_a_run_without_warm_up_begins_at_the_full_rate() -> None:
     assert LrSchedule(10, warmup_iters=0, warmup_ratio=1e-6, power=1.0).factor(0) == 1.0
 
 
+class TinyBackbone(Backbone):
+    """A convolution and a layer norm."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 1)
+        self.norm = nn.LayerNorm(4)
+
+
 class TinyModel(nn.Module):
     """A backbone with a layer norm and a head with a batch norm."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.backbone = nn.Sequential(nn.Conv2d(3, 4, 1), nn.LayerNorm(4))
+        self.backbone = TinyBackbone()
         self.head = nn.Sequential(nn.Conv2d(4, 2, 1), nn.BatchNorm2d(2))
+
+
+def optimizer_of(cfg: CfgNode, branch: Branch) -> torch.optim.Optimizer:
+    """The student's."""
+    return build_owner("student", student_optimizer(cfg, branch)).optimizer
 
 
 def test_groups_follow_the_daformer_family() -> None:
     branch = Branch(TinyModel(), projector=nn.Conv2d(4, 4, 1))  # type: ignore[arg-type]
-    optimizer = build_optimizer(load_config(None), branch)
+    optimizer = optimizer_of(load_config(None), branch)
     names = {id(parameter): name for name, parameter in branch.named_parameters()}
     found = {
         names[id(parameter)]: (group["lr"], group["weight_decay"])
@@ -55,7 +85,7 @@ def test_groups_follow_the_daformer_family() -> None:
     for name, (rate, decay) in found.items():
         in_backbone = name.startswith("model.backbone")
         assert rate == pytest.approx(6e-5 if in_backbone else 6e-4), name
-        assert decay == (0.0 if name.startswith("model.backbone.1") else 0.01), name
+        assert decay == (0.0 if name.startswith("model.backbone.norm") else 0.01), name
     assert found.keys() == {name for name, _ in branch.named_parameters()}
 
 
@@ -67,7 +97,7 @@ def test_groups_of_mit_follow_the_names_the_family_goes_by() -> None:
         Projector(backbone.feature_specs[-1].channels, channels=8),
     )
     names = {id(parameter): name for name, parameter in branch.named_parameters()}
-    for group in build_optimizer(load_config(None), branch).param_groups:
+    for group in optimizer_of(load_config(None), branch).param_groups:
         for name in (names[id(parameter)] for parameter in group["params"]):
             in_head = name.startswith(("model.head.", "projector."))
             assert group["lr"] == pytest.approx(6e-4 if in_head else 6e-5), name
@@ -76,39 +106,161 @@ def test_groups_of_mit_follow_the_names_the_family_goes_by() -> None:
 
 def test_every_norm_of_a_residual_network_is_decayed() -> None:
     cfg = load_config(None, ["MODEL.BACKBONE.NAME", "ResNetV1c", "MODEL.BACKBONE.DEPTH", "18"])
-    optimizer = build_optimizer(cfg, Branch(build_segmentation_model(cfg, 19)))
+    optimizer = optimizer_of(cfg, Branch(build_segmentation_model(cfg, 19)))
     assert {group["weight_decay"] for group in optimizer.param_groups} == {0.01}
     rates = sorted({group["base_lr"] for group in optimizer.param_groups})
     assert rates == pytest.approx([6e-5, 6e-4])
+
+
+def test_what_no_weights_fill_learns_at_the_rate_of_the_head() -> None:
+    keys = ["MODEL.BACKBONE.NAME", "TimmViT", "MODEL.BACKBONE.TIMM_NAME", "test_vit"]
+    cfg = load_config(None, keys)
+    branch = Branch(build_segmentation_model(cfg, 19))
+    names = {id(parameter): name for name, parameter in branch.named_parameters()}
+    rates = {
+        names[id(parameter)]: (group["lr"], group["weight_decay"])
+        for group in optimizer_of(cfg, branch).param_groups
+        for parameter in group["params"]
+    }
+    for name, (rate, decay) in rates.items():
+        pretrained = name.startswith("model.backbone.net.")
+        assert rate == pytest.approx(6e-5 if pretrained else 6e-4), name
+        assert decay == (0.0 if pretrained and "norm" in name else 0.01), name
+    assert any(name.startswith("model.backbone.pyramid.") for name in rates)
 
 
 def test_frozen_parameters_are_left_out() -> None:
     branch = Branch(TinyModel())  # type: ignore[arg-type]
     branch.model.backbone.requires_grad_(False)
     count = sum(
-        len(group["params"]) for group in build_optimizer(load_config(None), branch).param_groups
+        len(group["params"]) for group in optimizer_of(load_config(None), branch).param_groups
     )
     assert count == len(list(branch.model.head.parameters()))
 
 
 def test_rates_are_set_from_the_base_rate_each_time() -> None:
-    optimizer = torch.optim.SGD([{"params": [nn.Parameter(torch.ones(1))], "base_lr": 2.0}], lr=2.0)
-    for factor in (0.5, 0.25):
-        set_learning_rate_(optimizer, factor)
-    assert optimizer.param_groups[0]["lr"] == 0.5
+    groups = [ParameterGroup([nn.Parameter(torch.ones(1))], lr=2.0)]
+    owner = build_owner("student", OptimizerSettings(groups, LrSchedule(max_iter=4)))
+    for iteration in (1, 3):
+        owner.set_learning_rate_(iteration)
+    assert owner.optimizer.param_groups[0]["lr"] == 0.5
+
+
+def stepped(branch: Branch, *settings: str) -> Owner:
+    """The student's owner after one step on gradients of 1."""
+    owner = build_owner("student", student_optimizer(load_config(None, settings), branch))
+    for parameter in branch.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    owner.optimizer.step()
+    return owner
 
 
 def test_a_resumed_run_takes_moments_from_the_checkpoint_and_rates_from_the_settings() -> None:
     first, second = (Branch(TinyModel()) for _ in range(2))  # type: ignore[arg-type]
-    trained = build_optimizer(load_config(None), first)
-    for parameter in first.parameters():
-        parameter.grad = torch.ones_like(parameter)
-    trained.step()
+    trained = stepped(first)
     # HEAD_LR_FACTOR 1 gives head and backbone one rate: the groups must stay the same all the same.
     changed = ["SOLVER.BASE_LR", "1e-3", "SOLVER.HEAD_LR_FACTOR", "1", "SOLVER.BETAS", "[0.8, 0.9]"]
-    resumed = build_optimizer(load_config(None, changed), second)
-    load_optimizer_(resumed, trained.state_dict())
-    assert {group["base_lr"] for group in resumed.param_groups} == {1e-3}
-    assert {group["betas"] for group in resumed.param_groups} == {(0.8, 0.9)}
-    moment = resumed.state[second.model.head[0].weight]["exp_avg"]
+    resumed = build_owner("student", student_optimizer(load_config(None, changed), second))
+    load_optimizers_([resumed], {"student": trained.optimizer.state_dict()}, 1)
+    groups = resumed.optimizer.param_groups
+    assert {group["base_lr"] for group in groups} == {1e-3}
+    assert {group["betas"] for group in groups} == {(0.8, 0.9)}
+    moment = resumed.optimizer.state[second.model.head[0].weight]["exp_avg"]
     torch.testing.assert_close(moment, torch.full_like(moment, 0.1))
+
+
+def test_a_resumed_run_needs_the_owners_and_the_optimizer_of_before() -> None:
+    owner = stepped(Branch(TinyModel()))  # type: ignore[arg-type]
+    with pytest.raises(UserError, match="optimizers of student, critic, this run of student"):
+        load_optimizers_([owner], {"student": {}, "critic": {}}, 1)
+    descent = stepped(Branch(TinyModel()), "SOLVER.OPTIMIZER", "sgd")  # type: ignore[arg-type]
+    with pytest.raises(UserError, match=r"another optimizer than AdamW; .* SOLVER\.OPTIMIZER"):
+        load_optimizers_([owner], {"student": descent.optimizer.state_dict()}, 1)
+
+
+def test_no_optimizer_is_loaded_when_the_moments_of_one_do_not_fit() -> None:
+    first, second = (stepped(Branch(TinyModel())) for _ in range(2))  # type: ignore[arg-type]
+    owners = [first, replace(second, name="critic")]
+    states = {owner.name: copy.deepcopy(owner.optimizer.state_dict()) for owner in owners}
+    for moments in states["student"]["state"].values():
+        moments["exp_avg"].fill_(7.0)
+    states["critic"]["state"][0]["exp_avg"] = torch.zeros(1)
+    with pytest.raises(UserError, match=r"optimizer of critic: .*exp_avg is \(1,\), must be"):
+        load_optimizers_(owners, states, 1)
+    for moments in first.optimizer.state.values():
+        assert not (moments["exp_avg"] == 7.0).any()
+
+
+def test_sgd_descends_with_momentum_and_decay() -> None:
+    branch = Branch(TinyModel())  # type: ignore[arg-type]
+    bias = branch.model.head[0].bias
+    before = bias.detach().clone()
+    owner = stepped(
+        branch,
+        *("SOLVER.OPTIMIZER", "sgd", "SOLVER.MOMENTUM", "0.5", "SOLVER.WEIGHT_DECAY", "0.1"),
+        *("SOLVER.BASE_LR", "0.01"),
+    )
+    first = before - 0.1 * (1 + 0.1 * before)
+    torch.testing.assert_close(bias.detach(), first)
+    owner.optimizer.step()
+    # The velocity keeps half of the first gradient.
+    second = first - 0.1 * (1 + 0.1 * first + 0.5 * (1 + 0.1 * before))
+    torch.testing.assert_close(bias.detach(), second)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (["SOLVER.MOMENTUM", "0.5"], "MOMENTUM .*no effect.*OPTIMIZER is sgd"),
+        (
+            ["SOLVER.OPTIMIZER", "sgd", "SOLVER.BETAS", "[0.5, 0.9]"],
+            "BETAS .*no effect.*OPTIMIZER is adamw",
+        ),
+    ],
+)
+def test_settings_of_the_other_optimizer_are_refused(settings: list[str], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        load_config(None, settings)
+
+
+class Critic(StudentPass):
+    """A pass with two layers, of which it trains what the test says."""
+
+    def __init__(self, trained: Callable[[Critic], list[nn.Parameter]]) -> None:
+        super().__init__()
+        self.first = nn.Linear(1, 1)
+        self.second = nn.Linear(1, 1)
+        self.trained = trained
+
+    def optimizer(self) -> OptimizerSettings:
+        return OptimizerSettings([ParameterGroup(self.trained(self), lr=0.1)], LrSchedule(10))
+
+    def forward(self, student: Branch, step: Step) -> dict[str, Tensor]:
+        raise NotImplementedError
+
+
+def with_critic(trained: Callable[[Critic], list[nn.Parameter]]) -> MetaArch:
+    return MetaArch(Branch(TinyModel()), {"critic": Critic(trained)})  # type: ignore[arg-type]
+
+
+def test_student_and_passes_are_owners_in_order() -> None:
+    owners = build_owners(load_config(None), with_critic(lambda critic: list(critic.parameters())))
+    assert [owner.name for owner in owners] == ["student", "critic"]
+
+
+def test_a_trainable_parameter_that_nobody_trains_is_named() -> None:
+    meta_arch = with_critic(lambda critic: list(critic.first.parameters()))
+    with pytest.raises(
+        UserError, match=r"no optimizer trains passes\.critic\.second\.weight, pass"
+    ):
+        build_owners(load_config(None), meta_arch)
+    meta_arch.passes["critic"].second.requires_grad_(False)  # type: ignore[operator, union-attr]
+    build_owners(load_config(None), meta_arch)
+
+
+def test_a_parameter_has_one_owner() -> None:
+    meta_arch = with_critic(lambda critic: list(critic.parameters()))
+    critic = meta_arch.passes["critic"]
+    critic.borrowed = meta_arch.student.model.head  # a parameter of the student
+    with pytest.raises(UserError, match=r"more than one optimizer trains student\.model\.head\.0"):
+        build_owners(load_config(None), meta_arch)

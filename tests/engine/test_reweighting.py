@@ -10,12 +10,13 @@ import pytest
 import torch
 
 from t2sda.config import ConfigError
+from t2sda.data.taxonomies import CITYSCAPES_19, Taxonomy
 from t2sda.engine.hooks import RunObjects, build_hooks
 from t2sda.engine.reweighting import DynamicReweighting, StaticReweighting
 from t2sda.errors import UserError
 from t2sda.losses.reweighting import CITYSCAPES_CLASS_WEIGHTS, static_class_weights
 from t2sda.meta_arch.base import build_meta_arch
-from t2sda.structures import DomainBatch, Step, TeacherOutput
+from t2sda.structures import TARGET_PROBS, DomainBatch, Step, TeacherOutput
 from tests.meta_arch.conftest import config_of, make_batch, step_of  # noqa: F401
 
 MakeBatch = Callable[..., DomainBatch]
@@ -29,7 +30,7 @@ def three_class_step(batch: DomainBatch) -> Step:
     probs[0, :, 0, 0] = torch.tensor([0.9, 0.05, 0.05])
     probs[0, :, 0, 1] = torch.tensor([0.2, 0.6, 0.2])
     step = step_of(batch)
-    step.teacher = TeacherOutput(target_probs=probs)
+    step.teacher = TeacherOutput({TARGET_PROBS: probs})
     return step
 
 
@@ -64,8 +65,8 @@ def test_weights_of_the_target_loss_go_to_the_target_loss(
 
 def test_static_weights_are_those_of_the_supplement(make_batch: MakeBatch) -> None:  # noqa: F811
     cfg = config_of("T2SDA", *STATIC)
-    meta_arch = build_meta_arch(cfg, 19)
-    _, hook = build_hooks(cfg, RunObjects(meta_arch, Path()))
+    meta_arch = build_meta_arch(cfg, CITYSCAPES_19)
+    hook = build_hooks(cfg, RunObjects(meta_arch, Path()))["StaticReweighting"]
     step = step_of(make_batch())
     hook.after_teacher(step)
     expected = np.array(CITYSCAPES_CLASS_WEIGHTS) / sum(CITYSCAPES_CLASS_WEIGHTS)
@@ -75,7 +76,8 @@ def test_static_weights_are_those_of_the_supplement(make_batch: MakeBatch) -> No
 
 def test_static_weights_refuse_other_classes() -> None:
     cfg = config_of("T2SDA", *STATIC)
-    meta_arch = build_meta_arch(cfg, 12)
+    twelve = Taxonomy("twelve", tuple("abcdefghijkl"), ((0, 0, 0),) * 12)
+    meta_arch = build_meta_arch(cfg, twelve)
     with pytest.raises(UserError, match=r"StaticReweighting .* 19 .* has 12 classes; use Dynamic"):
         build_hooks(cfg, RunObjects(meta_arch, Path()))
 
@@ -83,7 +85,7 @@ def test_static_weights_refuse_other_classes() -> None:
 def test_weights_change_the_mixed_loss_by_the_label_of_the_mixed_image(
     make_batch: MakeBatch,  # noqa: F811
 ) -> None:
-    meta_arch = build_meta_arch(config_of("SelfTraining"), 19).train()
+    meta_arch = build_meta_arch(config_of("SelfTraining"), CITYSCAPES_19).train()
     step = step_of(make_batch())
     with torch.no_grad():
         step.teacher = meta_arch.teach(step)
@@ -110,15 +112,15 @@ def test_weights_change_the_mixed_loss_by_the_label_of_the_mixed_image(
         (
             "T2SDA",
             [*DYNAMIC, "META_ARCH.PASSES", "[source, pull]", "REWEIGHTING.APPLY_TO", "target"],
-            "no pass trains on the target's pseudo-labels; add mixed",
+            "no pass weighs the target's classes; add mixed",
         ),
         (
             "T2SDA",
             [
-                *(*DYNAMIC, "META_ARCH.PASSES", "[source, pull]"),
-                *("T2SDA.NEGATIVE_STRATEGY", "source"),
+                *(*DYNAMIC, "META_ARCH.PASSES", "[source, pull]", "DATASETS.TARGET", ""),
+                *("TRANSLATION.NAME", "RandomStyleFDA", "T2SDA.NEGATIVE_STRATEGY", "source"),
             ],
-            "DynamicReweighting needs the teacher's predictions on the target",
+            "DATASETS.TARGET: empty, but read by DynamicReweighting",
         ),
         ("T2SDA", ["REWEIGHTING.APPLY_TO", "target"], "REWEIGHTING.APPLY_TO .*no effect"),
         ("T2SDA", [*STATIC, "REWEIGHTING.UNPREDICTED", "none"], "UNPREDICTED .*no effect"),

@@ -6,6 +6,7 @@ breaks the target's law (nothing is silently wrong).
 
 from __future__ import annotations
 
+import functools
 import signal
 import sys
 import tempfile
@@ -18,7 +19,7 @@ from types import FrameType
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from t2sda.errors import UserError, printable
@@ -55,41 +56,49 @@ class Target:
 
 def check(target: Target, num_inputs: int) -> None:
     """Try `num_inputs` inputs, the same ones every time; raises the first fault, made small."""
+    _each(target, num_inputs, functools.partial(try_input, target))
 
-    @settings(
-        max_examples=num_inputs,
-        derandomize=True,
-        database=None,
-        deadline=None,
-        suppress_health_check=list(HealthCheck),
-    )
-    @given(target.inputs)
-    def no_fault(value: Any) -> None:
-        try_input(target, value)
 
-    no_fault()
+def first_fault(target: Target, num_inputs: int) -> str | None:
+    """The first fault among `num_inputs` inputs, by place; None if there is none."""
+    use = functools.partial(try_input, target)
+    try:
+        _each(target, num_inputs, use, phases=[Phase.generate], report_multiple_bugs=False)
+    except (Exception, Hang) as error:
+        return _place(error)
+    return None
 
 
 def faults(target: Target, num_inputs: int) -> dict[str, Any]:
-    """The different faults among `num_inputs` inputs, by place, each with its first input."""
+    """The different faults among `num_inputs` inputs, by place, each with its last input."""
     found: dict[str, Any] = {}
+    _each(target, num_inputs, lambda value: found.update(_fault(target, value)))
+    return found
 
+
+def _each(target: Target, num_inputs: int, use: Callable[[Any], None], **options: Any) -> None:
     @settings(
         max_examples=num_inputs,
         derandomize=True,
         database=None,
         deadline=None,
         suppress_health_check=list(HealthCheck),
+        **options,
     )
     @given(target.inputs)
-    def collect(value: Any) -> None:
-        try:
-            try_input(target, value)
-        except (Exception, Hang) as error:
-            found.setdefault(_place(error), value)
+    def each(value: Any) -> None:
+        use(value)
 
-    collect()
-    return found
+    each()
+
+
+def _fault(target: Target, value: Any) -> dict[str, Any]:
+    """Place and input, if there is one."""
+    try:
+        try_input(target, value)
+    except (Exception, Hang) as error:
+        return {_place(error): value}
+    return {}
 
 
 def try_input(target: Target, value: Any) -> None:

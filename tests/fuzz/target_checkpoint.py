@@ -17,15 +17,16 @@ from torch import nn
 from t2sda.config import load_config
 from t2sda.data.taxonomies import CITYSCAPES_19
 from t2sda.engine import checkpoint as checkpoint_module
+from t2sda.engine import optim
 from t2sda.engine.checkpoint import (
     CheckpointWriter,
     check_iteration,
-    check_optimizer,
     checkpoint_path,
     load_checkpoint,
     load_weights_,
 )
-from t2sda.engine.optim import load_optimizer_
+from t2sda.engine.optim import Owner, load_optimizers_
+from t2sda.meta_arch.owners import LrSchedule
 from t2sda.weights import torch_files
 from tests.fuzz.harness import Target
 from tests.fuzz.yaml_inputs import damaged, flipped
@@ -46,12 +47,16 @@ def whole() -> bytes:
     for _ in range(STEPS):
         module(torch.rand(2, 3, 16, 16)).square().mean().backward()
         optimizer.step()
-    scaler = torch.amp.GradScaler("cpu", enabled=False)
-    state = {"meta_arch": module, "optimizer": optimizer, "scaler": scaler}
+    state = {
+        "meta_arch": module.state_dict(),
+        "optimizers": {"student": optimizer.state_dict()},
+        "hooks": {},
+        "scaler": {},
+    }
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder)
         CheckpointWriter(
-            path, state, load_config(None), CITYSCAPES_19, period=0, keep=0, max_iter=9
+            path, lambda: state, load_config(None), CITYSCAPES_19, period=0, keep=0, max_iter=9
         ).save(STEPS)
         return checkpoint_path(path, STEPS).read_bytes()
 
@@ -80,9 +85,10 @@ CHANGES = st.sampled_from(
     )
 )
 NUMBER = st.integers(0, 200)
+MOMENTS = ("optimizers", "student", "state")
 EDITS = st.one_of(
     st.tuples(st.tuples(st.just("meta_arch"), NUMBER), CHANGES),
-    st.tuples(st.tuples(st.just("optimizer"), st.just("state"), NUMBER, NUMBER), CHANGES),
+    st.tuples(st.tuples(*map(st.just, MOMENTS), NUMBER, NUMBER), CHANGES),
     st.tuples(st.lists(NUMBER, min_size=1, max_size=5).map(tuple), VALUES | st.just(Ellipsis)),
     st.tuples(st.tuples(NUMBER), VALUES | st.just(Ellipsis)),
 )
@@ -120,8 +126,8 @@ def run(value: bytes | tuple[Sequence[int | str], Any], folder: Path) -> None:
     module, optimizer = network()
     load_weights_(module, checkpoint.meta_arch, path)
     check_iteration(checkpoint, 9)
-    check_optimizer(checkpoint, optimizer)
-    load_optimizer_(optimizer, checkpoint.optimizer)
+    owner = Owner("student", optimizer, LrSchedule(9, 0, 1.0, 1.0))
+    load_optimizers_([owner], checkpoint.optimizers, checkpoint.iteration, checkpoint.num_skipped)
     for tensor in module.state_dict().values():
         assert torch.isfinite(tensor).all()
     assert_usable(optimizer)
@@ -130,9 +136,10 @@ def run(value: bytes | tuple[Sequence[int | str], Any], folder: Path) -> None:
         assert checkpoint.cfg == saved.cfg
         for name, tensor in saved.meta_arch.items():
             assert torch.equal(checkpoint.meta_arch[name], tensor)
-        for number, moments in saved.optimizer["state"].items():
+        for number, moments in saved.optimizers["student"]["state"].items():
             for name, tensor in moments.items():
-                assert torch.equal(checkpoint.optimizer["state"][number][name], tensor)
+                found = checkpoint.optimizers["student"]["state"][number][name]
+                assert torch.equal(found, tensor)
 
 
 def assert_usable(optimizer: torch.optim.Optimizer) -> None:
@@ -153,7 +160,7 @@ def assert_usable(optimizer: torch.optim.Optimizer) -> None:
 
 
 def _trust_moments(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(checkpoint_module, "optimizer_problems", lambda *_: [])
+    patch.setattr(optim, "optimizer_problems", lambda *_: [])
 
 
 def _trust_structure(patch: pytest.MonkeyPatch) -> None:

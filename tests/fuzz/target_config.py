@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from pathlib import Path
 
 import pytest
@@ -11,11 +12,9 @@ from t2sda.config import SCHEMA, dump_config, load_config, yaml_text
 from t2sda.config.fields import Field
 from t2sda.config.schema import flat_items
 from tests.fuzz.harness import Target
-from tests.fuzz.yaml_inputs import VALUES, damaged
+from tests.fuzz.yaml_inputs import RANDOM, damaged, value
 
-KEYS = st.sampled_from(
-    (*SCHEMA.fields, *SCHEMA.sections, "_BASE_", "SOLVER.LR", "x", "ON", "3", "K" * 9000)
-)
+KEYS = (*SCHEMA.fields, *SCHEMA.sections, "_BASE_", "SOLVER.LR", "x", "ON", "3", "K" * 9000)
 VALID = """\
 META_ARCH: {NAME: SourceOnly}
 DATASETS: {SOURCE: streets_clear_train}
@@ -25,25 +24,32 @@ SOLVER: {MAX_ITER: 3, BATCH_SIZE: 2, WARMUP_ITERS: 0, BASE_LR: 1.0e-3}
 """
 
 
-def nested(key: str, value: str) -> str:
+def nested(key: str, text: str) -> str:
     """One line that sets a dotted key."""
     *sections, name = key.split(".")
     opened = "".join(f"{section}: {{" for section in sections)
-    return f"{opened}{name}: {value}{'}' * len(sections)}"
+    return f"{opened}{name}: {text}{'}' * len(sections)}"
 
 
-LINES = st.lists(st.builds(nested, KEYS, VALUES), max_size=2).map(
-    lambda lines: "\n".join(lines).encode("utf-8", "surrogatepass")
-)
+def lines(dice: random.Random) -> bytes:
+    """Up to three lines that set something."""
+    found = (nested(dice.choice(KEYS), value(dice)) for _ in range(dice.randrange(4)))
+    return "\n".join(found).encode("utf-8", "surrogatepass")
+
+
+def pairs(dice: random.Random) -> list[str]:
+    """Up to four KEY VALUE pairs of a command line."""
+    return [word for _ in range(dice.randrange(5)) for word in (dice.choice(KEYS), value(dice))]
+
+
+LINES = RANDOM.map(lines)
 FILES = st.one_of(st.just(VALID.encode()), LINES, damaged(LINES | st.just(VALID.encode())))
-OVERRIDES = st.lists(st.tuples(KEYS, VALUES), max_size=4).map(
-    lambda pairs: [word for pair in pairs for word in pair]
-)
+OVERRIDES = RANDOM.map(pairs)
 
 
-def run(value: tuple[bytes, bytes, list[str]], folder: Path) -> None:
+def run(sources: tuple[bytes, bytes, list[str]], folder: Path) -> None:
     """What is read is valid, field by field, and reads back equal from its own dump."""
-    file, base, overrides = value
+    file, base, overrides = sources
     (folder / "base.yaml").write_bytes(base)
     (folder / "run.yaml").write_bytes(b"_BASE_: base.yaml\n" + file)
     cfg = load_config(folder / "run.yaml", overrides)

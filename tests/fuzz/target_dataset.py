@@ -14,7 +14,7 @@ from t2sda.data import catalog, patterns
 from t2sda.data.dataset_files import OPTIONAL, REQUIRED, read_dataset_file
 from t2sda.structures import IGNORE_INDEX
 from tests.fuzz.harness import Target
-from tests.fuzz.yaml_inputs import PATHS, VALUES, changed_lines, damaged
+from tests.fuzz.yaml_inputs import Choose, changed_lines, damaged, path, value
 
 VALID = """\
 name: harbour
@@ -25,13 +25,14 @@ classes: [road, car, quay]
 """
 LISTED = VALID.replace("images/*.png", "'images/{stem}.png'") + "stems: list.txt\n"
 MAPPED = VALID + "ids: {road: 0, car: [1, 2], quay: 3}\nignored: [255]\n"
-PATTERNS = dict.fromkeys(("images", "labels", "root", "stems"), PATHS)
-VALUES_OF = {
-    **dict.fromkeys((*REQUIRED, *OPTIONAL), st.none() | VALUES),
+PATTERNS: dict[str, Choose] = dict.fromkeys(("images", "labels", "root", "stems"), path)
+ANY: dict[str, Choose] = {
+    **dict.fromkeys(
+        (*REQUIRED, *OPTIONAL), lambda dice: value(dice) if dice.random() < 0.9 else None
+    ),
     **PATTERNS,
-    "x" * 3000: st.just("1"),
+    "x" * 3000: value,
 }
-PATTERNS_ALONE = [changed_lines(text, PATTERNS) for text in (VALID, LISTED)]
 
 
 def run(text: bytes, folder: Path) -> None:
@@ -67,7 +68,8 @@ def _follow_any_depth(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(yaml_text, "MAX_DEPTH", 10**6)
 
 
-CHANGED = st.one_of(*(changed_lines(text, VALUES_OF) for text in (VALID, LISTED, MAPPED)))
+PATTERNS_ALONE = [changed_lines(text, PATTERNS) for text in (VALID, LISTED)]
+CHANGED = st.one_of(*(changed_lines(text, ANY) for text in (VALID, LISTED, MAPPED)))
 TARGET = Target(
     st.one_of(*PATTERNS_ALONE, CHANGED, CHANGED, damaged(CHANGED)),
     run,

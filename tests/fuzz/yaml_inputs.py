@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import random
+from collections.abc import Callable, Mapping
 
 from hypothesis import strategies as st
 
@@ -24,19 +25,35 @@ PLACEHOLDERS = (
 )
 FOLDERS = ("./", ".", "'**'", "'***'", "/", "'*/../*'", "a/" * 600 + "a", "'../*/*'", "'**/*.png'")
 BRACKETS = ("'[z-a]*'", "'[]*'", "'[!]*'", "'[^a]*'", "'[]]*'", "'images/[!b]*'", "'?mages/*'")
+ITEMS = ("a", "b", "road", "3", "-1", "''", "[1, 2, 999]")
 NAMES = (
     *("b" * 300, "~nosuchuser/x", "/dev/zero", '"a\\0b"', "'\\$x^{{'", "list.txt", "images"),
     *("set.yaml", "harbour", '"\\udce4*"'),
 )
-PATHS = st.one_of(*map(st.sampled_from, (PLACEHOLDERS, FOLDERS, BRACKETS, NAMES)))
-VALUES = st.one_of(
-    *map(st.sampled_from, (DEEP, NUMBERS, TAGS, SYNTAX, TEXTS)),
-    PATHS,
-    st.integers().map(str) | st.floats().map(str) | st.text(max_size=20).map(repr),
-    st.lists(st.sampled_from(("a", "b", "road", "3", "-1", "''", "[1, 2, 999]")), max_size=4).map(
-        lambda items: f"[{', '.join(items)}]"
-    ),
-)
+PATHS = (PLACEHOLDERS, FOLDERS, BRACKETS, NAMES)
+VALUES = (DEEP, NUMBERS, TAGS, SYNTAX, TEXTS, *PATHS)
+
+RANDOM = st.integers(0, 2**64 - 1).map(random.Random)
+"""Chooses evenly: Hypothesis itself would repeat what it has tried, and leave whole kinds out."""
+
+
+def path(dice: random.Random) -> str:
+    """A hostile name or pattern of a file."""
+    return dice.choice(dice.choice(PATHS))
+
+
+def value(dice: random.Random) -> str:
+    """A hostile value of any kind."""
+    own = (
+        lambda: str(dice.randint(-300, 300)),
+        lambda: repr(dice.uniform(-1, 1) * 10 ** dice.randint(-30, 30)),
+        lambda: repr("".join(chr(dice.randrange(0x2FFF)) for _ in range(dice.randrange(20)))),
+        lambda: f"[{', '.join(dice.choices(ITEMS, k=dice.randrange(5)))}]",
+    )
+    kind = dice.choice((*VALUES, own))
+    found = dice.choice(kind)
+    return found if isinstance(found, str) else found()
+
 
 _CUT = st.tuples(st.integers(0, 10**6), st.integers(0, 40), st.binary(max_size=12))
 _FLIP = st.tuples(st.integers(0, 10**6), st.integers(0, 7))
@@ -66,19 +83,21 @@ def _flip(text: bytes, places: list[tuple[int, int]]) -> bytes:
     return bytes(changed)
 
 
-def changed_lines(
-    text: str, values: Mapping[str, st.SearchStrategy[str | None]]
-) -> st.SearchStrategy[bytes]:
+Choose = Callable[[random.Random], "str | None"]
+
+
+def changed_lines(text: str, values: Mapping[str, Choose]) -> st.SearchStrategy[bytes]:
     """A valid file of `key: value` lines in which up to three keys get a hostile value.
 
     A key whose value becomes None is left out.
     """
     lines = dict(line.split(": ", 1) for line in text.splitlines())
-    change = st.sampled_from(tuple(values)).flatmap(
-        lambda key: values[key].map(lambda value: (key, value))
-    )
-    changes = st.lists(change, min_size=1, max_size=3)
-    return changes.map(lambda changed: _join({**lines, **dict(changed)}))
+
+    def changed(dice: random.Random) -> bytes:
+        keys = dice.sample(tuple(values), dice.randint(1, 3))
+        return _join({**lines, **{key: values[key](dice) for key in keys}})
+
+    return RANDOM.map(changed)
 
 
 def _join(lines: Mapping[str, str | None]) -> bytes:

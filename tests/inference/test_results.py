@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from t2sda.data.streets import draw_street
 from t2sda.data.taxonomies import CITYSCAPES_19
 from t2sda.errors import UserError
 from t2sda.inference.results import (
@@ -21,6 +20,7 @@ from t2sda.inference.results import (
 )
 from t2sda.inference.segmenter import Segmentation
 from t2sda.inference.visualisation import colour_map
+from t2sda.streets import draw_street
 
 
 def test_every_kind_is_a_whole_png(tmp_path: Path) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 
-from t2sda.data.streets import draw_street
 from t2sda.data.taxonomies import CITYSCAPES_19
 from t2sda.inference.visualisation import (
     BORDER_ALPHA,
@@ -15,6 +14,7 @@ from t2sda.inference.visualisation import (
     overlay,
     side_by_side,
 )
+from t2sda.streets import draw_street
 
 ROAD, SKY, CAR = 0, 10, 13
 PALETTE = np.array(CITYSCAPES_19.palette)

@@ -20,7 +20,7 @@ from t2sda.data.domains import DomainPairs
 from t2sda.data.loader import DomainLoader
 from t2sda.data.samplers import MicroBatchPositions
 from t2sda.engine.hooks import Hook, RunObjects, build_hooks
-from t2sda.engine.optim import LrSchedule, build_optimizer
+from t2sda.engine.optim import build_owners
 from t2sda.engine.precision import Precision
 from t2sda.engine.trainer import Trainer, TrainerSettings
 from t2sda.meta_arch.base import build_meta_arch
@@ -50,6 +50,7 @@ SMALL = {
     "MODEL.HEAD.DROPOUT": "0.0",
     "DATASETS.SOURCE": "streets_clear_train",
     "DATA.SOURCE_SIZE": "[96, 192]",
+    "DATA.SOURCE_WINDOW": "[]",
     "DATA.CROP_SIZE": "[64, 96]",
     "RARE_CLASSES.ENABLED": "false",  # counts classes in 2000 images; it has tests of its own
     "SOLVER.MAX_ITER": str(STEPS),
@@ -101,14 +102,13 @@ def losses_of(name: str) -> list[dict[str, float]]:
         cfg = small_config(name, weights)
         pairs = DomainPairs.from_config(cfg)
         torch.manual_seed(cfg.SEED)
-        meta_arch = build_meta_arch(cfg, pairs.source.taxonomy.num_classes).double()
+        meta_arch = build_meta_arch(cfg, pairs.source.taxonomy).double()
     recorder = Recorder()
     trainer = Trainer(
         meta_arch,
-        build_optimizer(cfg, meta_arch.student),
-        LrSchedule.from_config(cfg),
+        build_owners(cfg, meta_arch),
         Precision(cfg.SOLVER.PRECISION, CPU),
-        [*build_hooks(cfg, RunObjects(meta_arch, Path())), recorder],
+        [*build_hooks(cfg, RunObjects(meta_arch, Path())).values(), recorder],
         TrainerSettings.from_config(cfg),
         CPU,
     )

@@ -10,8 +10,9 @@ import torch
 from torch import nn
 
 from t2sda.config import load_config
+from t2sda.data.taxonomies import CITYSCAPES_19
 from t2sda.engine.ema import EmaTeacher
-from t2sda.engine.optim import build_optimizer
+from t2sda.engine.optim import build_owners
 from t2sda.meta_arch.base import build_meta_arch
 from t2sda.modeling.backbones.mit import MiT
 from t2sda.modeling.backbones.resnet_v1c import ResNetV1c
@@ -53,11 +54,10 @@ def test_a_method_steps_on_an_architecture(
         [
             *SMALLEST[network],
             *("MODEL.BACKBONE.WEIGHTS", weights[network]),
-            *("DATASETS.SOURCE", "streets_clear_train"),  # for its classes
         ],
     )
-    meta_arch = build_meta_arch(cfg, 19).train()
-    optimizer = build_optimizer(cfg, meta_arch.student)
+    meta_arch = build_meta_arch(cfg, CITYSCAPES_19).train()
+    (owner,) = build_owners(cfg, meta_arch)
     before = {name: p.detach().clone() for name, p in meta_arch.student.named_parameters()}
     step = step_of(make_batch())
     with torch.no_grad():
@@ -66,7 +66,7 @@ def test_a_method_steps_on_an_architecture(
         losses = meta_arch(pass_name, step)
         torch.stack(list(losses.values())).sum().backward()
         step.add_losses(losses)
-    optimizer.step()
+    owner.optimizer.step()
     if meta_arch.has_teacher:
         EmaTeacher(meta_arch.student, meta_arch.teacher, 0.999).after_step(step)
     assert all(torch.isfinite(loss) for loss in step.losses.values())

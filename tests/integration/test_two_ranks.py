@@ -50,6 +50,8 @@ def test_two_ranks_train_as_one(tmp_path: Path, method: str) -> None:
     text = TINY_CONFIG.replace("MAX_ITER: 12", "MAX_ITER: 4").replace(
         "BATCH_SIZE: 2", "BATCH_SIZE: 4"
     )
+    # Adam would turn rounding in a gradient near 0 into a step of the full rate.
+    text = text.replace("BASE_LR: 1.0e-3", "BASE_LR: 1.0e-2, OPTIMIZER: sgd")
     # Dropout draws one mask a process; BatchNorm is taken over all ranks, so it may stay on.
     text = text.replace("HEAD: {CHANNELS: 16}", "HEAD: {CHANNELS: 16, DROPOUT: 0.0}")
     if method == "t2sda":
@@ -75,17 +77,16 @@ def test_two_ranks_train_as_one(tmp_path: Path, method: str) -> None:
         for name in ("one", "two")
     ]
     for name, expected in states[0].items():
-        # Four steps of Adam at a rate of 1e-3 turn rounding in a gradient near 0 into a step.
         torch.testing.assert_close(
-            states[1][name], expected, rtol=1e-3, atol=1e-3, msg=lambda m, n=name: f"{n}: {m}"
+            states[1][name], expected, rtol=1e-3, atol=1e-5, msg=lambda m, n=name: f"{n}: {m}"
         )
-    differing = torch.cat([(states[1][n] - states[0][n]).flatten().double() for n in states[0]])
-    assert differing.abs().median() < 1e-6
 
 
 FROZEN = [
     *("MODEL.NORM", "frozen", "HOOKS.NAMES", "[EmaTeacher, DynamicReweighting]"),
-    *("SOLVER.WARMUP_ITERS", "0"),
+    # Plain descent: Adam would turn the rounding of a gradient near 0 into a step.
+    *("SOLVER.OPTIMIZER", "sgd", "SOLVER.MOMENTUM", "0.0", "SOLVER.WEIGHT_DECAY", "0.0"),
+    *("SOLVER.BASE_LR", "1e-3", "SOLVER.HEAD_LR_FACTOR", "1.0", "SOLVER.WARMUP_ITERS", "0"),
 ]
 VARIANTS = {
     "T2S-DA": [],
@@ -114,8 +115,8 @@ def mini_batch(iteration: int) -> DomainBatch:
 def own_part(batch: DomainBatch) -> DomainBatch:
     """The images of this rank."""
     share = own_share(NUM_IMAGES // world_size())
-    fields = {item.name: getattr(batch, item.name)[share] for item in dataclasses.fields(batch)}
-    return DomainBatch(**fields)
+    fields = {item.name: getattr(batch, item.name) for item in dataclasses.fields(batch)}
+    return DomainBatch(**{n: None if v is None else v[share] for n, v in fields.items()})
 
 
 def trained(_: int = 0) -> dict[str, Any]:
@@ -125,9 +126,6 @@ def trained(_: int = 0) -> dict[str, Any]:
 
 def train_variant(overrides: list[str]) -> dict[str, Any]:
     trainer = trainer_of(config_of("T2SDA", *FROZEN, *overrides))
-    # Plain descent: Adam would turn the rounding of a gradient near 0 into a step.
-    groups = [{"params": g["params"], "base_lr": 1e-3} for g in trainer.optimizer.param_groups]
-    trainer.optimizer = torch.optim.SGD(groups, lr=1e-3)
     losses = [losses_of(trainer, iteration) for iteration in range(2)]
     return {"losses": losses, "state": trainer.meta_arch.state_dict()}
 

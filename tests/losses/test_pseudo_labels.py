@@ -1,4 +1,4 @@
-"""Eq. (9) and (S2)."""
+"""Eq. (8), (9) and (S2)."""
 
 import numpy as np
 import pytest
@@ -8,7 +8,9 @@ from t2sda.losses.pseudo_labels import (
     confidence_threshold,
     pseudo_label_quality,
     pseudo_label_quality_per_image,
+    unreliable_labels,
 )
+from tests.references import pull
 from tests.references import segmentation as reference
 
 
@@ -64,3 +66,25 @@ def test_more_elements_than_torch_quantile_takes() -> None:
 def test_a_fraction_out_of_range_is_refused() -> None:
     with pytest.raises(ValueError, match=r"unreliable_fraction is 50.*\[0, 1\]"):
         confidence_threshold(torch.rand(1, 2, 2), 50)
+
+
+@pytest.mark.parametrize("shape", [(1, 2, 3), (2, 8, 8)])
+def test_unreliable_labels_are_the_candidates_of_the_equation(shape: tuple[int, ...]) -> None:
+    generator = torch.Generator().manual_seed(1)
+    pseudo_labels = torch.randint(5, shape, generator=generator)
+    confidence = torch.rand(shape, generator=generator)
+    candidates = unreliable_labels(pseudo_labels, confidence, torch.tensor(0.6))
+    for c in range(5):
+        found = [label not in (c, 255) for label in candidates.flatten().tolist()]
+        expected = [
+            pull.is_target_negative(label, value, 0.6, c)
+            for label, value in zip(
+                pseudo_labels.flatten().tolist(), confidence.flatten().tolist(), strict=True
+            )
+        ]
+        assert found == expected
+
+
+def test_a_confidence_at_the_threshold_is_reliable() -> None:
+    found = unreliable_labels(torch.tensor([3, 4]), torch.tensor([0.5, 0.4]), torch.tensor(0.5))
+    assert found.tolist() == [255, 4]

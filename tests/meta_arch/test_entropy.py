@@ -7,6 +7,7 @@ from collections.abc import Callable
 import pytest
 import torch
 
+from t2sda.data.taxonomies import CITYSCAPES_19
 from t2sda.losses.entropy import mean_normalized_entropy
 from t2sda.meta_arch.base import build_meta_arch
 from t2sda.structures import DomainBatch
@@ -21,7 +22,7 @@ def test_the_loss_is_the_weighted_entropy_on_the_target(
         *("META_ARCH.PASSES", "[source, entropy]", "ENTROPY.WEIGHT", "0.25"),
         *("DATASETS.TARGET", "streets_hazy_train"),
     )
-    meta_arch = build_meta_arch(cfg, 19).eval()
+    meta_arch = build_meta_arch(cfg, CITYSCAPES_19).eval()
     batch = make_batch()
     loss = meta_arch("entropy", step_of(batch))["loss_entropy"]
     expected = mean_normalized_entropy(meta_arch.student.model(batch.target_image))

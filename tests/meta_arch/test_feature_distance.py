@@ -33,7 +33,7 @@ def weights(tmp_path: Path) -> str:
 
 def build(weights: str, name: str = "SourceOnly", *overrides: str) -> MetaArch:
     keys = ("MODEL.BACKBONE.WEIGHTS", weights, "FEATURE_DISTANCE.WEIGHT", "0.5")
-    return build_meta_arch(config_of(name, *keys, *overrides), 19)
+    return build_meta_arch(config_of(name, *keys, *overrides), CITYSCAPES_19)
 
 
 def moved(meta_arch: MetaArch) -> MetaArch:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from unittest import mock
 
 import pytest
 import torch
 from torch import nn
 
 from t2sda.config import ConfigError
+from t2sda.data.taxonomies import CITYSCAPES_19
 from t2sda.meta_arch.base import MetaArch, build_meta_arch
-from t2sda.structures import DomainBatch, Step, TeacherOutput
+from t2sda.structures import TARGET_PROBS, DomainBatch, Step, TeacherOutput
 from tests.meta_arch.conftest import config_of, step_of
 
 MakeBatch = Callable[..., DomainBatch]
@@ -20,7 +22,7 @@ MASKED = ["META_ARCH.PASSES", "[source, mixed, masked]", "MASKED.BLOCK_SIZE", "1
 
 def build(*overrides: str) -> MetaArch:
     torch.manual_seed(0)
-    return build_meta_arch(config_of("SelfTraining", *MASKED, *overrides), 19).train()
+    return build_meta_arch(config_of("SelfTraining", *MASKED, *overrides), CITYSCAPES_19).train()
 
 
 def sure_of(label: int, batch: DomainBatch) -> Step:
@@ -28,19 +30,16 @@ def sure_of(label: int, batch: DomainBatch) -> Step:
     step = step_of(batch)
     labels = torch.full((2, 64, 96), label)
     step.teacher = TeacherOutput(
-        target_probs=nn.functional.one_hot(labels, 19).movedim(-1, 1).float()
+        {TARGET_PROBS: nn.functional.one_hot(labels, 19).movedim(-1, 1).float()}
     )
     return step
 
 
 def image_shown(meta_arch: MetaArch, pass_name: str, step: Step) -> torch.Tensor:
-    seen: list[torch.Tensor] = []
-    handle = meta_arch.student.model.register_forward_pre_hook(
-        lambda _, inputs: seen.append(inputs[0])
-    )
-    meta_arch(pass_name, step)
-    handle.remove()
-    return seen[0]
+    model = meta_arch.student.model
+    with mock.patch.object(model, "features", wraps=model.features) as features:
+        meta_arch(pass_name, step)
+    return features.call_args.args[0]
 
 
 def test_hidden_blocks_have_the_mean_colour_and_the_rest_is_the_target(
@@ -70,9 +69,11 @@ def test_the_loss_is_the_weighted_cross_entropy_with_the_teachers_labels(
     valid[:, 10:40] = True
     step = sure_of(3, dataclasses.replace(batch, target_valid=valid))
     logits: list[torch.Tensor] = []
-    meta_arch.student.model.register_forward_hook(lambda *args: logits.append(args[-1].detach()))
+    head = meta_arch.student.model.head
+    head.register_forward_hook(lambda *args: logits.append(args[-1].detach()))
     loss = meta_arch("masked", step)["loss_masked"].item()
-    pixel_losses = -logits[0].double().log_softmax(dim=1)[:, 3]  # q is 1: all is certain
+    upsampled = nn.functional.interpolate(logits[0], (64, 96), mode="bilinear")
+    pixel_losses = -upsampled.double().log_softmax(dim=1)[:, 3]  # q is 1: all is certain
     assert loss == pytest.approx(0.5 * (pixel_losses * valid).mean().item(), rel=1e-5)
 
 
@@ -112,7 +113,11 @@ def test_masked_images_leave_no_trace_in_the_statistics_unless_asked(
         ("SelfTraining", ["MASKED.RATIO", "1.0"], r"MASKED.RATIO.*in \(0.0, 0.99\]"),
         ("SelfTraining", ["MASKED.BLOCK_SIZE", "600"], "BLOCK_SIZE: 600 pixels do not fit"),
         ("SelfTraining", ["META_ARCH.BN_TRACK", "[sauce]"], "BN_TRACK: sauce are no passes"),
-        ("SourceOnly", ["DATASETS.TARGET", "streets_hazy_train"], "masked learn from a teacher"),
+        (
+            "SourceOnly",
+            ["DATASETS.TARGET", "streets_hazy_train"],
+            "lacks a teacher, which mixed, masked",
+        ),
     ],
 )
 def test_settings_that_cannot_work_are_refused(

@@ -10,11 +10,14 @@ import torch
 from torch import Tensor
 
 import t2sda.builtin  # noqa: F401  (a spawned process begins with empty registries)
+from t2sda.data.taxonomies import CITYSCAPES_19
 from t2sda.distributed import own_share, world_size
 from t2sda.meta_arch.base import build_meta_arch
 from t2sda.meta_arch.feature_distance import FeatureDistance
 from t2sda.modeling.backbones.timm_cnn import TimmCNN
-from t2sda.structures import DomainBatch, TeacherOutput
+from t2sda.modeling.heads.light import LightHead
+from t2sda.modeling.segmentor import SegmentationModel
+from t2sda.structures import TARGET_PROBS, DomainBatch, TeacherOutput
 from tests.distributed import on_two_ranks
 from tests.meta_arch.conftest import config_of, step_of
 
@@ -48,10 +51,10 @@ def losses_of_own_share(_: int) -> dict[str, float]:
                 *("META_ARCH.PASSES", "[source, mixed, masked]", "MASKED.BLOCK_SIZE", "16"),
                 *("SELF_TRAINING.CLASS_POOL", pool, "SELF_TRAINING.QUALITY", quality),
             ),
-            19,
+            CITYSCAPES_19,
         ).eval()  # running statistics: BatchNorm over ranks has tests of its own
         step = step_of(own)
-        step.teacher = TeacherOutput(target_probs=probs[share])
+        step.teacher = TeacherOutput({TARGET_PROBS: probs[share]})
         for name in meta_arch.pass_names:
             for loss, value in meta_arch(name, step).items():
                 losses[f"{pool} {loss}"] = value.item()
@@ -64,8 +67,9 @@ def distance_of(own: DomainBatch) -> dict[str, float]:
     torch.manual_seed(2)
     encoder, student = TimmCNN("test_resnet").eval(), TimmCNN("test_resnet").eval()
     distance = FeatureDistance(encoder, (11, 13), weight=1.0)
-    features = student(own.source_image.float() / 255)[-1]
-    return {"distance": distance(own.source_image, features, own.source_label).item()}
+    model = SegmentationModel(student, LightHead(student.feature_specs, 19, 8)).eval()
+    features = model.features(own.source_image)
+    return {"distance": distance(model, own.source_image, features, own.source_label).item()}
 
 
 def test_two_ranks_give_the_losses_of_one(tmp_path: Path) -> None:

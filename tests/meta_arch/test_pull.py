@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -13,14 +12,22 @@ import torch
 from torch import Tensor
 
 from t2sda.config import ConfigError, load_config
+from t2sda.data.taxonomies import CITYSCAPES_19
 from t2sda.engine.reweighting import DynamicReweighting
-from t2sda.losses.negatives import unreliable_labels
-from t2sda.losses.pseudo_labels import confidence_threshold
-from t2sda.losses.pull import LabelledEmbeddings, PullLoss
+from t2sda.losses.pseudo_labels import confidence_threshold, unreliable_labels
+from t2sda.losses.pull import Keys, PullLoss
 from t2sda.losses.sampling import labels_on_grid
 from t2sda.meta_arch.base import MetaArch, build_meta_arch
 from t2sda.meta_arch.pull import Pull
-from t2sda.structures import DomainBatch, RandomStreams, Step, TeacherOutput
+from t2sda.modeling.segmentor import Features
+from t2sda.structures import (
+    TARGET_PROBS,
+    DomainBatch,
+    Step,
+    TeacherOutput,
+    View,
+)
+from tests.host_reads import HostReads
 from tests.meta_arch.conftest import config_of, step_of
 from tests.references import pull as reference
 from tests.references import reweighting
@@ -54,7 +61,9 @@ def built(pull_pass: str, settings: dict[str, str], *others: str) -> MetaArch:
         overrides += ["TRANSLATION.NAME", ""]
         if not others and settings.get("NEGATIVE_STRATEGY") == "source":
             overrides += ["DATASETS.TARGET", ""]
-    return build_meta_arch(config_of("T2SDA", "META_ARCH.PASSES", passes, *overrides), 19).train()
+    return build_meta_arch(
+        config_of("T2SDA", "META_ARCH.PASSES", passes, *overrides), CITYSCAPES_19
+    ).train()
 
 
 def taught(meta_arch: MetaArch, batch: DomainBatch) -> Step:
@@ -97,11 +106,10 @@ def test_a_pairing_takes_queries_positives_and_negatives_where_it_says(
         negative_strategy=settings.get("NEGATIVE_STRATEGY", "domain_equalized"),
     )
     expected = pull_loss(
-        queries,
-        labels,
-        LabelledEmbeddings(keys[positive_domain], positive_labels),
-        LabelledEmbeddings(keys["source"], labels),
-        LabelledEmbeddings(keys["target"], candidates) if has_target else None,
+        *Keys.from_grid(queries, labels),
+        Keys.from_grid(keys[positive_domain], positive_labels),
+        Keys.from_grid(keys["source"], labels),
+        Keys.from_grid(keys["target"], candidates) if has_target else None,
         torch.full((19,), 1 / 19),
         step_of(batch).streams.generator("pull"),
     )
@@ -131,7 +139,7 @@ def test_a_pass_is_one_student_forward_and_the_teacher_sees_what_is_read(
     assert forwards == {"student": 0, "teacher": len(read)}
     assert step.teacher is not None
     for domain in ("source", "target", "translated"):
-        assert (getattr(step.teacher, f"{domain}_embeddings") is not None) == (domain in read)
+        assert (View(domain, "embeddings") in step.teacher.views) == (domain in read)
     sum(meta_arch(pull_pass, step).values()).backward()  # type: ignore[union-attr]
     assert forwards["student"] == 1
 
@@ -149,7 +157,7 @@ def test_the_shared_forward_gives_the_labelled_pass_loss(
     settings += [] if alone == "translated" else ["TRANSLATION.NAME", ""]
     torch.manual_seed(0)
     without = build_meta_arch(
-        config_of("T2SDA", *settings, "T2SDA.NUM_NEGATIVES", "1024"), 19
+        config_of("T2SDA", *settings, "T2SDA.NUM_NEGATIVES", "1024"), CITYSCAPES_19
     ).train()(alone, step)
     assert set(together) == {f"loss_{alone}", "loss_pull"}
     assert torch.equal(together[f"loss_{alone}"], without[f"loss_{alone}"])
@@ -173,7 +181,7 @@ def test_domain_generalisation_needs_no_target(make_batch: MakeBatch) -> None:
     batch = dataclasses.replace(make_batch(), target_image=None, target_valid=None)
     step = taught(meta_arch, batch)
     assert step.teacher is not None
-    assert step.teacher.target_probs is None
+    assert list(step.teacher.views) == [View("source", "embeddings")]
     loss = meta_arch("pull", step)["loss_pull"]
     loss.backward()
     assert loss.item() > 0
@@ -191,6 +199,16 @@ def test_gradients_reach_the_student_alone(pairing: str, make_batch: MakeBatch) 
     assert any(parameter.grad is not None for parameter in meta_arch.student.parameters())
 
 
+def taught_with(source: Tensor, target: Tensor, probs: Tensor) -> TeacherOutput:
+    return TeacherOutput(
+        {
+            View("source", "embeddings"): source,
+            View("target", "embeddings"): target,
+            TARGET_PROBS: probs,
+        }
+    )
+
+
 class Projected(torch.nn.Module):
     """A student whose features are its embeddings."""
 
@@ -198,8 +216,8 @@ class Projected(torch.nn.Module):
         super().__init__()
         self.model = SimpleNamespace(num_classes=num_classes)
 
-    def embed(self, features: tuple[Tensor, ...]) -> Tensor:
-        return features[-1]
+    def embed(self, features: Features) -> Tensor:
+        return features.deepest
 
 
 @pytest.mark.parametrize("reduction", ["class_mean", "query_sum"])
@@ -238,12 +256,12 @@ def test_the_loss_is_the_paper_from_labels_and_predictions_on(
     batch = DomainBatch(torch.zeros(images, 3, 1, 1), labels)
     step = step_of(batch)
     probs = logits.double().softmax(dim=1)
-    step.teacher = TeacherOutput(source, target, None, probs)
+    step.teacher = taught_with(source, target, probs)
     DynamicReweighting(0.5).after_teacher(step)
-    n, m, tau, alpha = 5, 6, 0.4, 0.5
-    pull_loss = PullLoss(tau, n, m, reduction=reduction, query_draw="exact", negative_draw="exact")
-    pull = Pull(pull_loss, 1.0, "source", alpha)
-    found = pull.losses(Projected(num_classes), (queries,), step)["loss_pull"]  # type: ignore[arg-type]
+    pull_loss = PullLoss(0.4, 5, 6, reduction=reduction, query_draw="exact", negative_draw="exact")
+    pull = Pull(pull_loss, 1.0, "source", 0.5)
+    features = Features((queries,), (1, 1))
+    found = pull.losses(Projected(num_classes), features, step)["loss_pull"]  # type: ignore[arg-type]
     conf = reweighting.class_confidence(
         probs.amax(dim=1).numpy(), probs.argmax(dim=1).numpy(), num_classes
     )
@@ -252,31 +270,26 @@ def test_the_loss_is_the_paper_from_labels_and_predictions_on(
         labels.numpy(),
         probs.numpy(),
         reweighting.dynamic_class_weights(conf, 0.5),
-        settings=(tau, n, m, alpha),
-        reduction=reduction,
+        {**dataclasses.asdict(pull_loss), "unreliable_fraction": 0.5},
     )
     assert found.item() == pytest.approx(expected, abs=1e-6)
     assert (expected == 0) == (case == "all ignored")
 
 
 @pytest.mark.parametrize("apply_to", ["pull", "target"])
-def test_weights_threshold_and_loss_wait_for_no_device(
-    apply_to: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    # On the meta device there are no values: whatever would read one on the host raises.
-    monkeypatch.setattr(torch, "autocast", lambda **_: nullcontext())  # unknown to that device
-    monkeypatch.setattr(
-        RandomStreams, "generator", lambda self, name, device="cpu": torch.Generator()
-    )
-    with torch.device("meta"):
-        queries = torch.empty(2, 6, 4, 4, requires_grad=True)
-        keys = torch.empty(2, 6, 4, 4)
-        batch = DomainBatch(torch.empty(2, 3, 8, 8), torch.empty(2, 8, 8, dtype=torch.int64))
-        step = step_of(batch)
-        step.teacher = TeacherOutput(keys, keys, None, torch.empty(2, 5, 8, 8))
+def test_weights_threshold_and_loss_wait_for_a_device_once(apply_to: str) -> None:
+    generator = torch.Generator().manual_seed(0)
+    queries, source, target = (torch.randn(2, 6, 4, 4, generator=generator) for _ in range(3))
+    labels = torch.randint(5, (2, 8, 8), generator=generator)
+    step = step_of(DomainBatch(torch.zeros(2, 3, 8, 8), labels))
+    probs = torch.rand(2, 5, 8, 8, generator=generator).softmax(dim=1)
+    step.teacher = taught_with(source, target, probs)
+    pull = Pull(PullLoss(num_negatives=8), 1.0, "source", 0.5)
+    queries.requires_grad_()
+    with HostReads() as host:
         DynamicReweighting(0.5, apply_to, "none").after_teacher(step)
-        pull = Pull(PullLoss(num_negatives=8), 1.0, "source", 0.5)
-        pull.losses(Projected(5), (queries,), step)["loss_pull"].backward()  # type: ignore[arg-type]
+        pull.losses(Projected(5), Features((queries,), (1, 1)), step)["loss_pull"].backward()  # type: ignore[arg-type]
+    assert host.reads == 1  # how many positions every class has
     assert queries.grad is not None
 
 
@@ -290,7 +303,7 @@ def test_weights_threshold_and_loss_wait_for_no_device(
                 *("META_ARCH.PASSES", "[source, pull]", "T2SDA.NEGATIVE_STRATEGY", "source"),
                 *("TRANSLATION.NAME", "", "DATASETS.TARGET", ""),
             ],
-            "TRANSLATION.NAME: empty, but the passes pull",
+            "TRANSLATION.NAME: empty, but read by pull",
         ),
         (["T2SDA.OBJECTIVE", "mse"], "T2SDA.NUM_NEGATIVES .*no effect.*info_nce"),
         (

@@ -5,12 +5,14 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 
+import pytest
 import torch
 from torch import nn
 
+from t2sda.data.taxonomies import CITYSCAPES_19
 from t2sda.meta_arch.base import MetaArch, build_meta_arch
 from t2sda.meta_arch.target_labels import PseudoLabelWeight
-from t2sda.structures import DomainBatch, Step, TeacherOutput
+from t2sda.structures import TARGET_PROBS, DomainBatch, Step, TeacherOutput, View
 from tests.meta_arch.conftest import config_of, step_of
 
 MakeBatch = Callable[..., DomainBatch]
@@ -24,17 +26,19 @@ def taught(meta_arch: MetaArch, batch: DomainBatch) -> Step:
 
 
 def test_the_teacher_computes_what_is_asked_for_only(make_batch: MakeBatch) -> None:
-    meta_arch = build_meta_arch(config_of("SelfTraining"), 19).train()
+    meta_arch = build_meta_arch(config_of("SelfTraining"), CITYSCAPES_19).train()
     teacher = taught(meta_arch, make_batch()).teacher
     assert teacher is not None
-    assert teacher.target_probs is not None
-    assert teacher.source_embeddings is None
-    assert teacher.target_embeddings is None
-    torch.testing.assert_close(teacher.target_probs.sum(dim=1), torch.ones(2, 64, 96))
+    assert list(teacher.views) == [TARGET_PROBS]
+    torch.testing.assert_close(teacher[TARGET_PROBS].sum(dim=1), torch.ones(2, 64, 96))
+    assert teacher.confidence is teacher.confidence  # computed once a step
+    assert teacher.pseudo_labels is teacher.pseudo_labels
+    with pytest.raises(AssertionError, match="not asked for the embeddings of the source image"):
+        teacher[View("source", "embeddings")]
 
 
 def test_the_teacher_uses_batch_statistics_and_records_none(make_batch: MakeBatch) -> None:
-    meta_arch = build_meta_arch(config_of("SelfTraining"), 19).train()
+    meta_arch = build_meta_arch(config_of("SelfTraining"), CITYSCAPES_19).train()
     before = {name: buffer.clone() for name, buffer in meta_arch.teacher.named_buffers()}
     batch = make_batch()
     seen: list[torch.Tensor] = []
@@ -55,7 +59,9 @@ def test_the_teacher_uses_batch_statistics_and_records_none(make_batch: MakeBatc
 
 
 def test_dropout_of_the_teacher_is_off_and_of_the_student_on() -> None:
-    meta_arch = build_meta_arch(config_of("SelfTraining", "MODEL.HEAD.DROPOUT", "0.5"), 19).train()
+    meta_arch = build_meta_arch(
+        config_of("SelfTraining", "MODEL.HEAD.DROPOUT", "0.5"), CITYSCAPES_19
+    ).train()
     modes = {
         name: module.training
         for name, module in meta_arch.named_modules()
@@ -68,12 +74,16 @@ def test_dropout_of_the_teacher_is_off_and_of_the_student_on() -> None:
 
 
 def test_margins_take_no_part(make_batch: MakeBatch) -> None:
-    meta_arch = build_meta_arch(config_of("SelfTraining"), 19).train()
+    meta_arch = build_meta_arch(config_of("SelfTraining"), CITYSCAPES_19).train()
     batch = make_batch()
     step = taught(meta_arch, batch)
     nothing_valid = dataclasses.replace(batch, target_valid=torch.zeros(2, 64, 96).bool())
     confident = TeacherOutput(
-        target_probs=nn.functional.one_hot(torch.zeros(2, 64, 96).long(), 19).movedim(-1, 1).float()
+        {
+            TARGET_PROBS: nn.functional.one_hot(torch.zeros(2, 64, 96).long(), 19)
+            .movedim(-1, 1)
+            .float()
+        }
     )
     losses = []
     for item in (batch, nothing_valid):
@@ -84,19 +94,19 @@ def test_margins_take_no_part(make_batch: MakeBatch) -> None:
 
 def test_an_unsure_teacher_leaves_the_pasted_pixels_alone(make_batch: MakeBatch) -> None:
     # q = 0 where no pixel reaches δ_p: the target's pixels weigh nothing, whatever their labels.
-    meta_arch = build_meta_arch(config_of("SelfTraining"), 19).train()
+    meta_arch = build_meta_arch(config_of("SelfTraining"), CITYSCAPES_19).train()
     step = step_of(make_batch())
     losses = []
     for favoured in (3, 7):
         probs = torch.full((2, 19, 64, 96), 0.5 / 18)
         probs[:, favoured] = 0.5
-        step.teacher = TeacherOutput(target_probs=probs)
+        step.teacher = TeacherOutput({TARGET_PROBS: probs})
         losses.append(meta_arch("mixed", step)["loss_mixed"].item())
     assert losses[0] == losses[1]
 
 
 def test_the_same_step_mixes_and_augments_alike(make_batch: MakeBatch) -> None:
-    meta_arch = build_meta_arch(config_of("SelfTraining"), 19).train()
+    meta_arch = build_meta_arch(config_of("SelfTraining"), CITYSCAPES_19).train()
     step = taught(meta_arch, make_batch())
     first = meta_arch("mixed", step)["loss_mixed"]
     torch.manual_seed(99)
@@ -104,13 +114,15 @@ def test_the_same_step_mixes_and_augments_alike(make_batch: MakeBatch) -> None:
 
 
 def test_a_teacher_in_evaluation_mode_uses_the_running_statistics(make_batch: MakeBatch) -> None:
-    meta_arch = build_meta_arch(config_of("SelfTraining", "META_ARCH.TEACHER_NORM", "running"), 19)
+    meta_arch = build_meta_arch(
+        config_of("SelfTraining", "META_ARCH.TEACHER_NORM", "running"), CITYSCAPES_19
+    )
     batch = make_batch()
     teacher = taught(meta_arch.train(), batch).teacher
     assert teacher is not None
     with torch.no_grad():
         expected = meta_arch.teacher.eval().model(batch.target_image).softmax(dim=1)
-    torch.testing.assert_close(teacher.target_probs, expected)
+    torch.testing.assert_close(teacher[TARGET_PROBS], expected)
 
 
 def test_a_quality_of_each_image_weighs_each_by_its_own(make_batch: MakeBatch) -> None:
@@ -131,7 +143,9 @@ def test_the_pool_of_an_image_pastes_its_own_classes_alone(make_batch: MakeBatch
     batch = dataclasses.replace(make_batch(), source_label=labels)
     shares = {}
     for pool in ("batch", "image"):
-        meta_arch = build_meta_arch(config_of("SelfTraining", "SELF_TRAINING.CLASS_POOL", pool), 19)
+        meta_arch = build_meta_arch(
+            config_of("SelfTraining", "SELF_TRAINING.CLASS_POOL", pool), CITYSCAPES_19
+        )
         mixed = meta_arch.passes["mixed"]
         pasted = []
         for iteration in range(8):

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from t2sda.config import ConfigError
+from t2sda.data.taxonomies import CITYSCAPES_19
 from t2sda.meta_arch.base import MetaArch, build_meta_arch
 from t2sda.structures import DomainBatch, Step
 from tests.meta_arch.conftest import config_of, step_of
@@ -19,7 +20,7 @@ MakeBatch = Callable[..., DomainBatch]
 @pytest.fixture
 def meta_arch() -> MetaArch:
     torch.manual_seed(0)
-    return build_meta_arch(config_of("T2SDA"), 19).train()
+    return build_meta_arch(config_of("T2SDA"), CITYSCAPES_19).train()
 
 
 def taught(meta_arch: MetaArch, batch: DomainBatch) -> Step:
@@ -55,7 +56,9 @@ def test_pull_weight_scales_the_loss(make_batch: MakeBatch) -> None:
     losses = []
     for weight in ("0.1", "0.4"):
         torch.manual_seed(0)
-        meta_arch = build_meta_arch(config_of("T2SDA", "T2SDA.PULL_WEIGHT", weight), 19).train()
+        meta_arch = build_meta_arch(
+            config_of("T2SDA", "T2SDA.PULL_WEIGHT", weight), CITYSCAPES_19
+        ).train()
         losses.append(meta_arch("pull", taught(meta_arch, make_batch()))["loss_pull"].item())
     assert losses[1] == pytest.approx(4 * losses[0], rel=1e-5)
 
@@ -84,13 +87,17 @@ def test_a_batch_without_labels_gives_a_loss_of_zero_with_a_graph(
 @pytest.mark.parametrize(
     ("name", "overrides", "message"),
     [
-        ("T2SDA", ["TRANSLATION.NAME", ""], "TRANSLATION.NAME: empty, but the passes pull"),
-        ("T2SDA", ["DATASETS.TARGET", ""], "DATASETS.TARGET: empty, but the passes mixed, pull"),
+        ("T2SDA", ["TRANSLATION.NAME", ""], "TRANSLATION.NAME: empty, but read by pull"),
+        ("T2SDA", ["DATASETS.TARGET", ""], "DATASETS.TARGET: empty, but read by mixed, pull"),
         ("T2SDA", ["HOOKS.NAMES", "[]"], "has a teacher; add EmaTeacher"),
         ("SourceOnly", ["HOOKS.NAMES", "[EmaTeacher]"], "no teacher to update"),
         ("SourceOnly", ["TRANSLATION.NAME", "FDA"], "'FDA' has no effect"),
         ("SourceOnly", ["DATASETS.TARGET", "streets_hazy_train"], "no effect in this run"),
-        ("SelfTraining", ["META_ARCH.PASSES", "[source, pull]"], "pull needs a projector"),
+        (
+            "SelfTraining",
+            ["META_ARCH.PASSES", "[source, pull]"],
+            "lacks a projector, whose embeddings pull",
+        ),
         (
             "SelfTraining",
             ["HOOKS.NAMES", "[EmaTeacher, DynamicReweighting]"],

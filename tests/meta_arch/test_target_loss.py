@@ -6,17 +6,19 @@ from collections.abc import Callable
 
 import pytest
 import torch
+import torch.nn.functional as F
 
+from t2sda.data.taxonomies import CITYSCAPES_19
 from t2sda.losses.mixing import class_mix_mask
 from t2sda.meta_arch.base import build_meta_arch
-from t2sda.structures import DomainBatch, TeacherOutput
+from t2sda.structures import TARGET_PROBS, DomainBatch, TeacherOutput
 from tests.meta_arch.conftest import config_of, step_of
 from tests.references import segmentation as reference
 
 
 @pytest.mark.parametrize("case", ["plain", "ignored", "no confident pixel", "margins"])
 def test_the_mixed_loss_is_the_equation(case: str, make_batch: Callable[..., DomainBatch]) -> None:
-    meta_arch = build_meta_arch(config_of("SelfTraining"), 19).train()
+    meta_arch = build_meta_arch(config_of("SelfTraining"), CITYSCAPES_19).train()
     batch = make_batch()
     generator = torch.Generator().manual_seed(3)
     sharpness = 0.1 if case == "no confident pixel" else 8.0
@@ -27,9 +29,9 @@ def test_the_mixed_loss_is_the_equation(case: str, make_batch: Callable[..., Dom
         assert batch.target_valid is not None
         batch.target_valid[:, :20] = False
     step = step_of(batch)
-    step.teacher = TeacherOutput(target_probs=logits.softmax(dim=1))
+    step.teacher = TeacherOutput({TARGET_PROBS: logits.softmax(dim=1)})
     seen: list[torch.Tensor] = []
-    meta_arch.student.model.register_forward_hook(lambda _m, _i, output: seen.append(output))
+    meta_arch.student.model.head.register_forward_hook(lambda *args: seen.append(args[-1].detach()))
     found = meta_arch("mixed", step)["loss_mixed"].item()
     pasted = class_mix_mask(batch.source_label, step.streams.generator("class mix"))
     confidence = step.teacher.confidence.numpy()
@@ -37,7 +39,7 @@ def test_the_mixed_loss_is_the_equation(case: str, make_batch: Callable[..., Dom
     assert (quality == 0) == (case == "no confident pixel")
     assert batch.target_valid is not None
     expected = reference.target_loss(
-        seen[0].detach().double().numpy(),
+        F.interpolate(seen[0], (64, 96), mode="bilinear").double().numpy(),
         batch.source_label.numpy(),
         pasted.numpy(),
         step.teacher.pseudo_labels.numpy(),

@@ -5,7 +5,12 @@ import torch
 from torch import Tensor, nn
 
 from t2sda.modeling.backbones.timm_import import import_timm
-from t2sda.modeling.normalization import FrozenBatchNorm2d, set_norm
+from t2sda.modeling.normalization import (
+    FrozenBatchNorm2d,
+    WholeBatchNorm2d,
+    set_norm,
+    share_statistics,
+)
 
 
 def trained_norm(norm: nn.BatchNorm2d) -> nn.BatchNorm2d:
@@ -91,3 +96,25 @@ def test_bfloat16_stays_bfloat16_under_autocast(features: Tensor) -> None:
 def test_norm_without_statistics_cannot_be_frozen() -> None:
     with pytest.raises(ValueError, match=r"MODEL\.NORM.*no statistics"):
         set_norm(nn.BatchNorm2d(4, track_running_stats=False), "frozen")
+
+
+def test_frozen_affine_moves_its_statistics_and_learns_nothing(features: Tensor) -> None:
+    norm = trained_norm(nn.BatchNorm2d(4))
+    before = {name: value.clone() for name, value in norm.state_dict().items()}
+    net = set_norm(nn.Sequential(norm), "frozen_affine").train()
+    found = net(features.requires_grad_())
+    found.square().sum().backward()
+    expected = nn.functional.batch_norm(features, None, None, norm.weight, norm.bias, training=True)
+    torch.testing.assert_close(found, expected)
+    assert norm.weight.grad is None
+    assert norm.bias.grad is None
+    mean = features.detach().mean((0, 2, 3))
+    torch.testing.assert_close(norm.running_mean, 0.9 * before["running_mean"] + 0.1 * mean)
+
+
+def test_frozen_affine_stays_frozen_with_statistics_of_all_ranks(features: Tensor) -> None:
+    net = share_statistics(set_norm(nn.Sequential(nn.BatchNorm2d(4)), "frozen_affine"))
+    assert isinstance(net[0], WholeBatchNorm2d)
+    net(features.requires_grad_()).square().sum().backward()
+    assert not net[0].weight.requires_grad
+    assert net[0].weight.grad is None

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import t2sda.builtin  # noqa: F401
-from t2sda.config import load_config
+from t2sda.config import ConfigError, load_config
 from t2sda.errors import UserError
 from t2sda.modeling.backbones.base import Backbone
 from t2sda.modeling.heads.base import Head
@@ -68,12 +68,13 @@ def test_normalisation_is_float32_under_autocast_and_logits_too(model: Segmentat
 def test_logits_are_the_head_upsampled_to_the_image(model: SegmentationModel) -> None:
     image = torch.randint(0, 256, (2, 3, 18, 27), dtype=torch.uint8)
     logits = model(image)
-    coarse = model.head(model.features(image))
+    features = model.features(image)
+    coarse = model.head(features.levels)
     assert logits.shape == (2, 5, 18, 27)
     expected = F.interpolate(coarse, (18, 27), mode="bilinear", align_corners=False)
     torch.testing.assert_close(logits, expected)
-    again = model.logits_from_features(model.features(image), (18, 27))
-    assert torch.equal(logits, again)
+    assert torch.equal(logits, model.logits(features))
+    assert features.deepest is features.levels[-1]
 
 
 def test_normalisation_travels_with_the_weights(model: SegmentationModel) -> None:
@@ -121,7 +122,49 @@ def test_image_smaller_than_a_cell_is_refused_with_the_nearest_size() -> None:
     assert model(torch.zeros(1, 3, 32, 33)).shape == (1, 5, 32, 33)
 
 
-def test_freezing_batchnorm_that_is_not_there_is_an_error() -> None:
-    keys = ["MODEL.BACKBONE.NAME", "MiT", "MODEL.NORM", "frozen"]
-    with pytest.raises(UserError, match="MODEL.NORM: 'frozen' has no effect, this MiT has no Bat"):
+@pytest.mark.parametrize("kind", ["frozen", "frozen_affine"])
+def test_freezing_batchnorm_that_is_not_there_is_an_error(kind: str) -> None:
+    keys = ["MODEL.BACKBONE.NAME", "MiT", "MODEL.NORM", kind]
+    with pytest.raises(UserError, match=f"MODEL.NORM: '{kind}' has no effect, this MiT has no Bat"):
         build_segmentation_model(load_config(None, keys), 5)
+
+
+AUX_HEAD = ["MODEL.BACKBONE.TIMM_NAME", "test_resnet", "MODEL.HEAD.CHANNELS", "8"]
+AUX_HEAD += ["MODEL.AUX_HEAD.NAME", "DeepLabV2Head", "MODEL.AUX_HEAD.WEIGHT", "0.25"]
+
+
+def test_the_auxiliary_head_takes_part_in_the_loss_alone() -> None:
+    torch.manual_seed(0)
+    keys = [*AUX_HEAD, "MODEL.AUX_HEAD.LEVEL", "1", "MODEL.HEAD.DILATIONS", "[3]"]
+    model = build_segmentation_model(load_config(None, keys), 5).eval()
+    image = torch.randint(0, 256, (2, 3, 64, 96), dtype=torch.uint8)
+    labels = torch.randint(0, 5, (2, 64, 96))
+    labels[0, :9] = 255
+    weight, normalizer = torch.rand(2, 64, 96), torch.tensor(1000.0)
+    features = model.features(image)
+    found = model.loss(features, labels, weight, normalizer)
+    coarse = model.aux_head.head([features.levels[1]])
+    assert coarse.shape[-2:] == features.levels[1].shape[-2:]
+    expected = torch.zeros(())
+    for share, logits in (
+        (1.0, model(image)),
+        (0.25, F.interpolate(coarse, (64, 96), mode="bilinear")),
+    ):
+        pixels = F.cross_entropy(logits, labels, ignore_index=255, reduction="none")
+        expected = expected + share * (pixels * weight).sum() / 1000
+    torch.testing.assert_close(found, expected)
+    found.backward()
+    assert all(p.grad is not None for p in model.aux_head.parameters())
+    model.aux_head = None
+    assert torch.equal(model(image), model.logits(features))
+
+
+def test_the_auxiliary_head_reads_a_level_there_is() -> None:
+    keys = [*AUX_HEAD, "MODEL.AUX_HEAD.LEVEL", "4"]
+    with pytest.raises(UserError, match="LEVEL: 4, but this TimmCNN has 4 levels, 0 to 3"):
+        build_segmentation_model(load_config(None, keys), 5)
+
+
+def test_settings_of_an_auxiliary_head_need_one() -> None:
+    with pytest.raises(ConfigError, match=r"AUX_HEAD\.WEIGHT .*no effect.*NAME is set"):
+        load_config(None, ["MODEL.AUX_HEAD.WEIGHT", "0.5"])

@@ -47,11 +47,15 @@ def positive_key(embeddings, labels, c, prototype_norm="after"):
     return mean if prototype_norm == "before" else norm(mean)
 
 
-def num_queries(labels, num_classes, base):
-    """n_q(c) = ceil(C * p(c) * n) with p of Eq. (11), without rounding errors."""
+def num_queries(labels, num_classes, base, strategy="cbqs"):
+    """n_q(c): ceil(C * p(c) * n) with p of Eq. (11), without rounding errors ("cbqs"); n of every
+    class that is there ("ceqs"); C * n of all positions alike, in expectation ("uniform").
+    """
     counts = [int((np.asarray(labels) == c).sum()) for c in range(num_classes)]
-    labelled = max(sum(counts), 1)
-    return [math.ceil(num_classes * Fraction(count, labelled) * base) for count in counts]
+    if strategy == "ceqs":
+        return [base if count else 0 for count in counts]
+    shares = [num_classes * Fraction(count, max(sum(counts), 1)) * base for count in counts]
+    return [math.ceil(share) for share in shares] if strategy == "cbqs" else shares
 
 
 def info_nce(query, positive, negatives, temperature):
@@ -113,8 +117,9 @@ def unreliable_threshold(confidence, alpha):
     return np.percentile(np.ravel(confidence), 100 * alpha)
 
 
-def weighted_negatives(c, source, target, num_negatives):
-    """(key, how often) for all candidates of Eq. (7) and (8), m / 2 from each domain.
+def weighted_negatives(c, source, target, num_negatives, strategy="domain_equalized"):
+    """(key, how often) for all candidates of Eq. (7) and (8): m / 2 from each domain, m from the
+    union of both, or m from the source alone.
 
     Args:
         source: (vector, label) of every source position.
@@ -123,54 +128,80 @@ def weighted_negatives(c, source, target, num_negatives):
     from_source = [vector for vector, label in source if is_source_negative(label, c)]
     from_target = [vector for vector, *rest in target if is_target_negative(*rest, c)]
     half = num_negatives // 2
-    shares = [(from_source, half), (from_target, num_negatives - half)]
-    if not from_source or not from_target:
+    if strategy == "source":
+        shares = [(from_source, num_negatives)]
+    elif strategy == "union":
+        shares = [(from_source + from_target, num_negatives)]
+    elif from_source and from_target:
+        shares = [(from_source, half), (from_target, num_negatives - half)]
+    else:
         shares = [(from_source or from_target, num_negatives)]
-    return [(norm(key), share / len(keys)) for keys, share in shares for key in keys]
+    return [(norm(key), share / len(keys)) for keys, share in shares if share for key in keys]
 
 
 def exact_info_nce(query, positive, negatives, temperature):
-    """Eq. (2) where a negative may count any number of times."""
-    query = norm(query)
-    numerator = math.exp(float(query @ norm(positive)) / temperature)
-    others = sum(times * math.exp(float(query @ key) / temperature) for key, times in negatives)
+    """Eq. (2) where a negative may count any number of times; the positive as it is."""
+    numerator = math.exp(float(norm(query) @ positive) / temperature)
+    others = sum(
+        times * math.exp(float(norm(query) @ key) / temperature) for key, times in negatives
+    )
     return -math.log(numerator / (numerator + others))
 
 
-def exact_pull_loss(queries, source, target, labels, probs, class_weights, *, settings, reduction):
-    """Eq. (2) to (11) with every position as a query and every candidate as a negative.
+def exact_loss(queries, source, target, labels, class_weights, settings):
+    """Eq. (2) to (8), (10), (11), with every position as a query and every candidate as a negative.
+
+    Args:
+        queries, source: (B, D, h, w) embeddings, with `labels` (B, h, w).
+        target: (vector, pseudo-label, confidence, threshold) of every target position.
+        settings: what `PullLoss` is built from, by name.
+    """
+    num_classes, total = len(class_weights), 0.0
+    source_side = list(zip(positions(source), np.ravel(labels).tolist(), strict=True))
+    wanted = num_queries(
+        labels, num_classes, settings["queries_per_class"], settings["query_strategy"]
+    )
+    for c in range(num_classes):
+        members = [
+            query
+            for query, label in zip(positions(queries), np.ravel(labels), strict=True)
+            if label == c
+        ]
+        negatives = weighted_negatives(
+            c, source_side, target, settings["num_negatives"], settings["negative_strategy"]
+        )
+        if not members or (settings["objective"] == "info_nce" and not negatives):
+            continue
+        positive = positive_key(source, labels, c, settings["prototype_norm"])
+        if settings["objective"] == "mse":
+            losses = [float(((norm(query) - positive) ** 2).sum()) for query in members]
+        else:
+            losses = [
+                exact_info_nce(query, positive, negatives, settings["temperature"])
+                for query in members
+            ]
+        scale = wanted[c] / num_classes if settings["reduction"] == "query_sum" else 1
+        total += float(class_weights[c]) * float(scale) * sum(losses) / len(losses)
+    return total
+
+
+def exact_pull_loss(queries, source, target, labels, probs, class_weights, settings):
+    """`exact_loss` from labels and the teacher's predictions on.
 
     Args:
         queries, source, target: (B, D, h, w) embeddings.
         labels: (B, H, W) of the source.
         probs: (B, C, H, W) of the teacher on the target.
-        settings: tau, n, m, alpha.
+        settings: as in `exact_loss`, and the unreliable_fraction.
     """
-    tau, n, m, alpha = settings
-    num_classes, grid = probs.shape[1], queries.shape[2:]
-    labels = on_grid(labels, grid)
+    grid = queries.shape[2:]
     confidence = on_grid(probs.max(axis=1), grid)
     pseudo_labels = on_grid(probs.argmax(axis=1), grid)
-    threshold = unreliable_threshold(confidence, alpha)
-    source_side = list(zip(positions(source), np.ravel(labels), strict=True))
+    threshold = unreliable_threshold(confidence, settings["unreliable_fraction"])
     target_side = [
         (vector, label, value, threshold)
         for vector, label, value in zip(
             positions(target), np.ravel(pseudo_labels), np.ravel(confidence), strict=True
         )
     ]
-    total = 0.0
-    for c, wanted in enumerate(num_queries(labels, num_classes, n)):
-        negatives = weighted_negatives(c, source_side, target_side, m) if wanted else []
-        if not negatives:
-            continue
-        positive = class_prototype(source, labels, c)
-        losses = [
-            exact_info_nce(query, positive, negatives, tau)
-            for query, label in zip(positions(queries), np.ravel(labels), strict=True)
-            if label == c
-        ]
-        mean = sum(losses) / len(losses)
-        scale = wanted / num_classes if reduction == "query_sum" else 1.0
-        total += float(class_weights[c]) * scale * mean
-    return total
+    return exact_loss(queries, source, target_side, on_grid(labels, grid), class_weights, settings)

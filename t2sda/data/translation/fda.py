@@ -27,7 +27,9 @@ SCHEMA.declare(
             high=0.49,
         )
     },
-    when=lambda cfg: cfg.TRANSLATION.NAME in ("FDA", "RandomStyleFDA"),
+    when=lambda cfg: TRANSLATORS.is_a(
+        cfg.TRANSLATION.NAME, FdaTranslator, RandomStyleFdaTranslator
+    ),
     when_text="TRANSLATION.NAME is FDA or RandomStyleFDA",
 )
 SCHEMA.declare(
@@ -41,7 +43,7 @@ SCHEMA.declare(
             exclusive_low=True,
         )
     },
-    when=lambda cfg: cfg.TRANSLATION.NAME == "RandomStyleFDA",
+    when=lambda cfg: TRANSLATORS.is_a(cfg.TRANSLATION.NAME, RandomStyleFdaTranslator),
     when_text="TRANSLATION.NAME is RandomStyleFDA",
 )
 

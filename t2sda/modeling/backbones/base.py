@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from fvcore.common.config import CfgNode
 from torch import Tensor, nn
 
@@ -41,16 +43,22 @@ class Backbone(nn.Module):
         feature_specs: one per level, finest first; a dilated network may repeat its last stride.
         pixel_mean: of R, G, B in [0, 255], what the pretrained weights expect.
         pixel_std: likewise.
+        is_of_timm: whether MODEL.BACKBONE.TIMM_NAME chooses the network.
     """
 
     feature_specs: tuple[FeatureSpec, ...]
     pixel_mean: tuple[float, ...]
     pixel_std: tuple[float, ...]
+    is_of_timm: ClassVar[bool] = False
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> Backbone:
         """Build it, pretrained weights loaded, from a configuration."""
         raise NotImplementedError
+
+    def fresh_modules(self) -> tuple[nn.Module, ...]:
+        """Modules that no pretrained weights fill; they learn at the head's rate."""
+        return ()
 
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
         """Features of every level.

@@ -60,7 +60,7 @@ SCHEMA.declare(
             "less memory, about a third more time.",
         ),
     },
-    when=lambda cfg: cfg.MODEL.BACKBONE.NAME == "MiT",
+    when=lambda cfg: BACKBONES.is_a(cfg.MODEL.BACKBONE.NAME, MiT),
     when_text="MODEL.BACKBONE.NAME is MiT",
 )
 

@@ -22,7 +22,7 @@ _CLASSIFIER = ("fc.weight", "fc.bias")
 SCHEMA.declare(
     "MODEL.BACKBONE",
     {"DEPTH": Field(101, "Layers of the ResNet.", choices=(18, 50, 101))},
-    when=lambda cfg: cfg.MODEL.BACKBONE.NAME == "ResNetV1c",
+    when=lambda cfg: BACKBONES.is_a(cfg.MODEL.BACKBONE.NAME, ResNetV1c),
     when_text="MODEL.BACKBONE.NAME is ResNetV1c",
 )
 

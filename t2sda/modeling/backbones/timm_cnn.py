@@ -33,7 +33,7 @@ SCHEMA.declare(
             "the input normalisation (resnet50.a1_in1k).",
         ),
     },
-    when=lambda cfg: cfg.MODEL.BACKBONE.NAME in ("TimmCNN", "TimmViT"),
+    when=lambda cfg: BACKBONES.get(cfg.MODEL.BACKBONE.NAME).is_of_timm,
     when_text="MODEL.BACKBONE.NAME is TimmCNN or TimmViT",
 )
 SCHEMA.declare(
@@ -46,7 +46,7 @@ SCHEMA.declare(
             low=0,
         ),
     },
-    when=lambda cfg: cfg.MODEL.BACKBONE.NAME == "TimmCNN",
+    when=lambda cfg: BACKBONES.is_a(cfg.MODEL.BACKBONE.NAME, TimmCNN),
     when_text="MODEL.BACKBONE.NAME is TimmCNN",
 )
 
@@ -65,6 +65,8 @@ class TimmCNN(Backbone):
         out_indices: levels to use; empty for the strides 4, 8, 16 and 32.
         drop_path: stochastic depth of the last block.
     """
+
+    is_of_timm = True
 
     def __init__(
         self, timm_name: str, out_indices: Sequence[int] = (), drop_path: float = 0.0

@@ -28,7 +28,7 @@ SCHEMA.declare(
             256, "Channels of every level of the simple feature pyramid.", low=1
         )
     },
-    when=lambda cfg: cfg.MODEL.BACKBONE.NAME == "TimmViT",
+    when=lambda cfg: BACKBONES.is_a(cfg.MODEL.BACKBONE.NAME, TimmViT),
     when_text="MODEL.BACKBONE.NAME is TimmViT",
 )
 
@@ -51,6 +51,8 @@ class TimmViT(Backbone):
         pyramid_channels: of every level.
         drop_path: stochastic depth of the last block.
     """
+
+    is_of_timm = True
 
     def __init__(self, timm_name: str, pyramid_channels: int = 256, drop_path: float = 0.0) -> None:
         super().__init__()
@@ -83,6 +85,10 @@ class TimmViT(Backbone):
             source = cfg.MODEL.BACKBONE.WEIGHTS
             backbone.load_pretrained(load_weights(source), source)
         return backbone
+
+    def fresh_modules(self) -> tuple[nn.Module, ...]:
+        """The pyramid: files of weights hold the transformer alone."""
+        return (self.pyramid,)
 
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
         """Features of every level; shapes as in Backbone.forward."""

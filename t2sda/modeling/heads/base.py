@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 from fvcore.common.config import CfgNode
 from torch import Tensor, nn
 
 from t2sda.config import SCHEMA, Field
+from t2sda.registry import HEADS
 from t2sda.structures import FeatureSpec
 
 SCHEMA.declare(
@@ -21,9 +23,14 @@ SCHEMA.declare(
             high=0.9,
         ),
     },
-    when=lambda cfg: cfg.MODEL.HEAD.NAME != "DeepLabV2Head",
-    when_text="MODEL.HEAD.NAME is not DeepLabV2Head",
+    when=lambda cfg: any(HEADS.get(name).has_width for name in head_names(cfg)),
+    when_text="MODEL.HEAD.NAME or MODEL.AUX_HEAD.NAME is not DeepLabV2Head",
 )
+
+
+def head_names(cfg: CfgNode) -> list[str]:
+    """The head, and the auxiliary one if there is one."""
+    return [name for name in (cfg.MODEL.HEAD.NAME, cfg.MODEL.AUX_HEAD.NAME) if name]
 
 
 class Head(nn.Module):
@@ -31,9 +38,11 @@ class Head(nn.Module):
 
     Attributes:
         num_classes: C.
+        has_width: whether MODEL.HEAD.CHANNELS and DROPOUT mean something to it.
     """
 
     num_classes: int
+    has_width: ClassVar[bool] = True
 
     @classmethod
     def from_config(

@@ -8,7 +8,7 @@ from fvcore.common.config import CfgNode
 from torch import Tensor, nn
 
 from t2sda.config import SCHEMA, Field
-from t2sda.modeling.heads.base import Head
+from t2sda.modeling.heads.base import Head, head_names
 from t2sda.modeling.heads.layers import init_classifier_
 from t2sda.registry import HEADS
 from t2sda.structures import FeatureSpec
@@ -23,8 +23,8 @@ SCHEMA.declare(
             low=1,
         )
     },
-    when=lambda cfg: cfg.MODEL.HEAD.NAME == "DeepLabV2Head",
-    when_text="MODEL.HEAD.NAME is DeepLabV2Head",
+    when=lambda cfg: any(HEADS.is_a(name, DeepLabV2Head) for name in head_names(cfg)),
+    when_text="MODEL.HEAD.NAME or MODEL.AUX_HEAD.NAME is DeepLabV2Head",
 )
 
 
@@ -40,6 +40,8 @@ class DeepLabV2Head(Head):
         num_classes: C.
         dilations: one convolution for each.
     """
+
+    has_width = False
 
     def __init__(
         self,

@@ -1,0 +1,25 @@
+"""What a plugin registers in a test is forgotten after it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from copy import copy
+from importlib import import_module
+
+from t2sda.config import SCHEMA
+from t2sda.data.catalog import DATASETS
+from t2sda.registry import BACKBONES, HEADS, HOOKS, META_ARCHS, MODELS, PASSES, TRANSLATORS
+
+
+@contextmanager
+def components_restored() -> Iterator[None]:
+    """Registries and schema are afterwards as before."""
+    import_module("t2sda.builtin")
+    owners = (BACKBONES, DATASETS, HEADS, HOOKS, META_ARCHS, MODELS, PASSES, TRANSLATORS, SCHEMA)
+    before = [{name: copy(value) for name, value in vars(owner).items()} for owner in owners]
+    try:
+        yield
+    finally:
+        for owner, state in zip(owners, before, strict=True):
+            vars(owner).update(state)
