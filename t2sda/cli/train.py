@@ -23,7 +23,7 @@ def command(argv: Sequence[str]) -> int:
     """Train by a configuration.
 
     Returns:
-        0; 128 + the signal's number after SIGTERM or Ctrl-C, which leave a checkpoint behind.
+        0; 128 + the signal's number after one of STOP_SIGNALS, which leaves a checkpoint behind.
     """
     args = _parser().parse_intermixed_args(argv)
     load_components(args.plugin)

@@ -77,7 +77,7 @@ VALUES = st.sampled_from(
 )
 CHANGES = st.sampled_from(
     (
-        *(lambda t: t.reshape(-1)[:1], lambda t: t.unsqueeze(0), lambda t: t[..., :0]),
+        *(lambda t: t.reshape(-1)[:1], lambda t: t.unsqueeze(0), lambda t: t.unsqueeze(0)[:0]),
         *(lambda t: t.half(), lambda t: t.double(), lambda t: t.long(), lambda t: t.to_sparse()),
         *(lambda t: t.to("meta"), lambda t: t.tolist(), lambda t: -1 - t.abs()),
         *(lambda t: t * math.nan, lambda t: t + math.inf, lambda t: t + 0.5),
