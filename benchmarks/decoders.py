@@ -26,6 +26,8 @@ import simplejpeg
 from PIL import Image
 from street_files import cityscapes_png, gta5_jpeg, gta5_png
 
+from t2sda.images import faster, read_image
+
 Decode = Callable[[bytes], Any]
 
 
@@ -65,6 +67,8 @@ def _png_decoders(flags: int) -> dict[str, Decode | None]:
     return {
         "OpenCV": lambda content: _found(cv2.imdecode(np.frombuffer(content, np.uint8), flags)),
         "Pillow": lambda content: np.asarray(Image.open(io.BytesIO(content))),
+        "reader with imagecodecs": lambda content: read_image(content),
+        "reader with OpenCV": _plain_reader,
         "imagecodecs, libpng": imagecodecs.png_decode,
         "imagecodecs, libspng": imagecodecs.spng_decode,
         "pyspng": _optional("pyspng", "load"),
@@ -84,6 +88,8 @@ def _jpeg_decoders() -> dict[str, Decode]:
         "OpenCV": opencv(cv2.IMREAD_COLOR_RGB),
         "OpenCV at 1/2": opencv(cv2.IMREAD_REDUCED_COLOR_2),
         "Pillow": lambda content: np.asarray(Image.open(io.BytesIO(content))),
+        "reader with simplejpeg": lambda content: read_image(content),
+        "reader with Pillow": _plain_reader,
         "imagecodecs": imagecodecs.jpeg8_decode,
         "simplejpeg": reduced(1),
         "simplejpeg at 1/2": reduced(2),
@@ -144,6 +150,16 @@ def _found(image: np.ndarray | None) -> np.ndarray:
     if image is None:
         raise ValueError("no picture")
     return image
+
+
+def _plain_reader(content: bytes) -> np.ndarray:
+    """`t2sda.images` where neither simplejpeg nor imagecodecs is installed."""
+    found = faster.simplejpeg, faster.imagecodecs
+    faster.simplejpeg = faster.imagecodecs = None
+    try:
+        return read_image(content)
+    finally:
+        faster.simplejpeg, faster.imagecodecs = found
 
 
 def _optional(module: str, function: str) -> Decode | None:

@@ -22,10 +22,10 @@ import t2sda.builtin  # noqa: F401  (fills the registries)
 from t2sda.config import load_config
 from t2sda.data.taxonomies import CITYSCAPES_19
 from t2sda.export.onnx import OPSET, export_onnx
-from t2sda.export.runtime import load_model
 from t2sda.export.tensorrt import EngineSettings, build_engine
 from t2sda.export.verify import street_pictures
 from t2sda.modeling.segmentor import build_segmentation_model
+from t2sda.runtime.loading import load_model
 
 CONFIGS = Path(__file__).parents[1] / "configs" / "models"
 

@@ -41,12 +41,12 @@ from t2sda.evaluation.evaluator import evaluate
 from t2sda.export.contest import Contender, Segment, Task, hold_contest
 from t2sda.export.onnx import export_onnx
 from t2sda.export.openvino import export_openvino
-from t2sda.export.runtime import load_model
 from t2sda.export.verify import TOLERANCES, street_pictures
-from t2sda.inference.checkpoints import model_of_checkpoint, open_checkpoint
-from t2sda.inference.pictures import read_picture
-from t2sda.inference.sources import find_pictures
+from t2sda.images import read_image
+from t2sda.inference.sources import find_sources
 from t2sda.modeling.segmentor import SegmentationModel, build_segmentation_model
+from t2sda.runtime.checkpoints import model_of_checkpoint, open_checkpoint
+from t2sda.runtime.loading import load_model
 
 MALLOC = ("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_", "MALLOC_TOP_PAD_")
 OTHERS = {"DAFormer, MiT-B5": "daformer_mit_b5", "DeepLabV2, ResNet-101": "deeplabv2_r101"}
@@ -145,8 +145,8 @@ def load_peer(run: str) -> Segment:
 def print_changed(args: argparse.Namespace, files: list[tuple[Path, str]]) -> None:
     """Share of pixels with another label than the checkpoint's, on the pictures asked for."""
     size = (args.size[0], args.size[1])  # of the files: another would compare resizing as well
-    found = find_pictures(args.pictures, Path(os.devnull))
-    pictures = [resize_image(read_picture(item.path), size) for item in found]
+    found = find_sources(args.pictures, Path(os.devnull))
+    pictures = [resize_image(read_image(item.path), size) for item in found.pictures]
     reference = load_model(args.run)
     expected = [reference.predict(picture) for picture in pictures]
     for path, runtime in files[1:]:

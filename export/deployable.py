@@ -3,19 +3,14 @@
 from __future__ import annotations
 
 import copy
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from t2sda.modeling.segmentor import SegmentationModel
+from t2sda.runtime.metadata import Layout, OutputKind
 
 INPUT_NAME = "images"
-OutputKind = Literal["labels", "logits", "probabilities"]
-OUTPUT_KINDS: tuple[OutputKind, ...] = ("labels", "logits", "probabilities")
-Layout = Literal["nhwc", "nchw"]
-LAYOUTS: tuple[Layout, ...] = ("nhwc", "nchw")
-"""Order of the input's axes; decoders give nhwc."""
 
 
 class Deployable(nn.Module):

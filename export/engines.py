@@ -9,25 +9,26 @@ import torch
 
 from t2sda.errors import MissingFileError, UserError
 from t2sda.files import pair_written_whole
-
-from .metadata import Metadata
-from .onnx import check_output
-from .packages import require
-from .tensorrt import BuiltEngine, EngineSettings, Profile, build_engine
-from .tensorrt_runtime import (
+from t2sda.runtime.metadata import Metadata
+from t2sda.runtime.tensorrt_file import (
     ENGINE_SUFFIXES,
     PROFILE_KEY,
     TARGET_KEY,
-    EngineNetwork,
+    EngineRunner,
     read_sidecar,
     sidecar_of,
     sidecar_text,
 )
+
+from .onnx import check_output
+from .tensorrt import BuiltEngine, EngineSettings, Profile, build_engine
 from .verify import (
     TOLERANCES,
-    OnnxNetwork,
+    Network,
     Tolerance,
     VerificationReport,
+    metadata_of_onnx,
+    onnx_network,
     street_batches,
     street_pictures,
     verify,
@@ -75,7 +76,8 @@ def export_engine(onnx_path: Path, output: Path, settings: EngineSettings) -> Ex
         "engine_precision": built.precision,
         PROFILE_KEY: settings.profile,
     }
-    _write(path, built.content, sidecar_text(metadata, settings.target, extra))
+    text = sidecar_text(metadata, settings.target, extra, built.content)
+    _write(path, built.content, text)
     return ExportedEngine(path, built, report)
 
 
@@ -104,19 +106,6 @@ def verify_engine(onnx_path: Path, output: Path) -> VerificationReport:
     return report
 
 
-def metadata_of_onnx(path: Path) -> Metadata:
-    """What an ONNX file says about itself; UserError if it is none of ours."""
-    onnx = require("onnx", "onnx")
-    if not path.is_file():
-        raise MissingFileError(f"{path}: no such file")
-    try:
-        model_proto = onnx.load(path, load_external_data=False)
-    except Exception as error:  # protobuf's errors have no common base but Exception
-        raise UserError(f"{path}: not an ONNX file ({error})") from None
-    properties = {item.key: item.value for item in model_proto.metadata_props}
-    return Metadata.from_properties(properties, path)
-
-
 def _is_built_for_this_machine(settings: EngineSettings) -> bool:
     if not torch.cuda.is_available():
         return False
@@ -133,8 +122,8 @@ def _verified(
         assert metadata.image_size is not None
         batches = list(street_batches(metadata, metadata.image_size))
     return verify(
-        EngineNetwork(content, target, metadata),
-        OnnxNetwork(onnx_path, metadata),
+        Network(EngineRunner(content, target), metadata.output_kind, metadata.layout),
+        onnx_network(onnx_path, metadata),
         batches,
         ENGINE_TOLERANCES[metadata.precision],
     )

@@ -23,10 +23,11 @@ from t2sda.data.taxonomies import Taxonomy
 from t2sda.errors import UserError
 from t2sda.files import make_writable_dir, written_whole
 from t2sda.modeling.segmentor import SegmentationModel
+from t2sda.runtime.metadata import Layout, Metadata, OutputKind, sealed
+from t2sda.runtime.onnx_content import content_of
+from t2sda.runtime.packages import require
 
-from .deployable import INPUT_NAME, Deployable, Layout, OutputKind, in_half_precision
-from .metadata import Metadata
-from .packages import require
+from .deployable import INPUT_NAME, Deployable, in_half_precision
 from .same_padding import same_padding_by_name
 from .verify import Tolerance, VerificationReport, verify_onnx
 
@@ -182,10 +183,21 @@ def write_verified(
     try:
         with written_whole(output) as partial:
             partial.write_bytes(model_proto.SerializeToString())
+            seal_onnx(partial)
             onnx.checker.check_model(str(partial), full_check=True)
             return verify(partial)
     except OSError as error:
         raise UserError(f"{output}: cannot be written ({error.strerror})") from None
+
+
+def seal_onnx(path: Path) -> None:
+    """Write the digest of a file's metadata, graph and weights into it."""
+    onnx = require("onnx", "onnx")
+    model_proto = onnx.load(path, load_external_data=False)
+    properties = {item.key: item.value for item in model_proto.metadata_props}
+    properties = sealed(properties, content_of(path))
+    onnx.helper.set_model_props(model_proto, properties)
+    path.write_bytes(model_proto.SerializeToString())
 
 
 def check_output(output: Path, suffixes: tuple[str, ...] = ()) -> None:

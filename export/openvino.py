@@ -12,20 +12,24 @@ import numpy as np
 
 from t2sda.errors import UserError
 from t2sda.files import pair_written_whole
+from t2sda.runtime.metadata import Metadata
+from t2sda.runtime.openvino_file import (
+    OpenVinoRunner,
+    read_model,
+    seal_ir,
+    set_properties,
+    with_blank_digest,
+)
+from t2sda.runtime.packages import require
 
-from .deployable import OutputKind
-from .external_data import check_external_data
-from .metadata import Metadata
 from .onnx import check_output
-from .openvino_runtime import OpenVinoRunner, properties_of, read_model, set_properties
-from .packages import require
 from .verify import (
     TOLERANCES,
-    OnnxNetwork,
+    Network,
     Tolerance,
     VerificationReport,
-    as_layout,
-    check_softmax,
+    metadata_of_onnx,
+    onnx_network,
     street_batches,
     verify,
 )
@@ -62,9 +66,8 @@ def export_openvino(
             the IR disagrees beyond the tolerance.
     """
     check_xml_output(output)
-    check_external_data(source)
+    metadata = metadata_of_onnx(source)
     graph = read_model(source)
-    metadata = Metadata.from_properties(properties_of(graph), source)
     _check_precision(metadata, precision, source)
     check_size(metadata, image_size, dynamic, source)
     if metadata.image_size is None and image_size is not None:
@@ -73,49 +76,34 @@ def export_openvino(
     openvino = require("openvino", "openvino")
     versions = {**metadata.versions, "openvino": openvino.__version__.split("-")[0]}
     metadata = replace(metadata, precision=precision, versions=versions)
-    set_properties(graph, metadata.to_properties())
+    set_properties(graph, with_blank_digest(metadata.to_properties()))
     compared = reference or source
     with _both_written_whole(output) as partial:
         openvino.save_model(graph, str(partial), compress_to_fp16=precision == "bf16")
+        seal_ir(partial)
         batches = pictures or street_batches(metadata, metadata.image_size or EXAMPLE_SIZE)
         return verify(
-            OpenVinoNetwork(partial, metadata),
-            OnnxNetwork(compared, _metadata_of(compared)),
+            ir_network(partial, metadata),
+            onnx_network(compared, metadata_of_onnx(compared)),
             batches,
             tolerance or TOLERANCES[precision],
         )
 
 
-class OpenVinoNetwork:
+def ir_network(path: Path, metadata: Metadata) -> Network:
     """An IR as it is, and for labels and probabilities its logits, through a second output."""
-
-    output_kind: OutputKind = "logits"
-
-    def __init__(self, path: Path, metadata: Metadata) -> None:
-        graph = read_model(path)
-        self._layout = metadata.layout
-        self._kind = metadata.output_kind
-        if self._kind != "logits":
-            last = {"labels": "TopK", "probabilities": "Softmax"}[self._kind]
-            found = [op for op in graph.get_ordered_ops() if op.get_type_name() == last]
-            graph.add_outputs([found[-1].input_value(0)])
-        self._run = OpenVinoRunner(graph, "cpu", metadata.precision, 0, path)
-
-    def labels(self, images: np.ndarray) -> np.ndarray:
-        """(B, H, W) train ids."""
-        output = self._run(as_layout(images, self._layout))
-        return output if self._kind == "labels" else output.argmax(axis=1)
-
-    def maps(self, images: np.ndarray) -> np.ndarray:
-        """(B, C, H, W) logits; UserError if probabilities of the file are not their softmax."""
-        outputs = self._run.all_outputs(as_layout(images, self._layout))
-        if self._kind == "probabilities":
-            check_softmax(outputs[0], outputs[-1])
-        return outputs[-1]
-
-
-def _metadata_of(path: Path) -> Metadata:
-    return Metadata.from_properties(properties_of(read_model(path)), path)
+    graph, kind = read_model(path), metadata.output_kind
+    if kind != "logits":
+        last = {"labels": "TopK", "probabilities": "Softmax"}[kind]
+        found = [op for op in graph.get_ordered_ops() if op.get_type_name() == last]
+        graph.add_outputs([found[-1].input_value(0)])
+    run = OpenVinoRunner(graph, "cpu", metadata.precision, 0, path)
+    return Network(
+        run,
+        kind,
+        metadata.layout,
+        None if kind == "logits" else lambda images: run.all_outputs(images)[-1],
+    )
 
 
 def _check_precision(metadata: Metadata, precision: str, source: Path) -> None:

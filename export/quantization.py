@@ -18,22 +18,21 @@ from typing import Any
 
 import numpy as np
 
-from t2sda.data.transforms import Resize
 from t2sda.errors import UserError
-from t2sda.inference.framing import framed_to, framed_within
+from t2sda.runtime.metadata import Metadata
+from t2sda.runtime.onnxruntime_file import SessionRunner, open_session
+from t2sda.runtime.packages import require
 
 from .deployable import INPUT_NAME
-from .metadata import Metadata
 from .onnx import check_output, set_properties, write_verified
-from .packages import require
-from .session import SessionRunner, open_session
 from .verify import (
     TOLERANCES,
-    OnnxNetwork,
     Tolerance,
     VerificationReport,
     as_layout,
     giving_logits,
+    metadata_of_onnx,
+    onnx_network,
     verify,
 )
 
@@ -119,12 +118,13 @@ def quantize_onnx(
         versions={**metadata.versions, "onnxruntime": require("onnxruntime", "onnx").__version__},
     )
     onnx.checker.check_model(quantized)
+    check_same_numbers(quantized, model_proto)
     set_properties(quantized, described)
     report = write_verified(
         quantized,
         output,
         lambda written: verify(
-            OnnxNetwork(written, described), OnnxNetwork(source, metadata), judging, tolerance
+            onnx_network(written, described), onnx_network(source, metadata), judging, tolerance
         ),
     )
     return QuantizationReport(len(costs), tuple(kept), report)
@@ -242,31 +242,39 @@ def _left_float(
         count = max(count * 2, 1)
 
 
+def check_same_numbers(quantized: Any, source: Any) -> None:
+    """Raise UserError unless every weight, bias and mean is still that of the float32 graph.
+
+    Q/DQ pairs round when the file runs; what they round is stored in float32. Whatever rounding
+    hides in the logits, such as one weight of another sign, is seen here.
+    """
+    kept = {tensor.name: tensor.raw_data for tensor in quantized.graph.initializer}
+    for tensor in source.graph.initializer:
+        if tensor.raw_data != kept.get(tensor.name, tensor.raw_data):
+            raise UserError(
+                f"quantising changed the numbers of '{tensor.name}', and the file is not kept; "
+                f"this is a fault of the quantiser or of the file that it was given"
+            )
+    lost = [tensor.name for tensor in source.graph.initializer if tensor.name not in kept]
+    if lost:
+        raise UserError(f"quantising lost the numbers of '{lost[0]}'; the file is not kept")
+
+
 def _opened(source: Path) -> tuple[Any, Metadata]:
     onnx = require("onnx", "onnx")
     require("onnxruntime", "onnx")
-    try:
-        model_proto = onnx.load(source)
-    except Exception as error:  # protobuf's errors have no common base but Exception
-        raise UserError(f"{source}: not an ONNX file ({error})") from None
-    properties = {item.key: item.value for item in model_proto.metadata_props}
-    metadata = Metadata.from_properties(properties, source)
+    metadata = metadata_of_onnx(source)
     if metadata.precision != "fp32":
         raise UserError(
             f"{source}: is in {metadata.precision}; int8 is made from a float32 file "
             f"(`t2sda export onnx` without --precision)"
         )
-    return model_proto, metadata
+    return onnx.load(source), metadata
 
 
 def framed_batch(picture: np.ndarray, metadata: Metadata) -> np.ndarray:
     """(1, H, W, 3), framed as the runtime would."""
-    if metadata.image_size is None:
-        frame = framed_within(picture, Resize(metadata.image_bound))
-    else:
-        ground = tuple(round(value) for value in metadata.pixel_mean)
-        frame = framed_to(picture, metadata.image_size, ground)
-    return frame.image[None]
+    return metadata.letterbox(picture).image[None]
 
 
 def _calibrated(model_proto: Any, batches: list[np.ndarray], folder: Path) -> Any:

@@ -13,19 +13,15 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
 from typing import Any, NamedTuple
 
 import torch
 
 from t2sda.errors import UserError
 from t2sda.files import make_writable_dir, written_whole
+from t2sda.runtime.onnx_content import check_external_data
+from t2sda.runtime.tensorrt_file import import_tensorrt
 
-from .external_data import check_external_data
-from .packages import require
-
-TARGETS = {"tensorrt": ("tensorrt", "tensorrt"), "tensorrt-rtx": ("tensorrt_rtx", "trt-rtx")}
-"""What an engine is for: the module that builds it, and the extra that installs that."""
 WITHOUT_GPU = "8.0"
 """Compute capability that TensorRT-RTX builds for where there is no GPU to ask."""
 _PRECISION_OF_TYPE = {"FLOAT": "fp32", "HALF": "fp16", "BF16": "bf16", "INT8": "int8"}
@@ -93,11 +89,6 @@ class BuiltEngine:
     inspected: bool
     precision: str
     version: str
-
-
-def import_tensorrt(target: str) -> ModuleType:
-    """TensorRT ("tensorrt") or TensorRT-RTX ("tensorrt-rtx"); UserError where it is missing."""
-    return require(*TARGETS[target])
 
 
 def build_engine(onnx_path: Path, settings: EngineSettings) -> BuiltEngine:

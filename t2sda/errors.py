@@ -36,3 +36,7 @@ class MissingFileError(UserError, FileNotFoundError):
 
     def __str__(self) -> str:
         return str(self.args[0])
+
+
+class UnreadableFileError(UserError):
+    """A file that exists but is not the image or video it should be."""

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
+import logging
 import math
 import os
 import shutil
@@ -13,9 +15,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
-import filelock
-
 from t2sda.errors import MissingFileError, UserError
+
+logger = logging.getLogger(__name__)
 
 PARTIAL_SUFFIX = ".partial"
 LOCK_NAME = ".t2sda.lock"
@@ -112,25 +114,58 @@ def only_writer(folder: Path, setting: str) -> Iterator[None]:
         UserError: if another process holds it, or it cannot be written to.
     """
     make_writable_dir(folder, setting)
-    lock = filelock.FileLock(folder / LOCK_NAME, timeout=0)
+    path = folder / LOCK_NAME
+    busy = UserError(
+        f"{folder}: another run is writing there; wait until it has ended, or choose another "
+        f"folder with {setting}"
+    )
+    name = os.path.realpath(path)
+    if name in _held:
+        raise busy
     try:
-        lock.acquire()
-    except filelock.Timeout:
-        raise UserError(
-            f"{folder}: another run is writing there; wait until it has ended, or choose another "
-            f"folder with {setting}"
-        ) from None
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
     except OSError as error:
         raise UserError(
-            f"{folder / LOCK_NAME}: cannot be locked ({error.strerror}); choose another folder "
-            f"with {setting}"
+            f"{path}: cannot be locked ({reason(error)}); choose another folder with {setting}"
         ) from None
     try:
-        remove_partials([folder])
-        yield
+        if not _locked(descriptor, path):
+            raise busy
+        _held.add(name)
+        try:
+            remove_partials([folder])
+            yield
+        finally:
+            _held.remove(name)
+            path.unlink(missing_ok=True)  # while it is held: nobody else's
     finally:
-        (folder / LOCK_NAME).unlink(missing_ok=True)  # while it is held: nobody else's
-        lock.release()
+        os.close(descriptor)
+
+
+_held: set[str] = set()
+"""Lock files of this process, which the system lets it lock as often as it likes."""
+
+
+def _locked(descriptor: int, path: Path) -> bool:
+    """Lock an open file for this process alone: the system takes it back however the process ends.
+
+    The lock is not inherited, so child processes that outlive their parent hold nothing.
+    """
+    try:
+        fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (BlockingIOError, PermissionError):
+        return False
+    except OSError as error:
+        logger.warning(
+            "%s: this file system has no locks (%s); see to it that no other run writes there",
+            path.parent,
+            reason(error),
+        )
+        return True
+    try:  # whoever held it before may have removed the file in between
+        return os.path.samestat(os.fstat(descriptor), path.stat())
+    except FileNotFoundError:
+        return False
 
 
 def make_writable_dir(folder: Path, setting: str) -> None:

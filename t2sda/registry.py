@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable, Iterator
-from typing import Any, Generic, TypeVar
-
-from fvcore.common.config import CfgNode
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from t2sda.errors import UserError
+
+if TYPE_CHECKING:  # exported files run without fvcore
+    from fvcore.common.config import CfgNode
 
 Component = TypeVar("Component")
 Registered = TypeVar("Registered", bound=Any)

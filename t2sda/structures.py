@@ -11,16 +11,27 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-IGNORE_INDEX = 255
-"""Train id of pixels that count nowhere: neither in a loss nor in a score."""
+from t2sda.constants import IGNORE_INDEX as IGNORE_INDEX  # for whoever has torch already
 
 
 @dataclass(frozen=True)
 class FeatureSpec:
-    """One level of a backbone's pyramid: its channels and its stride in input pixels."""
+    """One level of a backbone's pyramid."""
 
     channels: int
     stride: int
+    """Input pixels from one cell to the next."""
+    offset: float = 0.0
+    """Input pixels from the first pixel to the centre of the first cell, down and to the right.
+
+    0 for symmetric padding (MiT, ResNet), (stride - 1) / 2 where images are cut into patches,
+    stride - 1 for TensorFlow's SAME padding; for images whose sides are multiples of the stride.
+    """
+
+    def shown_at(self, scale: float) -> FeatureSpec:
+        """The level in pixels of an image that the network is shown at `scale` of its size."""
+        offset = (self.offset + 0.5) / scale - 0.5  # pixels are areas; their centres lie at 0.5
+        return FeatureSpec(self.channels, round(self.stride / scale), offset)
 
 
 @dataclass(frozen=True)
@@ -77,7 +88,7 @@ class View(NamedTuple):
     """Something the teacher is asked for: one output on one image."""
 
     image: str | ImageOf
-    """"source", "target" or "translated", or a function of the batch."""
+    """"source", "target" or "translated", or a function of the batch, whose fields are declared."""
     output: str
     """"embeddings": (B, D, h, w) of the projector; "probs": (B, C, H, W) softmax of the logits."""
 

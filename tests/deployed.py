@@ -14,8 +14,8 @@ from t2sda.config import load_config
 from t2sda.data.taxonomies import CITYSCAPES_19
 from t2sda.engine.checkpoint import CheckpointWriter, checkpoint_path, load_checkpoint
 from t2sda.export.onnx import export_onnx
-from t2sda.inference.checkpoints import model_of_checkpoint
 from t2sda.meta_arch.base import MetaArch, build_meta_arch
+from t2sda.runtime.checkpoints import model_of_checkpoint
 from t2sda.streets import draw_street
 
 SETTINGS = ("MODEL.BACKBONE.TIMM_NAME", "test_resnet", "MODEL.HEAD.CHANNELS", "16")

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import ast
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 FLOORS = (
-    {"errors", "files", "registry", "structures", "config", "distributed", "resources"},
+    {
+        *("constants", "errors", "files", "registry", "structures", "config"),
+        *("distributed", "resources"),
+    },
+    {"images"},
     {"losses", "data", "weights", "streets"},
     {"modeling"},
     {"meta_arch"},
-    {"engine", "evaluation", "inference"},
+    {"engine", "evaluation", "inference", "runtime"},
     {"export"},
     {"cli", "builtin"},
 )
@@ -67,6 +72,41 @@ def test_losses_know_tensors_only() -> None:
         if imported not in allowed
     ]
     assert wrong == []
+
+
+def test_running_an_exported_file_imports_no_torch() -> None:
+    """Followed from `load_model` and `t2sda infer` through what every module imports at once."""
+    light = {"numpy", "cv2", "PIL"}
+    seen: set[str] = set()
+    waiting = ["t2sda.runtime.loading", "t2sda.cli.main", "t2sda.cli.infer"]
+    while waiting:
+        name = waiting.pop()
+        if name in seen:
+            continue
+        seen.add(name)
+        for imported in imported_at_once(name):
+            top = imported.partition(".")[0]
+            if top == "t2sda":
+                waiting.append(imported)
+            else:
+                assert top in light | sys.stdlib_module_names, f"{name} imports {imported}"
+    assert "t2sda.runtime.openvino_file" in seen
+    assert "t2sda.runtime.checkpoints" not in seen
+
+
+def imported_at_once(name: str) -> Iterator[str]:
+    """Modules that `import name` imports: not what functions import, nor types alone."""
+    path = ROOT / name.replace(".", "/")
+    path = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
+    for node in ast.parse(path.read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.level:
+            yield f"{name.rpartition('.')[0]}.{node.module}"
+        elif isinstance(node, ast.ImportFrom):
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
+            found = [own for own in names if (ROOT / f"{own.replace('.', '/')}.py").is_file()]
+            yield from found or [str(node.module)]
 
 
 def test_only_builtin_imports_for_the_side_effect() -> None:

@@ -51,7 +51,7 @@ SMALL_NETWORK = {"MODEL.BACKBONE.TIMM_NAME": "test_resnet", "MODEL.BACKBONE.WEIG
 EQUATIONS = [*(f"({number})" for number in range(1, 14)), "(S1)", "(S2)"]
 CONTRIBUTING_ROW = re.compile(r"^\| `([\w./]+)` \|", re.MULTILINE)
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-FIDELITY_ROW = re.compile(r"^\| ([AB]\d+) \|", re.MULTILINE)
+FIDELITY_ROW = re.compile(r"^\| ([ABE]\d+) \|", re.MULTILINE)
 LINK = re.compile(r"\]\(([^)#:\s]+)(?:#[^)]*)?\)")
 NAME_IN_FILE = re.compile(r"`([\w/]+\.py): (\w+)`((?:, `\w+`)*)")
 
@@ -303,6 +303,6 @@ def test_fidelity_has_exactly_the_rows_that_the_code_names() -> None:
     rows = FIDELITY_ROW.findall((ROOT / "docs/fidelity.md").read_text(encoding="utf-8"))
     texts = [path.read_text(encoding="utf-8") for path in (ROOT / "t2sda").rglob("*.py")]
     referring = [text for text in texts if "docs/fidelity.md" in text]
-    named = {row for text in referring for row in re.findall(r"\b[AB]\d{1,2}\b", text)}
+    named = {row for text in referring for row in re.findall(r"\b[ABE]\d{1,2}\b", text)}
     assert len(rows) == len(set(rows))
     assert set(rows) == named

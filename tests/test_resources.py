@@ -12,8 +12,8 @@ import pytest
 import torch
 
 from t2sda.data.catalog import DatasetSpec
-from t2sda.data.decode import image_size, read_image
 from t2sda.errors import UserError
+from t2sda.images import read_header, read_image
 from t2sda.resources import named_shortages, shortage
 from tests.data.conftest import harbour  # noqa: F401  (a fixture)
 from tests.data.test_loader import loader_of, pairs_of
@@ -54,7 +54,7 @@ def test_memory_that_a_loader_process_lacks(harbour: DatasetSpec) -> None:  # no
 
 def test_an_image_is_not_to_blame_for_too_many_open_files(harbour: DatasetSpec) -> None:  # noqa: F811
     path = Path(harbour.root) / "images/0.png"
-    for read in (read_image, image_size):
+    for read in (read_image, read_header):
         with pytest.raises(UserError, match=FILES), no_more_files(), named_shortages():
             read(path)
 

@@ -13,16 +13,16 @@ from typing import Any
 import numpy as np
 from rich.table import Table
 
-from t2sda.cli.common import ArgumentParser, load_components, load_datasets
-from t2sda.cli.exporting import side
-from t2sda.cli.loading import add_model_arguments, description_of
+from t2sda.cli.common import ArgumentParser, positive_int
+from t2sda.cli.loading import add_model_arguments, description_of, load_for_models
 from t2sda.data.parallel import num_cores
 from t2sda.engine.metrics import standard_console
 from t2sda.errors import UserError
 from t2sda.export.contest import Contender, Contest, Result, Segment, Task, hold_contest
-from t2sda.export.foreign import Description
-from t2sda.export.runtime import RUNTIMES, load_model, runtime_for, runtimes_for
 from t2sda.files import check_writable_file, json_text, write_whole
+from t2sda.runtime.description import Description
+from t2sda.runtime.loading import load_model
+from t2sda.runtime.runtimes import runtime_for, runtimes_for
 
 MUCH_FOREIGN_LOAD = 0.2
 """Cores; above it the times are worth little."""
@@ -31,7 +31,7 @@ MUCH_FOREIGN_LOAD = 0.2
 def command(argv: Sequence[str]) -> int:
     """Time every model in every runtime that can run it, and print one table."""
     args = _parser().parse_args(argv)
-    load_datasets(args)
+    load_for_models([Path(model) for model in args.models], args.plugin, args.file)
     if args.json:
         check_writable_file(Path(args.json), "--json")
     contest = hold_contest(_contenders(args), args.rounds)
@@ -143,7 +143,7 @@ def load_contender(
     plugins: Sequence[str],
 ) -> Segment:
     """A model as the contest calls it; what a contender's process runs first."""
-    load_components(plugins)
+    load_for_models([Path(path)], plugins)
     model = load_model(path, runtime, device, threads=threads, description=description)
 
     def segment(images: list[np.ndarray]) -> object:
@@ -199,15 +199,15 @@ def _parser() -> argparse.ArgumentParser:
         help="of the pictures (default: 512x1024)",
     )
     parser.add_argument(
-        "--batches", nargs="+", type=side, default=[1], metavar="N", help="pictures at once"
+        "--batches", nargs="+", type=positive_int, default=[1], metavar="N", help="pictures at once"
     )
     parser.add_argument(
-        "--thread-counts", nargs="+", type=side, metavar="N", help="default: one a core"
+        "--thread-counts", nargs="+", type=positive_int, metavar="N", help="default: one a core"
     )
     parser.add_argument(
-        "--runtimes", nargs="+", choices=RUNTIMES, help="each model is run in those that can"
+        "--runtimes", nargs="+", metavar="NAME", help="each model is run in those that can"
     )
-    parser.add_argument("--rounds", type=side, default=10, metavar="N", help="default: 10")
+    parser.add_argument("--rounds", type=positive_int, default=10, metavar="N", help="default: 10")
     parser.add_argument("--json", metavar="FILE", help="write every time there")
     add_model_arguments(parser)
     return parser

@@ -38,6 +38,15 @@ def run_command(command: Callable[[Sequence[str]], int], argv: Sequence[str]) ->
     except UserError as error:
         print(printable(f"error: {error}"), file=sys.stderr)
         return USER_ERROR
+    except ModuleNotFoundError as error:
+        if (error.name or "t2sda").partition(".")[0] == "t2sda":
+            raise  # ours to find
+        print(
+            f"error: this needs the package '{error.name}', which is not installed here; running "
+            f"exported files needs requirements-runtime.txt alone, all else `pip install t2sda`",
+            file=sys.stderr,
+        )
+        return USER_ERROR
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
@@ -94,17 +103,30 @@ def add_dataset_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def positive_int(text: str) -> int:
+    """A number of pixels, images, threads: an argument's type."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"'{text}' is no whole number above 0")
+    return int(text)
+
+
 def load_datasets(args: argparse.Namespace) -> None:
     """Fill the registries, with what the arguments of `add_dataset_arguments` name."""
-    from t2sda.data.dataset_files import register_dataset_files  # `t2sda --help` needs no torch
-
-    load_components(args.plugin)
-    register_dataset_files(args.file)
+    load_components(args.plugin, args.file)
 
 
-def load_components(plugins: Sequence[str]) -> None:
-    """Fill the registries: ours first, then the user's own modules."""
+def load_components(plugins: Sequence[str], dataset_files: Sequence[str] = ()) -> None:
+    """Fill the registries: ours first, then the user's own modules and dataset files."""
     importlib.import_module("t2sda.builtin")
+    load_plugins(plugins)
+    if dataset_files:
+        from t2sda.data.dataset_files import register_dataset_files  # `--help` needs no torch
+
+        register_dataset_files(dataset_files)
+
+
+def load_plugins(plugins: Sequence[str]) -> None:
+    """Import the user's own modules."""
     for plugin in plugins:
         _load_plugin(plugin)
 

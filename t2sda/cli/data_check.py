@@ -18,10 +18,11 @@ from t2sda.data.catalog import DATASETS, DatasetSpec, OpensDataset, open_dataset
 from t2sda.data.check import DatasetReport, Finding, check_dataset, duplicates_across
 from t2sda.data.class_statistics import class_frequencies
 from t2sda.data.dataset_files import read_dataset_file
-from t2sda.data.datasets import Sample, SegmentationDataset
+from t2sda.data.datasets import FileDataset, Sample, SegmentationDataset
 from t2sda.engine.metrics import standard_console
 from t2sda.errors import MissingFileError
 from t2sda.files import make_writable_dir, write_whole
+from t2sda.images.finding import counted
 from t2sda.inference.dataset_pictures import contact_sheet, write_frequencies
 from t2sda.inference.results import write_png
 
@@ -90,6 +91,8 @@ def _show(console: Console, report: DatasetReport) -> None:
     console.rule(dataset.name)
     count = f"{len(dataset)} image{'s' if len(dataset) != 1 else ''}"
     console.print(f"{count}; height x width: {sizes}{more}", highlight=False)
+    if isinstance(dataset, FileDataset) and dataset.passed_over:
+        console.print(f"passed over: {counted(dataset.passed_over)}", highlight=False)
     pixels = report.pixels
     if not dataset.labelled:
         console.print("no labels: enough for a target", highlight=False)

@@ -84,13 +84,13 @@ DECISIONS = (
     Decision(
         "B4",
         reweights_dynamically,
-        lambda cfg: f"weight of classes never predicted: {cfg.REWEIGHTING.UNPREDICTED}",
+        lambda cfg: f"conf(c) of classes never predicted: {cfg.REWEIGHTING.UNPREDICTED}",
     ),
     Decision("B5", pulls, _always("classes absent from the source batch are skipped")),
     Decision(
         "B6", pulls, lambda cfg: f"prototypes: T2SDA.PROTOTYPE_NORM {cfg.T2SDA.PROTOTYPE_NORM}"
     ),
-    Decision("B7", pulls, _always("labels reach the feature grid by nearest neighbour")),
+    Decision("B7", pulls, _always("a cell has the label at its centre")),
     Decision(
         "B8",
         reweights_dynamically,
@@ -123,7 +123,10 @@ DECISIONS = (
     Decision(
         "B16",
         pulls,
-        lambda cfg: f"projector: kernel {cfg.MODEL.PROJECTOR.KERNEL_SIZE}, on the last level",
+        lambda cfg: (
+            f"projector: kernel {cfg.MODEL.PROJECTOR.KERNEL_SIZE}, "
+            f"level {cfg.MODEL.PROJECTOR.LEVEL} of the backbone"
+        ),
     ),
     Decision(
         "B17",

@@ -18,7 +18,7 @@ from t2sda.cli.common import ArgumentParser, load_components
 from t2sda.data.catalog import DATASETS, DATASETS_VARIABLE, dataset_folders
 from t2sda.engine.metrics import standard_console
 from t2sda.errors import UserError
-from t2sda.export.openvino_runtime import open_core
+from t2sda.runtime.openvino_file import open_core
 
 PACKAGES = (
     *("torch", "torchvision", "timm", "fvcore", "iopath", "numpy", "opencv-python-headless"),

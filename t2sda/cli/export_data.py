@@ -11,17 +11,17 @@ from pathlib import Path
 import numpy as np
 from fvcore.common.config import CfgNode
 
-from t2sda.cli.exporting import side
+from t2sda.cli.common import positive_int
 from t2sda.data.catalog import open_dataset
 from t2sda.data.dataset_files import register_dataset_files
 from t2sda.data.datasets import Sample, SegmentationDataset
 from t2sda.data.taxonomies import Taxonomy
 from t2sda.errors import UserError
-from t2sda.evaluation.evaluator import PredictsLabels, check_classes, evaluate
-from t2sda.inference.pictures import read_picture
-from t2sda.inference.sources import find_pictures
-from t2sda.inference.video import VIDEO_SUFFIXES
+from t2sda.evaluation.evaluator import check_classes, evaluate
+from t2sda.images import read_image
+from t2sda.inference.sources import find_sources
 from t2sda.registry import UnknownNameError
+from t2sda.runtime.predictor import Predictor
 
 NUM_CALIBRATION = 48
 
@@ -35,7 +35,7 @@ def add_calibration_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--num-calibration",
-        type=side,
+        type=positive_int,
         metavar="N",
         help=f"how many (default: {NUM_CALIBRATION})",
     )
@@ -47,7 +47,10 @@ def add_evaluation_arguments(parser: argparse.ArgumentParser) -> None:
         "--evaluate", metavar="DATASET", help="labelled set to score before and after"
     )
     parser.add_argument(
-        "--num-evaluated", type=side, metavar="N", help="how many of its pictures (default: all)"
+        "--num-evaluated",
+        type=positive_int,
+        metavar="N",
+        help="how many of its images",
     )
 
 
@@ -88,14 +91,14 @@ def calibration_pictures(source: str, count: int) -> list[np.ndarray]:
     if glob.has_magic(source) or path.exists():
         found = [
             item.path
-            for item in find_pictures(source, Path(os.devnull))
-            if item.path.suffix.lower() not in VIDEO_SUFFIXES
+            for item in find_sources(source, Path(os.devnull)).pictures
+            if not item.is_video
         ]
         if not found:
             raise UserError(f"--calibration {source}: holds videos alone; give pictures")
         taken = [found[index] for index in _spread(len(found), count)]
         _say_taken(len(taken), len(found), str(taken[0]), str(taken[-1]))
-        return [read_picture(picture) for picture in taken]
+        return [read_image(picture) for picture in taken]
     try:
         dataset = open_dataset(source)
     except UnknownNameError as error:
@@ -158,9 +161,7 @@ def evaluation_of(args: argparse.Namespace, taxonomy: Taxonomy) -> SegmentationD
     return SpreadSamples(dataset, args.num_evaluated) if args.num_evaluated else dataset
 
 
-def print_scores(
-    dataset: SegmentationDataset, before: PredictsLabels, after: PredictsLabels
-) -> None:
+def print_scores(dataset: SegmentationDataset, before: Predictor, after: Predictor) -> None:
     """MIoU of the source and of what was written, on a labelled set."""
     scores = [evaluate(model, dataset, dataset.taxonomy).mean_iou for model in (before, after)]
     print(

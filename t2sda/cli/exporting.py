@@ -1,4 +1,4 @@
-"""What the exports share: sizes, origins and tolerances."""
+"""Arguments of exports: the network, its size, where it comes from, what may differ."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import hashlib
 
 from fvcore.common.config import CfgNode
 
+from t2sda.cli.common import positive_int
 from t2sda.config import dump_config
 from t2sda.data.dataset_files import register_dataset_files
 from t2sda.data.joined import source_dataset
@@ -14,6 +15,7 @@ from t2sda.data.transforms import Resize
 from t2sda.engine.checkpoint import Checkpoint
 from t2sda.errors import MissingFileError, UserError
 from t2sda.export.verify import TOLERANCES, Tolerance
+from t2sda.runtime.metadata import LAYOUTS, OUTPUT_KINDS
 
 
 def default_image_size(cfg: CfgNode) -> tuple[int, int]:
@@ -38,7 +40,7 @@ def default_image_size(cfg: CfgNode) -> tuple[int, int]:
 
 def origin_of(checkpoint: Checkpoint, branch: str = "student") -> dict[str, str | int]:
     """Where the weights come from; the hash is that of the run's config.yaml."""
-    config_text = dump_config(checkpoint.cfg).encode()
+    config_text = dump_config(CfgNode(checkpoint.config)).encode()
     return {
         "run": checkpoint.path.resolve().parent.name,
         "iteration": checkpoint.iteration,
@@ -53,12 +55,35 @@ def add_size_arguments(parser: argparse.ArgumentParser, default: str) -> None:
     size.add_argument(
         "--size",
         nargs=2,
-        type=side,
+        type=positive_int,
         metavar=("HEIGHT", "WIDTH"),
         help=f"of the pictures; default: {default}",
     )
     size.add_argument(
         "--dynamic", action="store_true", help="take any number of pictures of any size"
+    )
+
+
+def add_network_arguments(parser: argparse.ArgumentParser) -> None:
+    """What is exported, and what goes in and comes out."""
+    parser.add_argument(
+        "--branch",
+        choices=("student", "teacher"),
+        default="student",
+        help="which network of the checkpoint (default: student)",
+    )
+    add_size_arguments(parser, "EVALUATION.IMAGE_SIZE of the run, or the size of its source images")
+    parser.add_argument(
+        "--output-kind",
+        choices=OUTPUT_KINDS,
+        default="labels",
+        help="uint8 train ids (default), or float32 logits or probabilities",
+    )
+    parser.add_argument(
+        "--layout",
+        choices=LAYOUTS,
+        default="nhwc",
+        help="of the input: as decoders give it (default), or channels first",
     )
 
 
@@ -76,14 +101,11 @@ def tolerance_of(args: argparse.Namespace) -> Tolerance | None:
     """That of `--max-changed` and `--precision`."""
     if args.max_changed is None:
         return None
-    return TOLERANCES[args.precision]._replace(changed=args.max_changed)
-
-
-def side(text: str) -> int:
-    """A number of pixels or pictures."""
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"'{text}' is no number of pixels or pictures")
-    return int(text)
+    usual = TOLERANCES[args.precision]
+    spread = usual.spread
+    if spread is not None and usual.changed is not None:  # who allows more labels allows more noise
+        spread *= max(args.max_changed / usual.changed, 1.0)
+    return usual._replace(changed=args.max_changed, spread=spread)
 
 
 def _share(text: str) -> float:

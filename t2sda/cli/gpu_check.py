@@ -19,8 +19,8 @@ from t2sda.cli import env
 from t2sda.cli.common import ArgumentParser, load_components
 from t2sda.data.catalog import open_dataset
 from t2sda.errors import UserError
-from t2sda.export.runtime import load_model
 from t2sda.files import check_writable_file
+from t2sda.runtime.loading import load_model
 
 CONFIG = "quickstart.yaml"
 PRECISIONS = ("fp32", "bf16", "fp16")

@@ -4,29 +4,28 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import cv2
-import torch
 
-from t2sda.cli.common import ArgumentParser, load_datasets
-from t2sda.cli.exporting import side
+from t2sda.cli.common import ArgumentParser, positive_int
 from t2sda.cli.inferring import Inference
-from t2sda.cli.loading import add_model_arguments, description_of
+from t2sda.cli.loading import add_model_arguments, description_of, load_for_models
 from t2sda.data.parallel import num_cores
-from t2sda.engine.checkpoint import resolve_checkpoint
-from t2sda.engine.metrics import standard_console
 from t2sda.errors import UserError
-from t2sda.export.loaded import FileModel, LoadedModel
-from t2sda.export.runtime import load_model
 from t2sda.files import only_writer, remove_partials
+from t2sda.images.finding import counted
 from t2sda.inference.results import KINDS, PROBABILITIES, check_label_ids
 from t2sda.inference.segmenter import Segmenter
-from t2sda.inference.sources import find_pictures
+from t2sda.inference.sources import find_sources
 from t2sda.inference.windows import check_stride
+from t2sda.runtime.loading import load_model
+from t2sda.runtime.predictor import FilePredictor, Predictor
+from t2sda.runtime.runtimes import RUNTIMES, runtime_for
 
 GPU_WORKERS = 4
 """Threads that decode, wait for the GPU and encode."""
@@ -38,8 +37,11 @@ def command(argv: Sequence[str]) -> int:
     """Segment everything; returns 0, or SOME_LEFT_OUT if files were left out."""
     args = _parser().parse_args(argv)
     output_dir = Path(args.output)
-    sources = find_pictures(args.input, output_dir)
-    load_datasets(args)
+    found = find_sources(args.input, output_dir)
+    if found.passed_over:
+        print(f"passed over in {args.input}: {counted(found.passed_over)}")
+    sources = found.pictures
+    load_for_models([Path(args.model)], args.plugin, args.file)
     workers, streams, threads = _shared_cores(args, len(sources))
     model = load_model(
         args.model,
@@ -59,7 +61,7 @@ def command(argv: Sequence[str]) -> int:
             segmenter,
             output_dir,
             args.kind,
-            standard_console(),
+            sys.stdout,
             num_workers=workers,
             resume=args.resume,
             settings=_settings(args),
@@ -70,7 +72,7 @@ def command(argv: Sequence[str]) -> int:
 def _settings(args: argparse.Namespace) -> dict[str, Any]:
     """What results depend on besides the kinds; a model goes by its content, not by its name."""
     path = Path(args.model)
-    file = resolve_checkpoint(path) if path.is_dir() else path
+    file = _newest_checkpoint(path) if path.is_dir() else path
     digest = hashlib.sha256()
     for part in (file, file.with_suffix(".bin")) if file.suffix.lower() == ".xml" else (file,):
         with part.open("rb") as content:
@@ -85,9 +87,16 @@ def _settings(args: argparse.Namespace) -> dict[str, Any]:
     }
 
 
+def _newest_checkpoint(run: Path) -> Path:
+    from t2sda.engine.checkpoint import resolve_checkpoint  # needs torch, as checkpoints do
+
+    return resolve_checkpoint(run)
+
+
 def _shared_cores(args: argparse.Namespace, num_sources: int) -> tuple[int, int, int]:
     """(workers, networks at once, threads of each): networks have as many threads as cores."""
-    if args.device != "cpu" and torch.cuda.is_available():
+    runtime = RUNTIMES[runtime_for(Path(args.model), args.runtime)]
+    if runtime.uses_gpu(args.device):
         return args.workers or GPU_WORKERS, 1, args.threads
     cores = num_cores()
     alone = num_sources == 1 and not args.workers
@@ -96,12 +105,12 @@ def _shared_cores(args: argparse.Namespace, num_sources: int) -> tuple[int, int,
     return args.workers or streams + WAITING, streams, args.threads or max(cores // streams, 1)
 
 
-def _segmenter(args: argparse.Namespace, model: LoadedModel) -> Segmenter:
+def _segmenter(args: argparse.Namespace, model: Predictor) -> Segmenter:
     window = tuple(args.window) if args.window else None
     if args.stride and window is None:
         raise UserError("--stride: there is no window to move; add --window HEIGHT WIDTH")
     if window is not None:
-        fixed = model.metadata.image_size if isinstance(model, FileModel) else None
+        fixed = model.metadata.image_size if isinstance(model, FilePredictor) else None
         if fixed not in (None, window):
             assert fixed is not None
             raise UserError(
@@ -149,7 +158,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--window",
         nargs=2,
-        type=side,
+        type=positive_int,
         metavar=("HEIGHT", "WIDTH"),
         help="segment window by window; a pixel gets the label of the window in whose middle it "
         "lies, overlaps are not averaged; default: the whole picture",
@@ -157,13 +166,13 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--stride",
         nargs=2,
-        type=side,
+        type=positive_int,
         metavar=("HEIGHT", "WIDTH"),
         help="from one window to the next; default: two thirds of the window",
     )
     parser.add_argument(
         "--batch",
-        type=side,
+        type=positive_int,
         default=1,
         metavar="N",
         help="pictures, frames of a video or windows at once",
@@ -173,7 +182,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--workers",
-        type=side,
+        type=positive_int,
         metavar="N",
         help="pictures in work at once; default: two more than cores, 4 on a GPU",
     )

@@ -7,24 +7,20 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TextIO
 
 import numpy as np
-from rich.console import Console
 
-from t2sda.cli.infer_progress import InferProgress, infer_progress
-from t2sda.data.decode import UnreadableFileError
-from t2sda.errors import MissingFileError, UserError, printable
-from t2sda.inference.memory import TooLargeError, named_if_too_large
+from t2sda.cli.infer_progress import InferProgress
+from t2sda.errors import MissingFileError, UnreadableFileError, UserError, printable
+from t2sda.images import read_image
 from t2sda.inference.overlapped import in_batches, overlapped
-from t2sda.inference.pictures import read_picture
 from t2sda.inference.results import result_paths, write_png, write_results
 from t2sda.inference.segmenter import Segmenter
-from t2sda.inference.shares import SHARES_NAME, Record
+from t2sda.inference.shares import LEGEND_NAME, SHARES_NAME, Record
 from t2sda.inference.sources import Picture
 from t2sda.inference.video import (
     VIDEO_KINDS,
-    VIDEO_SUFFIXES,
     EncodingError,
     Frame,
     VideoReader,
@@ -33,6 +29,7 @@ from t2sda.inference.video import (
     video_path,
 )
 from t2sda.inference.visualisation import class_counts, legend
+from t2sda.runtime.memory import TooLargeError, named_if_too_large
 
 SOME_LEFT_OUT = 3
 """Exit code: everything else is done."""
@@ -51,6 +48,8 @@ class Done(NamedTuple):
     counts: np.ndarray
     error: UserError | None = None
     num_frames: int = 0
+    faults: tuple[str, ...] = ()
+    """Of a video that was segmented as far as it can be decoded."""
 
 
 class DoneFrame(NamedTuple):
@@ -68,7 +67,7 @@ class Inference:
         segmenter: of pictures.
         output_dir: exists and can be written to.
         kinds: of results, from KINDS.
-        console: for progress.
+        stream: for progress.
         num_workers: pictures or frames in work at once.
         resume: leave out what an earlier run finished.
         settings: what results depend on besides `kinds`, for `resume`.
@@ -79,7 +78,7 @@ class Inference:
         segmenter: Segmenter,
         output_dir: Path,
         kinds: Sequence[str],
-        console: Console,
+        stream: TextIO,
         num_workers: int = 1,
         resume: bool = False,
         settings: Mapping[str, Any] | None = None,
@@ -88,10 +87,11 @@ class Inference:
         self.taxonomy = segmenter.model.taxonomy
         self.output_dir = output_dir
         self.kinds = kinds
-        self.console = console
+        self.stream = stream
         self.num_workers = num_workers
         self.record = Record(output_dir, {**(settings or {}), "kinds": list(kinds)}, resume)
         self.left_out: list[UserError] = []
+        self.incomplete: list[str] = []
 
     def run(self, sources: Sequence[Picture]) -> int:
         """Segment them all, write what was seen; returns the exit code."""
@@ -101,10 +101,14 @@ class Inference:
         waiting = [source for source in sources if not self._is_finished(source)]
         for source in waiting:  # if it cannot be read today, what it was earlier does not count
             self.record.finished.pop(str(source.name), None)
-        with infer_progress(self.console, len(waiting)) as progress:
+        with InferProgress(self.stream, len(waiting)) as progress:
             for done in self._work(waiting, progress):
                 if done.error is not None:
                     self.left_out.append(done.error)
+                elif done.faults:  # not in the record: a resumed run says it again
+                    self.record.finished[str(done.source.name)] = done.counts.tolist()
+                    self.incomplete.append(f"{done.source.path}: {', '.join(done.faults)}")
+                    finished.append(done)
                 else:
                     self.record.add(str(done.source.name), done.counts, done.source.path)
                     finished.append(done)
@@ -112,22 +116,22 @@ class Inference:
         names = [str(source.name) for source in sources]
         self._write_legend(names)
         self._conclude(finished, len(sources) - len(waiting), time.perf_counter() - begin)
-        return SOME_LEFT_OUT if self.left_out else 0
+        return SOME_LEFT_OUT if self.left_out or self.incomplete else 0
 
     def _is_finished(self, source: Picture) -> bool:
         paths = (
             [video_path(self.output_dir / source.name, kind) for kind in self.kinds]
-            if is_video(source.path)
+            if source.is_video
             else result_paths(self.output_dir / source.name, self.kinds)
         )
         finished = self.record.holds(str(source.name), source.path)
         return finished and all(path.is_file() for path in paths)
 
     def _work(self, sources: Sequence[Picture], progress: InferProgress) -> Iterator[Done]:
-        pictures = [source for source in sources if not is_video(source.path)]
+        pictures = [source for source in sources if not source.is_video]
         yield from self._all_pictures(pictures)
         for source in sources:
-            if is_video(source.path):
+            if source.is_video:
                 yield self._segment_video(source, progress)
 
     def _all_pictures(self, pictures: Sequence[Picture]) -> Iterator[Done]:
@@ -149,7 +153,7 @@ class Inference:
         for source in batch:
             try:
                 with self._named_if_too_large(source.path):
-                    readable[source] = read_picture(source.path)
+                    readable[source] = read_image(source.path)
             except _LEFT_OUT as error:
                 left_out.append(self._leave_out(source, error))
         names = [_with_size(source.path, image.shape) for source, image in readable.items()]
@@ -202,7 +206,7 @@ class Inference:
                         progress.frame(source.path, num_frames, reader.num_frames)
         except _LEFT_OUT as error:
             return self._leave_out(source, error)
-        return Done(source, counts, num_frames=num_frames)
+        return Done(source, counts, num_frames=num_frames, faults=tuple(reader.faults))
 
     def _segment_frames(self, frames: Sequence[Frame]) -> list[DoneFrame]:
         images = [frame.image for frame in frames]
@@ -218,11 +222,11 @@ class Inference:
     def _write_legend(self, names: Sequence[str]) -> None:
         counts = self.record.counts(names, self.taxonomy.num_classes)
         if counts.any():
-            write_png(self.output_dir / "legend.png", legend(counts, self.taxonomy, width=480))
+            write_png(self.output_dir / LEGEND_NAME, legend(counts, self.taxonomy, width=480))
             self.record.write_shares(self.output_dir / SHARES_NAME, names, self.taxonomy)
 
     def _conclude(self, finished: Sequence[Done], num_earlier: int, seconds: float) -> None:
-        num_videos = sum(is_video(done.source.path) for done in finished)
+        num_videos = sum(done.source.is_video for done in finished)
         num_pictures = len(finished) - num_videos
         num_frames = sum(done.num_frames for done in finished)
         parts = [_counted(num_pictures, "picture")] if num_pictures or not num_videos else []
@@ -230,21 +234,19 @@ class Inference:
             parts.append(f"{_counted(num_videos, 'video')} of {_counted(num_frames, 'frame')}")
         earlier = f", {num_earlier} finished earlier" if num_earlier else ""
         rate = (num_pictures + num_frames) / seconds
-        self.console.print(
+        print(
             f"{', '.join(parts)} in {seconds:.1f} s ({rate:.1f} a second){earlier}; "
             f"results in {self.output_dir}",
-            highlight=False,
-            soft_wrap=True,
+            file=self.stream,
         )
         if self.left_out:
             print(f"{len(self.left_out)} files were left out:", file=sys.stderr)
             for error in self.left_out:
                 print(printable(f"  {error}"), file=sys.stderr)
-
-
-def is_video(path: Path) -> bool:
-    """By its name."""
-    return path.suffix.lower() in VIDEO_SUFFIXES
+        if self.incomplete:
+            print("damaged, segmented as far as they can be decoded:", file=sys.stderr)
+            for text in self.incomplete:
+                print(printable(f"  {text}"), file=sys.stderr)
 
 
 def _with_size(path: Path, shape: Sequence[int]) -> str:
@@ -257,7 +259,7 @@ def _counted(number: int, what: str) -> str:
 
 def _check_kinds(sources: Sequence[Picture], kinds: Sequence[str]) -> None:
     wrong = [kind for kind in kinds if kind not in VIDEO_KINDS]
-    if wrong and any(is_video(source.path) for source in sources):
+    if wrong and any(source.is_video for source in sources):
         raise UserError(
             f"--kind {wrong[0]}: a video can be shown as {', '.join(VIDEO_KINDS)} "
             f"(panel: side by side)"

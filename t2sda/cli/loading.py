@@ -3,18 +3,28 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
+from pathlib import Path
 
-from t2sda.cli.common import add_dataset_arguments
-from t2sda.cli.exporting import side
-from t2sda.export.deployable import LAYOUTS, OUTPUT_KINDS
-from t2sda.export.foreign import Description
-from t2sda.export.runtime import DEVICES, RUNTIMES
+from t2sda.cli.common import (
+    add_dataset_arguments,
+    load_components,
+    load_plugins,
+    positive_int,
+)
+from t2sda.runtime.description import Description
+from t2sda.runtime.loading import DEVICES
+from t2sda.runtime.metadata import LAYOUTS, OUTPUT_KINDS
+from t2sda.runtime.runtimes import RUNTIMES, TORCH
 
 
 def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     """Where a model runs, and what a file of others does not say about itself."""
     parser.add_argument(
-        "--runtime", choices=RUNTIMES, help="default: the one that the file is made for"
+        "--runtime",
+        metavar="NAME",
+        help=f"one of {', '.join(RUNTIMES)}, or of a plugin; default: the one that the file is "
+        f"made for",
     )
     parser.add_argument(
         "--device",
@@ -24,7 +34,7 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--threads",
-        type=side,
+        type=positive_int,
         default=0,
         metavar="N",
         help="of a CPU within one picture; default: the cores, shared by the workers",
@@ -46,12 +56,23 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     foreign.add_argument("--output-kind", choices=OUTPUT_KINDS, help="of its output")
 
 
+def load_for_models(
+    models: Sequence[Path], plugins: Sequence[str], dataset_files: Sequence[str] = ()
+) -> None:
+    """Fill the registries as far as models need them: an exported file needs the plugins alone."""
+    checkpoints = RUNTIMES[TORCH].suffixes
+    if dataset_files or any(path.is_dir() or path.suffix in checkpoints for path in models):
+        load_components(plugins, dataset_files)
+    else:
+        load_plugins(plugins)
+
+
 def description_of(args: argparse.Namespace) -> Description | None:
     """What the arguments say about a foreign file; None if they say nothing."""
     said = Description(
         taxonomy=args.taxonomy,
-        pixel_mean=tuple(args.pixel_mean) if args.pixel_mean else None,
-        pixel_std=tuple(args.pixel_std) if args.pixel_std else None,
+        pixel_mean=tuple(args.pixel_mean) if args.pixel_mean is not None else None,
+        pixel_std=tuple(args.pixel_std) if args.pixel_std is not None else None,
         layout=args.layout,
         output_kind=args.output_kind,
     )

@@ -47,8 +47,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def run_verb(verb: str, argv: Sequence[str] | None = None) -> int:
     """Run one command; what `tools/*.py` call, with the process's arguments by default."""
-    module = importlib.import_module(COMMANDS[verb][0])
-    return run_command(module.command, sys.argv[1:] if argv is None else argv)
+
+    def command(arguments: Sequence[str]) -> int:
+        # Imported within: what a package that is missing says is one message, too.
+        return importlib.import_module(COMMANDS[verb][0]).command(arguments)
+
+    return run_command(command, sys.argv[1:] if argv is None else argv)
 
 
 def _usage() -> str:

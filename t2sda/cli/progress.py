@@ -7,9 +7,8 @@ from collections.abc import Iterator, Sequence
 
 from rich.console import Console
 
+from t2sda.cli.infer_progress import SECONDS_BETWEEN_LINES
 from t2sda.engine.metrics import advancing, progress_bar
-
-SECONDS_BETWEEN_LINES = 10.0
 
 
 class ConsoleProgress:

@@ -21,10 +21,10 @@ from t2sda.data.catalog import open_dataset
 from t2sda.engine.checkpoint import resolve_checkpoint
 from t2sda.engine.metrics import standard_console
 from t2sda.errors import UserError
-from t2sda.export.runtime import load_model
 from t2sda.inference.results import write_png
-from t2sda.inference.sources import find_pictures
+from t2sda.inference.sources import find_sources
 from t2sda.inference.visualisation import comparison
+from t2sda.runtime.loading import load_model
 
 RUNS = {"source only": "quickstart_source_only.yaml", "T2S-DA": "quickstart.yaml"}
 DEMO_PICTURES = Path(__file__).parents[2] / "docs" / "demo"
@@ -37,7 +37,7 @@ def command(argv: Sequence[str]) -> int:
     console = standard_console()
     began = time.perf_counter()
     output_dir = Path(args.output_dir)
-    find_pictures(args.pictures, output_dir)  # now, not after minutes of training
+    find_sources(args.pictures, output_dir)  # now, not after minutes of training
     folders = {name: output_dir / Path(config).stem for name, config in RUNS.items()}
     for number, (name, config) in enumerate(RUNS.items(), start=1):
         console.rule(f"{number}/4  {name}")

@@ -22,7 +22,6 @@ from t2sda.data.loader import DomainLoader
 from t2sda.data.replacements import tell
 from t2sda.data.samplers import MicroBatchPositions
 from t2sda.data.taxonomies import Taxonomy
-from t2sda.data.transforms import Resize
 from t2sda.distributed import barrier, broadcast_from_main_, is_main, rank, world_size
 from t2sda.engine.checkpoint import (
     Checkpoint,
@@ -53,10 +52,10 @@ from t2sda.engine.trainer import Trainer, TrainerSettings
 from t2sda.errors import UserError
 from t2sda.evaluation.evaluator import Progress, Scores, check_classes, evaluate
 from t2sda.files import json_text, make_writable_dir, write_whole
-from t2sda.inference.predictor import Predictor
 from t2sda.meta_arch.base import build_meta_arch, reads_target_labels
 from t2sda.modeling.normalization import share_statistics
 from t2sda.modeling.segmentor import SegmentationModel, build_segmentation_model
+from t2sda.runtime.checkpoints import TorchPredictor
 from t2sda.signals import stop_on_signals
 
 HARMLESS_CHANGES = ("OUTPUT_DIR", "DATA.NUM_WORKERS", "LOGGING.", "CHECKPOINT.", "EVALUATION.")
@@ -113,9 +112,6 @@ class TrainingRun:
 
     def run(self) -> int:
         """Train to the end or to a signal; returns the exit code."""
-        make_writable_dir(self.output_dir, "--output-dir")
-        if is_main():
-            write_whole(self.output_dir / "config.yaml", dump_config(self.cfg))
         trainer = Trainer(
             self.meta_arch,
             self.owners,
@@ -124,6 +120,9 @@ class TrainingRun:
             TrainerSettings.from_config(self.cfg),
             self.device,
         )
+        make_writable_dir(self.output_dir, "--output-dir")
+        if is_main():
+            write_whole(self.output_dir / "config.yaml", dump_config(self.cfg))
         self._describe()
         batches = self._batches()
         try:
@@ -328,7 +327,8 @@ def evaluate_all(
     progress: Progress,
 ) -> list[Scores]:
     """Score a model on every dataset of EVALUATION.DATASETS."""
-    predictor = Predictor(model, Resize(cfg.EVALUATION.IMAGE_SIZE or None), device)
+    bound = tuple(cfg.EVALUATION.IMAGE_SIZE) or None
+    predictor = TorchPredictor(model, taxonomy, bound, device)
     return [
         evaluate(predictor, open_dataset(name), taxonomy, progress)
         for name in cfg.EVALUATION.DATASETS

@@ -10,6 +10,7 @@ from t2sda.config.loading import (
     config_to_mapping,
     dump_config,
     load_config,
+    network_config,
 )
 from t2sda.config.reference import reference_markdown
 from t2sda.config.schema import SCHEMA, Schema
@@ -25,5 +26,6 @@ __all__ = [
     "dump_config",
     "find_config",
     "load_config",
+    "network_config",
     "reference_markdown",
 ]

@@ -45,6 +45,22 @@ def resolve(schema: Schema, trees: Iterable[Tree], problems: list[str]) -> CfgNo
     return cfg
 
 
+def resolve_section(schema: Schema, tree: Tree, section: str, problems: list[str]) -> CfgNode:
+    """The frozen configuration of one section of a tree, and of all else what is valid.
+
+    Raises:
+        ConfigError: with all problems of that section, and those that were there already.
+    """
+    settings: dict[str, _Setting] = {}
+    elsewhere: list[str] = []
+    for name, entry in tree.items():
+        found = problems if name == section else elsewhere
+        _collect(schema, {name: entry}, "", settings, found)
+    if problems:
+        raise ConfigError(problems)
+    return schema.build({key: setting.value for key, setting in settings.items()})
+
+
 def _collect(
     schema: Schema, tree: Tree, prefix: str, settings: dict[str, _Setting], problems: list[str]
 ) -> None:

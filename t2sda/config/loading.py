@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 from fvcore.common.config import CfgNode
 
-from t2sda.config.checking import resolve
+from t2sda.config.checking import resolve, resolve_section
 from t2sda.config.errors import ConfigError
 from t2sda.config.files import find_config, read_trees
 from t2sda.config.schema import SCHEMA, Schema, flat_items
@@ -51,6 +51,20 @@ def config_from_mapping(
     problems: list[str] = []
     tree = tree_from_mapping(values, origin, problems)
     return resolve(schema, [tree], problems)
+
+
+def network_config(values: Mapping[str, Any], origin: str, *, schema: Schema = SCHEMA) -> CfgNode:
+    """What running a trained network needs of a nested mapping: MODEL must be known and valid.
+
+    Elsewhere settings that no loaded component owns are left out, and what does not fit gets its
+    default; rules between settings are not asked.
+
+    Raises:
+        ConfigError: with everything that is wrong in MODEL.
+    """
+    problems: list[str] = []
+    tree = tree_from_mapping(values, origin, problems)
+    return resolve_section(schema, tree, "MODEL", problems)
 
 
 def config_to_mapping(cfg: CfgNode) -> dict[str, Any]:

@@ -10,16 +10,11 @@ from typing import Protocol
 
 from t2sda.data.datasets import DrawnStreets, FileDataset, SegmentationDataset, check_name
 from t2sda.data.label_formats import LABEL_FORMATS
-from t2sda.data.patterns import (
-    check_below_root,
-    check_image_pattern,
-    check_label_pattern,
-    fixed_folder,
-    wildcards_of,
-)
+from t2sda.data.patterns import check_below_root, check_image_pattern, check_label_pattern
 from t2sda.data.taxonomies import ClassGroup, Taxonomy
 from t2sda.errors import MissingFileError, UserError
-from t2sda.files import is_folder, is_missing, read_small_file, reason, user_path
+from t2sda.files import is_folder, is_missing, read_small_file, user_path
+from t2sda.images.finding import Found, alternatives, counted, find_files, fixed_folder
 from t2sda.registry import Registry, nearest_first
 
 DATASETS_VARIABLE = "T2SDA_DATASETS"
@@ -50,7 +45,8 @@ class DatasetSpec:
         name: as settings call it.
         root: its folder; relative ones are looked for below every folder of T2SDA_DATASETS
             (separated by ':' as in PATH), then below the working directory.
-        images: pattern below `root`, with * and **, or with {stem} where `stems` is given.
+        images: a folder below `root`, a pattern as of `t2sda.images.finding.find_files`, or
+            several of either; with {stem} where `stems` is given.
         labels: path below `root`; None: no labels. {stem} is the image's name without folder and
             ending, or the line of `stems`; {1}, {2}, … what the first, second, … wildcard of
             `images` stands for.
@@ -65,7 +61,7 @@ class DatasetSpec:
 
     name: str
     root: str
-    images: str
+    images: str | tuple[str, ...]
     labels: str | None
     taxonomy: Taxonomy
     stems: str | None = None
@@ -77,23 +73,27 @@ class DatasetSpec:
 
     def __post_init__(self) -> None:
         check_name(self.name)
-        check_below_root(
-            self.name,
-            images=self.images,
-            labels=self.labels,
-            stems=self.stems,
-            class_pixels=self.class_pixels,
-        )
-        if (self.stems is not None) != ("{stem}" in self.images):
+        if not self.patterns:
+            raise UserError(f"dataset '{self.name}': `images` is an empty list; give a pattern")
+        for pattern in self.patterns:
+            check_below_root(
+                self.name,
+                images=pattern,
+                labels=self.labels,
+                class_pixels=self.class_pixels,
+            )
+        if any((self.stems is not None) != ("{stem}" in pattern) for pattern in self.patterns):
             raise UserError(
                 f"dataset '{self.name}': `images` has {{stem}} exactly when `stems` names a list "
                 f"file; found images={self.images!r}, stems={self.stems!r}"
             )
         user_path(self.root, f"dataset '{self.name}': root")
         if self.stems is not None:
-            check_image_pattern(self.name, self.images)
+            for pattern in self.patterns:
+                check_image_pattern(self.name, pattern)
         if self.labels is not None:
-            check_label_pattern(self.name, self.images, self.labels)
+            for pattern in self.patterns:
+                check_label_pattern(self.name, pattern, self.labels)
         if self.label_format not in LABEL_FORMATS:
             known = ", ".join(nearest_first(self.label_format, list(LABEL_FORMATS)))
             raise UserError(
@@ -111,7 +111,7 @@ class DatasetSpec:
             UserError: if two images would share a label file.
         """
         root = self.find_root()
-        pairs = self._pairs(root)
+        pairs, found = self._pairs(root)
         _check_own_labels(self.name, self.images, pairs)
         return FileDataset(
             self.name,
@@ -119,8 +119,15 @@ class DatasetSpec:
             self.taxonomy,
             self.class_groups,
             label_reader=LABEL_FORMATS[self.label_format],
+            passed_over=found.passed_over,
             counts_path=root / self.class_pixels if self.class_pixels is not None else None,
         )
+
+    @property
+    def patterns(self) -> tuple[str, ...]:
+        """`images` as patterns without alternatives."""
+        given = (self.images,) if isinstance(self.images, str) else self.images
+        return tuple(single for pattern in given for single in alternatives(pattern))
 
     @property
     def location(self) -> str:
@@ -146,37 +153,37 @@ class DatasetSpec:
                 f"{' or '.join(map(str, dict.fromkeys(candidates)))}; "
                 f"set {DATASETS_VARIABLE} to the folder that holds {self.root}/"
             )
-        beginning = fixed_folder(self.images)
+        beginning = fixed_folder(self.patterns[0])
         return next((root for root in existing if is_folder(root / beginning)), existing[0])
 
-    def _pairs(self, root: Path) -> list[tuple[Path, Path | None]]:
-        """(image, its label or None)."""
+    def _pairs(self, root: Path) -> tuple[list[tuple[Path, Path | None]], Found]:
+        """(image, its label or None) of each, and what was found."""
         if self.stems is None:
-            images = self._matches(root)
+            found = find_files(root, self.patterns)
             pairs = [
-                (image, self._label_of(root, image.stem, wildcards_of(self.images, below)))
-                for image, below in ((image, image.relative_to(root)) for image in images)
+                (image, self._label_of(root, image.stem, wildcards))
+                for image, wildcards in found.files.items()
             ]
         else:
+            found = Found({})
             pairs = [
-                (root / self.images.format(stem=stem), self._label_of(root, stem))
+                (self._image_of(root, stem), self._label_of(root, stem))
                 for stem in self._stems(root)
             ]
         if not pairs:
+            looked_for = " or ".join(str(root / pattern) for pattern in self.patterns)
+            passed_over = counted(found.passed_over)
             raise MissingFileError(
-                f"dataset '{self.name}': no file matches {root / self.images}; check the folder, "
-                f"and that {DATASETS_VARIABLE} names the right one"
+                f"dataset '{self.name}': no file matches {looked_for}"
+                f"{f' (passed over: {passed_over})' if passed_over else ''}; check the folder, and "
+                f"that {DATASETS_VARIABLE} names the right one"
             )
-        return pairs
+        return pairs, found
 
-    def _matches(self, root: Path) -> list[Path]:
-        try:
-            return sorted(root.glob(self.images))
-        except OSError as error:  # such as a name that is too long
-            raise UserError(
-                f"dataset '{self.name}': images={self.images!r}: {root} cannot be searched "
-                f"({reason(error)})"
-            ) from None
+    def _image_of(self, root: Path, stem: str) -> Path:
+        """The first of the patterns' files that is there, else that of the first."""
+        paths = [root / pattern.replace("{stem}", stem) for pattern in self.patterns]
+        return next((path for path in paths if not is_missing(path)), paths[0])
 
     def _stems(self, root: Path) -> list[str]:
         list_path = root / str(self.stems)
@@ -259,7 +266,7 @@ def _check_has_colours(name: str, taxonomy: Taxonomy) -> None:
         )
 
 
-def _check_own_labels(name: str, images: str, pairs: Sequence[tuple[Path, Path | None]]) -> None:
+def _check_own_labels(name: str, images: object, pairs: Sequence[tuple[Path, Path | None]]) -> None:
     """Raise UserError for two images with one label; a list may name an image several times."""
     owners: dict[Path, Path] = {}
     for image, label in pairs:

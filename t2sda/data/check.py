@@ -13,13 +13,16 @@ from pathlib import Path
 import numpy as np
 
 from t2sda.data.catalog import DatasetSpec, OpensDataset
-from t2sda.data.datasets import FileDataset, SegmentationDataset
-from t2sda.data.decode import read_image
+from t2sda.data.datasets import FileDataset, SegmentationDataset, check_label_fits
 from t2sda.data.manifest import MANIFEST_NAME, differences
 from t2sda.data.parallel import Progress, mapped, unseen
 from t2sda.data.taxonomies import ClassGroup
 from t2sda.errors import MissingFileError, UserError
 from t2sda.files import is_missing
+from t2sda.images import Header, read_header, read_image
+from t2sda.images.files import content_of
+from t2sda.images.finding import find_files
+from t2sda.images.orientation import UPRIGHT
 from t2sda.structures import IGNORE_INDEX
 
 MANY_IGNORED = 0.5
@@ -174,9 +177,11 @@ def _in_both(first: str, name: str, second: str, other: str) -> str:
 
 def _examine_files(dataset: FileDataset, image_path: Path, label_path: Path | None) -> Examination:
     findings: list[Finding] = []
-    image = pixels = None
+    image = header = pixels = None
     try:
         image = read_image(image_path)
+        header = read_header(image_path)
+        findings += _notes_on(image_path, header, image)
         if (image == image[0, 0]).all():
             findings.append(
                 Finding(
@@ -191,7 +196,7 @@ def _examine_files(dataset: FileDataset, image_path: Path, label_path: Path | No
     except UserError as error:
         findings.append(Finding("unreadable images", str(error)))
     if label_path is not None:
-        label_findings, pixels = _examine_label(dataset, image_path, label_path, image)
+        label_findings, pixels = _examine_label(dataset, image_path, label_path, header)
         findings += label_findings
     return Examination(
         str(image_path),
@@ -202,8 +207,23 @@ def _examine_files(dataset: FileDataset, image_path: Path, label_path: Path | No
     )
 
 
+def _notes_on(path: Path, header: Header, image: np.ndarray) -> list[Finding]:
+    """What the reader did to an image that its owner may not expect."""
+    notes = []
+    if header.orientation != UPRIGHT:
+        text = f"{path}: turned by its EXIF orientation {header.orientation}"
+        notes.append(("images that are turned", f"{text}; its label must be upright, too"))
+    if header.alpha:
+        text = f"{path}: its transparency is dropped; look at the colors below it"
+        notes.append(("images with transparency", text))
+    if header.bits > 8:
+        text = f"{path}: {header.bits} bits a channel become 8, and the brightest {image.max()}"
+        notes.append(("images of more than 8 bits", f"{text} of 255; scale it if that is dark"))
+    return [Finding(kind, text, fatal=False) for kind, text in notes]
+
+
 def _examine_label(
-    dataset: FileDataset, image_path: Path, label_path: Path, image: np.ndarray | None
+    dataset: FileDataset, image_path: Path, label_path: Path, image: Header | None
 ) -> tuple[list[Finding], np.ndarray | None]:
     if is_missing(label_path):
         text = f"{image_path} has no label; expected {label_path}: add it, or remove the image"
@@ -213,14 +233,11 @@ def _examine_label(
     except UserError as error:
         return [Finding("unreadable labels", str(error))], None
     findings = []
-    if image is not None and raw.shape[:2] != image.shape[:2]:
-        findings.append(
-            Finding(
-                "labels of another size",
-                f"{label_path} is {_shown(raw)}, its image {image_path} {_shown(image)}; a label "
-                f"must have its image's size",
-            )
-        )
+    try:
+        if image is not None:
+            check_label_fits(image_path, image, label_path, raw.shape[:2])
+    except UserError as error:
+        findings.append(Finding("labels that do not fit their image", str(error)))
     try:
         label = dataset.taxonomy.to_train_ids(raw)
     except UserError as error:
@@ -276,7 +293,7 @@ def _labels_without_image(spec: OpensDataset | None, known: set[Path]) -> list[F
             f"label",
             fatal=False,
         )
-        for path in sorted(spec.find_root().glob(pattern))
+        for path in find_files(spec.find_root(), [pattern]).files
         if path not in known
     ]
 
@@ -333,14 +350,10 @@ def _digests(examinations: Iterable[Examination]) -> dict[str, str]:
 
 def _digest_of_file(path: Path) -> str:
     try:
-        return hashlib.blake2b(path.read_bytes()).hexdigest()
-    except OSError:
+        return hashlib.blake2b(content_of(path)).hexdigest()
+    except (UserError, MemoryError):  # reported when it is decoded
         return ""
 
 
 def _size(image: np.ndarray) -> tuple[int, int]:
     return image.shape[0], image.shape[1]
-
-
-def _shown(array: np.ndarray) -> str:
-    return f"{array.shape[0]}x{array.shape[1]} (height x width)"

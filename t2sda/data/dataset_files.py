@@ -121,7 +121,7 @@ class _Reader:
         return DatasetSpec(
             name=self._text("name") + (f"_{split}" if split is not None else ""),
             root=self._text("root"),
-            images=pattern("images"),
+            images=self._images(split),
             labels=pattern("labels") if "labels" in self.tree else None,
             taxonomy=taxonomy,
             stems=pattern("stems") if "stems" in self.tree else None,
@@ -130,6 +130,16 @@ class _Reader:
             beside=str(self.path.parent.absolute()),
             class_pixels=pattern("class_pixels") if "class_pixels" in self.tree else None,
         )
+
+    def _images(self, split: str | None) -> str | tuple[str, ...]:
+        """A folder or pattern, or a list of them."""
+        value = self._value("images")
+        patterns = self._texts("images", value) if isinstance(value, list) else [value]
+        if not all(isinstance(pattern, str) and pattern for pattern in patterns):
+            raise self._error("images", f"found {shown(value)}; must be text, or a list of it")
+        if split is not None:
+            patterns = [pattern.replace(SPLIT, split) for pattern in patterns]
+        return tuple(patterns) if isinstance(value, list) else patterns[0]
 
     def _taxonomy(self) -> Taxonomy:
         """A shipped one by its name, or the file's own classes."""

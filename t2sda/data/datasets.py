@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import os
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
@@ -16,12 +17,13 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from t2sda.data.decode import UnreadableFileError, image_size, read_image, read_label
 from t2sda.data.label_formats import LabelReader
 from t2sda.data.taxonomies import CITYSCAPES_19, ClassGroup, LabelIdError, Taxonomy
 from t2sda.data.transforms import AS_STORED, Box, Resize, resize_image
-from t2sda.errors import MissingFileError, UserError
+from t2sda.errors import MissingFileError, UnreadableFileError, UserError
 from t2sda.files import is_missing
+from t2sda.images import Header, read_header, read_image, read_label
+from t2sda.images.orientation import UPRIGHT, upright_size
 from t2sda.structures import IGNORE_INDEX
 
 
@@ -154,6 +156,7 @@ class FileDataset(SegmentationDataset):
     Args:
         pairs: (image path, label path or None) in a fixed order.
         label_reader: label file -> raw ids or colours.
+        passed_over: files that lie beside the images but were not taken, by kind.
         counts_path: (N, num_classes + 1) counts as `class_pixels` gives them, of labels that were
             larger when they were counted; None: the label files are counted.
     """
@@ -165,6 +168,7 @@ class FileDataset(SegmentationDataset):
         taxonomy: Taxonomy,
         class_groups: tuple[ClassGroup, ...] = (),
         label_reader: LabelReader = read_label,
+        passed_over: Counter[str] | None = None,
         counts_path: Path | None = None,
     ) -> None:
         self.name = name
@@ -172,6 +176,7 @@ class FileDataset(SegmentationDataset):
         self.taxonomy = taxonomy
         self.class_groups = class_groups
         self.label_reader = label_reader
+        self.passed_over = passed_over or Counter()
         self.counts_path = counts_path
 
     def __len__(self) -> int:
@@ -188,7 +193,7 @@ class FileDataset(SegmentationDataset):
 
     def size_of(self, index: int) -> tuple[int, int]:
         """(height, width) from the header of the image at `index`."""
-        return image_size(self.pairs[index][0])
+        return read_header(self.pairs[index][0]).size
 
     def load(self, index: int, with_label: bool = True) -> Sample:
         """Decode the files at `index`.
@@ -205,7 +210,7 @@ class FileDataset(SegmentationDataset):
         self, index: int, resize: Resize = AS_STORED, window: Box | None = None
     ) -> np.ndarray:
         """Decode the image file at `index` alone; see `read_image` for how it is resized."""
-        image = read_image(self.pairs[index][0], resize)
+        image = read_image(self.pairs[index][0], resize.size_for)
         return image if window is None else window.of(image)
 
     def load_label(self, index: int) -> np.ndarray:
@@ -223,12 +228,7 @@ class FileDataset(SegmentationDataset):
             label = self.taxonomy.to_train_ids(self.label_reader(label_path))
         except LabelIdError as error:
             raise LabelIdError(f"dataset '{self.name}': {label_path}: {error}") from None
-        size = self.size_of(index)
-        if label.shape != size:
-            raise UnreadableFileError(
-                f"dataset '{self.name}': {label_path} is {_text(label.shape)}, but its image "
-                f"{image_path} is {_text(size)}; a label must have its image's size"
-            )
+        check_label_fits(image_path, read_header(image_path), label_path, label.shape)
         return label
 
     def class_pixels(self, index: int) -> np.ndarray:
@@ -312,6 +312,38 @@ class DrawnStreets(SegmentationDataset):
         """The arguments that everything is drawn from, and the first label, for another drawing."""
         yield f"{self.domain} {self.seed} {self.num_images} {self.image_size}"
         yield hashlib.sha256(self.load_label(0).tobytes()).hexdigest()
+
+
+def check_label_fits(
+    image_path: Path, image: Header, label_path: Path, label_size: tuple[int, ...]
+) -> None:
+    """Raise UnreadableFileError unless a label lies on its image, both upright.
+
+    Args:
+        image_path: for messages.
+        image: what its file says.
+        label_path: of which the EXIF orientation is looked at.
+        label_size: (height, width) upright.
+    """
+    orientation = read_header(label_path).orientation
+    if orientation not in (UPRIGHT, image.orientation):
+        raise UnreadableFileError(
+            f"{label_path} has EXIF orientation {orientation}, but its image {image_path} has "
+            f"{image.orientation}, so they cannot lie on each other; remove the label's tag if it "
+            f"was drawn on the image as it is seen, else give both the same"
+        )
+    if label_size == image.size:
+        return
+    text = (
+        f"{label_path} is {_text(label_size)}, but its image {image_path} is {_text(image.size)}; "
+        f"a label must have its image's size"
+    )
+    if label_size == upright_size(image.size, image.orientation):
+        text += (
+            f". The image is turned by its EXIF orientation {image.orientation}, and the label was "
+            f"drawn on it unturned: turn the label, or remove the tag from the image"
+        )
+    raise UnreadableFileError(text)
 
 
 def check_name(name: str) -> str:

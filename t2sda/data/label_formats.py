@@ -7,7 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from t2sda.data.decode import UnreadableFileError, read_image, read_label, read_samples
+from t2sda.errors import UnreadableFileError
+from t2sda.images import read_image, read_label, read_samples
 
 LabelReader = Callable[[Path], np.ndarray]
 """File -> raw label: ids (H, W) uint8 or uint16, or colours (H, W, 3) uint8."""

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
+from t2sda.constants import IGNORE_INDEX
 from t2sda.data.taxonomies import CITYSCAPES_19, Colour, Taxonomy
-from t2sda.structures import IGNORE_INDEX
 
 
 def _train_ids(classes: Mapping[str, tuple[int, ...]], known: range) -> dict[int, int]:

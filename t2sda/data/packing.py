@@ -24,7 +24,6 @@ import yaml
 
 from t2sda.data.class_statistics import class_pixels
 from t2sda.data.datasets import SegmentationDataset
-from t2sda.data.decode import read_image, read_label
 from t2sda.data.label_tables import TAXONOMIES
 from t2sda.data.manifest import MANIFEST_NAME, digest_of, manifest_text
 from t2sda.data.parallel import Progress, mapped, unseen
@@ -32,6 +31,7 @@ from t2sda.data.taxonomies import Taxonomy
 from t2sda.data.transforms import Resize, resize_label
 from t2sda.errors import UserError
 from t2sda.files import PARTIAL_SUFFIX, make_writable_dir, written_whole
+from t2sda.images import read_image, read_label
 
 DESCRIPTION_NAME = "dataset.yaml"
 STEMS_NAME = "stems.txt"

@@ -7,10 +7,9 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from t2sda.config import SCHEMA, Field
-from t2sda.data.decode import UnreadableFileError
 from t2sda.data.samplers import sample_generator
 from t2sda.data.taxonomies import LabelIdError
-from t2sda.errors import MissingFileError, UserError
+from t2sda.errors import MissingFileError, UnreadableFileError, UserError
 
 SCHEMA.declare(
     "DATA",

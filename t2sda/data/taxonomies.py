@@ -9,9 +9,9 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
+from t2sda.constants import IGNORE_INDEX
 from t2sda.errors import UserError
 from t2sda.registry import nearest_first
-from t2sda.structures import IGNORE_INDEX
 
 MAX_CLASSES = IGNORE_INDEX
 MAX_RAW_ID = (1 << 16) - 1

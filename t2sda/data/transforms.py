@@ -8,8 +8,8 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
+from t2sda.constants import IGNORE_INDEX
 from t2sda.errors import UserError
-from t2sda.structures import IGNORE_INDEX
 
 CROP_REDRAWS = 10
 """How often a crop that one class dominates is drawn anew, as in mmsegmentation: 11 draws."""

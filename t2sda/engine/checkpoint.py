@@ -55,6 +55,7 @@ class Checkpoint:
         hooks: state dicts by name, of those that have a state.
         scaler: its state dict.
         cfg: the resolved configuration of the run.
+        config: the same as it was saved.
         taxonomy: class names and colours.
         versions: of the libraries that wrote it.
     """
@@ -66,6 +67,7 @@ class Checkpoint:
     hooks: dict[str, dict[str, torch.Tensor]]
     scaler: dict[str, Any]
     cfg: CfgNode
+    config: dict[str, Any]
     taxonomy: Taxonomy
     versions: dict[str, str]
 
@@ -130,8 +132,14 @@ def save_checkpoint(path: Path, content: Mapping[str, Any]) -> None:
         ) from None
 
 
-def load_checkpoint(path: Path) -> Checkpoint:
+def load_checkpoint(
+    path: Path, read_config: Callable[..., CfgNode] = config_from_mapping
+) -> Checkpoint:
     """Read a checkpoint to the CPU; its checksums and its structure are checked.
+
+    Args:
+        path: of the file.
+        read_config: what is made of the configuration in it; `network_config` asks for less.
 
     Raises:
         UserError: if the file is damaged, not one of ours, or holds more than plain data.
@@ -158,7 +166,8 @@ def load_checkpoint(path: Path) -> Checkpoint:
         optimizers=content["optimizers"],
         hooks=content["hooks"],
         scaler=content["scaler"],
-        cfg=config_from_mapping(content["config"], origin=str(path)),
+        cfg=read_config(content["config"], origin=str(path)),
+        config=content["config"],
         taxonomy=_taxonomy(content["taxonomy"], path),
         versions=content["versions"],
     )

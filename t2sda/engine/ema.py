@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import logging
+import math
+
 import torch
 from fvcore.common.config import CfgNode
 from torch import nn
@@ -10,6 +13,8 @@ from t2sda.config import SCHEMA, Field
 from t2sda.engine.hooks import Hook, RunObjects, Stage, hook_classes
 from t2sda.registry import HOOKS, META_ARCHS
 from t2sda.structures import Step
+
+logger = logging.getLogger(__name__)
 
 SCHEMA.declare(
     "EMA",
@@ -43,9 +48,9 @@ class EmaTeacher(Hook):
     """θ_t ← η θ_t + (1 - η) θ_s after every step; buffers are copied.
 
     η ramps up as min(1 - 1 / (iteration + 2), ema_momentum): 1/2, 2/3, 3/4, … The DAFormer family
-    averages parameters alone and leaves the teacher's BatchNorm buffers as they were initialised,
-    so that its teacher cannot be used in evaluation mode; ours can. The paper has 0.999 from DACS,
-    whose code has 0.99 (docs/fidelity.md, B30).
+    averages parameters alone; its teacher is in training mode, and its BatchNorm buffers follow the
+    target's batches (docs/fidelity.md, E10). Ours are the student's, so that `TEACHER_NORM` running
+    works. The paper has 0.999 from DACS, whose code has 0.99 (docs/fidelity.md, B30).
 
     Args:
         student, teacher: of one architecture.
@@ -62,7 +67,14 @@ class EmaTeacher(Hook):
 
     @classmethod
     def from_config(cls, cfg: CfgNode, run: RunObjects) -> EmaTeacher:
-        """Read EMA."""
+        """Read EMA; warn if the run ends before the teacher forgets its beginning."""
+        momentum, needed = cfg.EMA.MOMENTUM, _iterations_to_forget(cfg.EMA.MOMENTUM)
+        if needed > cfg.SOLVER.MAX_ITER:
+            logger.warning(
+                "EMA.MOMENTUM %g needs about %d iterations until the teacher is more than the mean "
+                "of all steps, SOLVER.MAX_ITER is %d; use a smaller one, such as %.2g",
+                *(momentum, needed, cfg.SOLVER.MAX_ITER, max(1 - 30 / cfg.SOLVER.MAX_ITER, 0.5)),
+            )
         return cls(run.meta_arch.student, run.meta_arch.teacher, cfg.EMA.MOMENTUM)  # type: ignore[arg-type]
 
     def before_train(self, first_iteration: int) -> None:
@@ -74,6 +86,11 @@ class EmaTeacher(Hook):
         """Update."""
         momentum = min(1 - 1 / (step.iteration + 2), self.ema_momentum)
         ema_update_(self.teacher, self.student, momentum)
+
+
+def _iterations_to_forget(momentum: float) -> float:
+    """3 / (1 - η): a twentieth of the first teacher is left (docs/fidelity.md, E8)."""
+    return round(3 / (1 - momentum)) if momentum < 1 else math.inf
 
 
 @torch.no_grad()

@@ -100,19 +100,13 @@ class Owner:
 
 
 def build_owners(cfg: CfgNode, meta_arch: MetaArch) -> list[Owner]:
-    """The student and every pass that has parameters of its own, in order.
-
-    Raises:
-        UserError: if a parameter that could learn has no optimizer, or two.
-    """
+    """The student and every pass that has parameters of its own, in order."""
     settings = {STUDENT: student_optimizer(cfg, meta_arch.student)}
     for name, item in meta_arch.passes.items():
         own = cast(StudentPass, item).optimizer()
         if own is not None:
             settings[name] = own
-    owners = [build_owner(name, item) for name, item in settings.items()]
-    check_every_parameter_is_trained(meta_arch, owners)
-    return owners
+    return [build_owner(name, item) for name, item in settings.items()]
 
 
 def student_optimizer(cfg: CfgNode, student: Branch) -> OptimizerSettings:

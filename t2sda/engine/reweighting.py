@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import torch
 from fvcore.common.config import CfgNode
 from torch import Tensor
 
 from t2sda.config import SCHEMA, Field
-from t2sda.distributed import sum_over_ranks
+from t2sda.distributed import RunningClassMeans, any_over_ranks, sum_over_ranks
 from t2sda.engine.hooks import Hook, RunObjects, hook_classes
 from t2sda.errors import UserError
+from t2sda.losses.mixing import present_classes
 from t2sda.losses.reweighting import (
     class_confidence_sums,
     dynamic_class_weights,
@@ -18,7 +20,11 @@ from t2sda.losses.reweighting import (
 from t2sda.meta_arch.base import Reads, pass_classes
 from t2sda.meta_arch.pull import pulls
 from t2sda.registry import HOOKS
-from t2sda.structures import TARGET_PROBS, Step
+from t2sda.structures import IGNORE_INDEX, TARGET_PROBS, Step
+
+UNPREDICTED = ("running", "largest", "none")
+RUNNING_MOMENTUM = 0.9
+"""Of conf(c) over mini-batches; the teacher's confidence of a hundred steps ago is another's."""
 
 
 def reweighting_hooks(cfg: CfgNode) -> list[str]:
@@ -50,10 +56,10 @@ SCHEMA.declare(
             0.5, "β of Eq. (12): 0 weighs all classes alike", low=0.0, exclusive_low=True
         ),
         "UNPREDICTED": Field(
-            "largest",
-            "weight of a class that no target pixel is predicted as: the largest, as conf(c) is "
-            "then 0, or none at all",
-            choices=("largest", "none"),
+            "running",
+            "conf(c) of a class that no target pixel is predicted as: that of earlier mini-batches "
+            "(running mean), or 0, which gives it the largest weight; or it weighs nothing",
+            choices=UNPREDICTED,
         ),
     },
     when=reweights_dynamically,
@@ -107,42 +113,94 @@ class Reweighting(Hook):
 class DynamicReweighting(Reweighting):
     """Classes the teacher is unsure of weigh more, Eq. (12), (13).
 
-    conf(c) is taken at the resolution of the predictions, over the whole mini-batch.
+    conf(c) is taken at the resolution of the predictions, over the whole mini-batch. C holds the
+    classes that the source has shown so far: one that never occurs there has no queries, and would
+    keep a weight for good (docs/fidelity.md, E2).
 
     Args:
+        num_classes: C.
         reweighting_exponent: β.
         apply_to: "pull" or "target".
-        unpredicted: "largest" or "none", the weight of a class that no pixel is predicted as.
+        unpredicted: one of UNPREDICTED, what a class that no pixel is predicted as weighs.
+        device: of the run.
     """
 
     def __init__(
-        self, reweighting_exponent: float, apply_to: str = "pull", unpredicted: str = "largest"
+        self,
+        num_classes: int,
+        reweighting_exponent: float,
+        apply_to: str = "pull",
+        unpredicted: str = "running",
+        device: torch.device | None = None,
     ) -> None:
         super().__init__(apply_to)
+        self.num_classes = num_classes
         self.reweighting_exponent = reweighting_exponent
         self.unpredicted = unpredicted
+        self.running = RunningClassMeans(num_classes, 1, RUNNING_MOMENTUM).to(device)
+        self.in_source = torch.zeros(num_classes, dtype=torch.bool, device=device)
+        self._figures = torch.zeros(2, device=device)
 
     @classmethod
     def from_config(cls, cfg: CfgNode, run: RunObjects) -> DynamicReweighting:
         """Read REWEIGHTING."""
-        return cls(cfg.REWEIGHTING.EXPONENT, cfg.REWEIGHTING.APPLY_TO, cfg.REWEIGHTING.UNPREDICTED)
+        model = run.meta_arch.student.model
+        settings = cfg.REWEIGHTING
+        return cls(
+            model.num_classes,
+            settings.EXPONENT,
+            settings.APPLY_TO,
+            settings.UNPREDICTED,
+            model.pixel_mean.device,
+        )
 
     @classmethod
     def reads(cls, cfg: CfgNode) -> Reads:
         """The teacher's predictions on the target."""
         return Reads(views={TARGET_PROBS})
 
+    def state_dict(self) -> dict[str, Tensor]:
+        """conf(c) of earlier mini-batches, and which classes the source has."""
+        return {**self.running.state_dict(), "in_source": self.in_source}
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        """Go on with what a checkpoint holds."""
+        state = dict(state)
+        self.in_source.copy_(state.pop("in_source"))
+        self.running.load_state_dict(state)
+
     def after_teacher(self, step: Step) -> None:
         """Write the weights of this micro-batch."""
         teacher = step.teacher
         assert teacher is not None
-        num_classes = teacher[TARGET_PROBS].shape[1]
-        sums, counts = class_confidence_sums(teacher.confidence, teacher.pseudo_labels, num_classes)
+        sums, counts = class_confidence_sums(
+            teacher.confidence, teacher.pseudo_labels, self.num_classes
+        )
         sums, counts = sum_over_ranks(sums), sum_over_ranks(counts)
-        counted = counts > 0 if self.unpredicted == "none" else None
-        confidence = mean_class_confidence(sums, counts)
+        confidence, predicted = mean_class_confidence(sums, counts), counts > 0
+        has_queries = any_over_ranks(present_classes(step.batch.source_label, "batch")[0])
+        has_queries = has_queries[: self.num_classes]
+        self.in_source |= has_queries
+        counted = self.in_source & predicted if self.unpredicted == "none" else self.in_source
+        if self.unpredicted == "running":
+            ids = torch.arange(self.num_classes, device=counts.device)
+            # Every rank hands in the same means; their mean over ranks is the same again.
+            self.running.update_(
+                confidence[:, None],
+                ids.where(predicted, IGNORE_INDEX),
+                last=step.is_last_micro_step,
+            )
+            confidence = confidence.where(predicted, self.running.means[:, 0])
         weights = dynamic_class_weights(confidence, self.reweighting_exponent, counted)
+        unpredicted = (self.in_source & ~predicted).sum()
+        self._figures = torch.stack([unpredicted, weights.where(has_queries, 0).sum()])
         self.write(step, weights.float())
+
+    def after_step(self, step: Step) -> None:
+        """Of the last micro-batch: unpredicted classes, and the weight of those with queries."""
+        unpredicted, with_queries = self._figures.tolist()
+        step.metrics["reweighting/unpredicted"] = unpredicted
+        step.metrics["reweighting/weight_with_queries"] = with_queries
 
 
 @HOOKS.register()

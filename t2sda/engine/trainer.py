@@ -148,7 +148,7 @@ class Trainer:
             hook.after_teacher(step)
         for pass_name in self.meta_arch.pass_names:
             # Dropout and DropPath draw from torch's own generator, for this rank's images alone:
-            # one stream per pass and rank.
+            # one stream per pass and rank (docs/fidelity.md, E1).
             torch.manual_seed(streams.seed_of(f"{pass_name}, rank {rank()}"))
             with self.precision.autocast():
                 losses = self.meta_arch(pass_name, step)

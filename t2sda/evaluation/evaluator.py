@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 import torch
@@ -16,6 +15,7 @@ from t2sda.data.taxonomies import Taxonomy
 from t2sda.distributed import rank, sum_over_ranks, world_size
 from t2sda.errors import UserError
 from t2sda.evaluation.confusion import ConfusionMatrix
+from t2sda.runtime.predictor import Predictor
 
 SCHEMA.declare(
     "EVALUATION",
@@ -50,13 +50,6 @@ def image_size_is_a_pair(cfg: CfgNode) -> str | None:
 Progress = Callable[[Sequence[int], str], Iterable[int]]
 
 
-class PredictsLabels(Protocol):
-    """What can be scored."""
-
-    def predict(self, image: np.ndarray) -> np.ndarray:
-        """(H, W, 3) uint8 RGB -> (H, W) train ids."""
-
-
 @dataclass(frozen=True)
 class Scores:
     """Scores on one dataset, as shares of 1.
@@ -89,7 +82,7 @@ class Scores:
 
 
 def evaluate(
-    predictor: PredictsLabels,
+    predictor: Predictor,
     dataset: SegmentationDataset,
     taxonomy: Taxonomy,
     progress: Progress = lambda indices, what: indices,

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 SHEET_COLUMNS = 4
-THUMBNAIL_WIDTH = 400
+THUMBNAIL_WIDTH, HIGHEST_THUMBNAIL = 400, 800
 SMALLEST_SHARE, WIDEST_SHARE = 1e-6, 1e-2
 """Between these the axis of shares begins."""
 PLAIN = {"facecolor": "white", "edgecolor": "none", "pad": 1.0}
@@ -120,7 +120,7 @@ def _sheet_row(samples: Sequence[Sample], columns: int, taxonomy: Taxonomy) -> n
     row = np.full(size, 255, dtype=np.uint8)
     for column, thumbnail in enumerate(thumbnails):
         left = MARGIN + column * pitch
-        row[MARGIN : MARGIN + thumbnail.shape[0], left : left + THUMBNAIL_WIDTH] = thumbnail
+        row[MARGIN : MARGIN + thumbnail.shape[0], left : left + thumbnail.shape[1]] = thumbnail
     canvas = Image.fromarray(row)
     draw, font = ImageDraw.Draw(canvas), ImageFont.load_default(size=14)
     for column, sample in enumerate(samples):
@@ -134,9 +134,10 @@ def _widened(part: np.ndarray, width: int) -> np.ndarray:
 
 
 def _thumbnail(sample: Sample, taxonomy: Taxonomy) -> np.ndarray:
-    height = max(round(sample.image.shape[0] * THUMBNAIL_WIDTH / sample.image.shape[1]), 1)
-    size = (THUMBNAIL_WIDTH, height)
-    shrinks = sample.image.shape[1] > THUMBNAIL_WIDTH
+    height, width = sample.image.shape[:2]
+    scale = min(THUMBNAIL_WIDTH / width, HIGHEST_THUMBNAIL / height)
+    size = (max(round(width * scale), 1), max(round(height * scale), 1))
+    shrinks = scale < 1
     image = cv2.resize(
         sample.image, size, interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC
     )

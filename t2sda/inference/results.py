@@ -9,12 +9,12 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from t2sda.constants import IGNORE_INDEX
 from t2sda.data.taxonomies import Taxonomy
 from t2sda.errors import UserError
 from t2sda.files import write_whole
 from t2sda.inference.segmenter import Segmentation
 from t2sda.inference.visualisation import colour_map, overlay, side_by_side
-from t2sda.structures import IGNORE_INDEX
 
 Draw = Callable[[np.ndarray, np.ndarray, Taxonomy], np.ndarray]
 

@@ -2,26 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 
-from t2sda.data.taxonomies import Taxonomy
 from t2sda.inference.windows import segment_by_windows
-
-
-class SegmentsPictures(Protocol):
-    """What `load_model` returns, as far as it is used here."""
-
-    taxonomy: Taxonomy
-
-    def predict(self, images: Sequence[np.ndarray], batch_size: int = 1) -> list[np.ndarray]:
-        """(H, W, 3) uint8 RGB each -> (H, W) train ids each."""
-
-    def probabilities(self, images: Sequence[np.ndarray], batch_size: int = 1) -> list[np.ndarray]:
-        """(H, W, 3) uint8 RGB each -> (C, H, W) float32 each."""
+from t2sda.runtime.predictor import Predictor
 
 
 @dataclass(frozen=True)
@@ -49,7 +35,7 @@ class Segmenter:
         with_probabilities: keep them.
     """
 
-    model: SegmentsPictures
+    model: Predictor
     batch_size: int = 1
     window: tuple[int, int] | None = None
     stride: tuple[int, int] = (0, 0)

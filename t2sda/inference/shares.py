@@ -15,9 +15,12 @@ import numpy as np
 from t2sda.data.taxonomies import Taxonomy
 from t2sda.errors import UserError
 from t2sda.files import json_text, write_whole
+from t2sda.inference.results import KINDS, result_paths
+from t2sda.inference.video import VIDEO_KINDS, video_path
 
 RECORD_NAME = "pictures.jsonl"
 SHARES_NAME = "classes.json"
+LEGEND_NAME = "legend.png"
 
 
 class Record:
@@ -98,6 +101,17 @@ class Record:
             },
         }
         write_whole(path, json_text(content, indent=1) + "\n")
+
+
+def results_below(folder: Path) -> set[Path]:
+    """What runs that left a record in a folder may have written there."""
+    lines = _lines(folder / RECORD_NAME)
+    targets = [folder / line["name"] for line in lines[1:] if isinstance(line["name"], str)]
+    return {
+        *([folder / LEGEND_NAME] if lines else []),
+        *(path for target in targets for path in result_paths(target, KINDS)),
+        *(video_path(target, kind) for target in targets for kind in VIDEO_KINDS),
+    }
 
 
 def _stamp(path: Path) -> list[int] | None:

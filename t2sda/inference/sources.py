@@ -1,105 +1,159 @@
-"""What `--input` names: a picture or video, a folder of them, or a pattern."""
+"""What `--input` names: an image or video, a folder of them, or a pattern."""
 
 from __future__ import annotations
 
-import glob
+import hashlib
+import os
 from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from t2sda.errors import MissingFileError, UserError
-from t2sda.inference.pictures import PICTURE_SUFFIXES
-from t2sda.inference.video import VIDEO_SUFFIXES
+from t2sda.images.content import Kind, kind_of
+from t2sda.images.finding import WILDCARD, alternatives, counted, find_files, fixed_folder
+from t2sda.inference.shares import results_below
+
+LONGEST_NAME = 160
+"""Bytes of a result's name; file systems take 255, with what is put behind it."""
+RESULTS = "results of earlier runs"
 
 
 @dataclass(frozen=True)
 class Picture:
-    """One picture or video to segment.
+    """One image or video to segment.
 
     Attributes:
         path: of the file.
         name: what its results are called, below the output folder, without ending; no two
-            pictures of a run share one.
+            of a run share one.
+        is_video: by its content, or its ending where that says nothing.
     """
 
     path: Path
     name: Path
+    is_video: bool = False
 
 
-def find_pictures(source: str, output_dir: Path) -> list[Picture]:
-    """The pictures that a file, folder or pattern stands for, in the order of their paths.
+@dataclass(frozen=True)
+class Sources:
+    """What an input stands for.
 
-    A folder is searched with its sub-folders, for files that end like pictures or videos. A
-    pattern (*, **, ?, [abc]) takes every file that matches. Results of earlier runs are left out:
-    what lies below an `output_dir` inside of the folder, or of what all matches share.
+    Attributes:
+        pictures: in the order of their paths.
+        passed_over: what lies beside them and was not taken: kind -> how many.
+    """
+
+    pictures: list[Picture]
+    passed_over: Counter[str] = field(default_factory=Counter)
+
+
+def find_sources(source: str, output_dir: Path) -> Sources:
+    """The images and videos that a file, folder or pattern stands for.
+
+    A folder is searched with its sub-folders for images and videos, told by their content; links
+    are followed. A pattern is one of `t2sda.images.finding.find_files`. Hidden files are passed
+    over, and so are results of earlier runs: what lies below an `output_dir` inside of the folder
+    that is searched, or is called like a result of a run that left its record there.
+
+    A result is called like its path below the folder, or below what a pattern begins with, so that
+    further images rename no result, but for those that differ in their ending alone.
 
     Raises:
-        MissingFileError: if there is nothing of that name, or no picture in it.
-        UserError: if results would come to lie among the pictures of the folder itself.
+        MissingFileError: if there is nothing of that name, or no image or video in it.
+        UserError: if results would come to lie among the images of the folder itself.
     """
     path = Path(source)
-    if path.is_file():
-        return [Picture(path, Path(path.stem))]
-    root, paths = (
-        (path, _below(path, output_dir)) if path.is_dir() else _matching(source, output_dir)
-    )
-    return [Picture(path, name) for path, name in _names(sorted(paths), root).items()]
+    if path.is_dir():
+        root, patterns = path, ["**/*"]
+        if output_dir.resolve() == path.resolve():
+            raise UserError(
+                f"{path}: results would lie among the images, and be taken for images the next "
+                f"time; choose another output folder (one inside it will do)"
+            )
+    elif path.exists() or not (WILDCARD.search(source) or len(alternatives(source)) > 1):
+        return _named(path)
+    else:
+        root, patterns = fixed_folder(source), [source]
+        _check_no_way_back(source, root)
+        patterns = [str(Path(source).relative_to(root))]
+    kinds: dict[Path, Kind | None] = {}
 
+    def is_known(file: Path) -> bool:
+        kinds[file] = kind_of(file)
+        return kinds[file] is not None
 
-def _below(folder: Path, output_dir: Path) -> list[Path]:
-    output = output_dir.resolve()
-    if output == folder.resolve():
-        raise UserError(
-            f"{folder}: results would lie among the pictures, and be taken for pictures the next "
-            f"time; choose another output folder (one inside it will do)"
+    found = find_files(root, patterns, takes=is_known)
+    paths = _without_results(found.files, root, output_dir)
+    passed_over = found.passed_over + Counter({RESULTS: len(found.files) - len(paths)})
+    if not paths:
+        what = "no image or video in this folder" if path.is_dir() else "no file matches"
+        beside = f" (passed over: {counted(passed_over)})" if passed_over else ""
+        raise MissingFileError(
+            f"{source}: {what}{beside}; --input takes a file, a folder or a pattern"
         )
-    paths = [
-        path
-        for path in folder.rglob("*")
-        if path.suffix.lower() in PICTURE_SUFFIXES | VIDEO_SUFFIXES and path.is_file()
+    names = _names(paths, root)
+    pictures = [
+        Picture(file, names[file], (kinds.get(file) or kind_of(file)) == "video") for file in paths
     ]
-    paths = _without_results(paths, folder, output)
-    if not paths:
-        endings = " ".join(sorted(PICTURE_SUFFIXES | VIDEO_SUFFIXES))
-        raise MissingFileError(f"{folder}: no picture in this folder (looked for {endings})")
-    return paths
+    return Sources(pictures, passed_over)
 
 
-def _without_results(paths: list[Path], root: Path, output: Path) -> list[Path]:
-    """What lies below an output folder inside of `root` was written by an earlier run."""
-    if root.resolve() not in output.parents:
-        return paths
-    return [path for path in paths if output not in path.resolve().parents]
+def _named(path: Path) -> Sources:
+    if not path.exists():
+        raise MissingFileError(f"{path}: no such file; --input takes a file, a folder or a pattern")
+    return Sources([Picture(path, Path(_shortened(path.stem)), kind_of(path) == "video")])
 
 
-def _matching(pattern: str, output_dir: Path) -> tuple[Path, list[Path]]:
-    paths = [Path(found) for found in glob.glob(pattern, recursive=True)]  # noqa: PTH207
-    paths = [path for path in paths if path.is_file()]
-    if paths:
-        paths = _without_results(paths, _common_folder(paths), output_dir.resolve())
-    if not paths:
-        what = "no file matches this pattern" if glob.has_magic(pattern) else "no such file"
-        raise MissingFileError(f"{pattern}: {what}; --input takes a file, a folder or a pattern")
-    return _common_folder(paths), paths
+def _check_no_way_back(pattern: str, root: Path) -> None:
+    """Names below the output folder must not lead out of it."""
+    if ".." in Path(pattern).relative_to(root).parts:
+        raise UserError(
+            f"{pattern}: '..' stands behind a wildcard; write the folder that it means, or use **"
+        )
 
 
-def _common_folder(paths: list[Path]) -> Path:
-    first = paths[0].parent
-    return next(
-        folder
-        for folder in (first, *first.parents)
-        if all(folder in path.parents for path in paths)
-    )
+def _without_results(paths: Iterable[Path], root: Path, output_dir: Path) -> list[Path]:
+    output = output_dir.resolve()
+    inside = root.resolve() in output.parents
+    results: dict[Path, set[Path]] = {}
+    return [
+        path
+        for path in paths
+        if not (inside and output in path.resolve().parents)
+        and not any(
+            path in _results_of(folder, results)
+            for folder in path.parents
+            if folder == root or root in folder.parents
+        )
+    ]
+
+
+def _results_of(folder: Path, known: dict[Path, set[Path]]) -> set[Path]:
+    """What a run that left its record in the folder has written."""
+    if folder not in known:
+        known[folder] = results_below(folder)
+    return known[folder]
 
 
 def _names(paths: list[Path], root: Path) -> dict[Path, Path]:
-    """The path below `root` without ending; with it in a folder where endings alone differ."""
-
-    def key(path: Path) -> tuple[Path, str]:
-        return path.parent, path.stem.casefold()  # many file systems ignore the case
-
-    shared = {folder for (folder, _), count in Counter(map(key, paths)).items() if count > 1}
+    """The path below `root` without ending; with it where another file's name would be the same."""
+    taken: Counter[tuple[Path, str]] = Counter()
+    for path in paths:  # many file systems ignore the case
+        taken.update({(path.parent, path.stem.casefold()), (path.parent, path.name.casefold())})
     return {
-        path: path.parent.relative_to(root) / (path.name if path.parent in shared else path.stem)
+        path: path.parent.relative_to(root)
+        / _shortened(path.stem if taken[path.parent, path.stem.casefold()] == 1 else path.name)
         for path in paths
     }
+
+
+def _shortened(name: str) -> str:
+    """The name, or its beginning and a digest of it where file systems would refuse results."""
+    content = os.fsencode(name)
+    if len(content) <= LONGEST_NAME:
+        return name
+    digest = hashlib.sha256(content).hexdigest()[:16]
+    while len(os.fsencode(name)) > LONGEST_NAME - len(digest) - 1:
+        name = name[:-1]
+    return f"{name}_{digest}"

@@ -9,8 +9,8 @@ import cv2
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from t2sda.constants import IGNORE_INDEX
 from t2sda.data.taxonomies import Taxonomy
-from t2sda.structures import IGNORE_INDEX
 
 OVERLAY_ALPHA = 0.55
 BORDER_ALPHA = 0.75
@@ -18,6 +18,9 @@ PIXELS_PER_BORDER = 900
 """The shorter side of a picture whose borders are one pixel wide; larger ones get wider borders."""
 PIXELS_AT_ONCE = 1 << 20
 """What is counted at once: NumPy widens it to 64 bits first."""
+
+WIDEST = 4
+"""Width to height of a panel's halves, at most."""
 
 INK = (38, 42, 48)
 FAINT_INK = (120, 126, 134)
@@ -159,12 +162,14 @@ def side_by_side(
         image: (H, W, 3) uint8 RGB.
         labels: (H, W) train ids.
         taxonomy: names and colours.
-        height: of the two; 540 gives a sheet that fits a screen and a README.
+        height: of the two; 540 gives a sheet that fits a screen and a README. Panoramas of more
+            than WIDEST to 1 become lower instead of wider.
 
     Returns:
         (height + legend, ..., 3) uint8 RGB.
     """
-    scale = height / image.shape[0]
+    scale = min(height / image.shape[0], WIDEST * height / image.shape[1])
+    height = max(round(image.shape[0] * scale), 1)
     size = (max(round(image.shape[1] * scale), 1), height)
     shown = cv2.resize(image, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC)
     # Lines are drawn at the final size: scaled ones would be ragged.

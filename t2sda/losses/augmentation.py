@@ -18,6 +18,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 JITTER_KINDS = ("legacy", "current")
+BRIGHTNESS_DELTA = 32 / 255
+HUE_DELTA = 18 / 180
+"""Of photometric distortion; OpenCV, in which it was written, has 180 hues."""
 BLUR_SIGMA = (0.15, 1.15)
 LUMA_WEIGHTS = (0.299, 0.587, 0.114)
 """Grey of red, green and blue, ITU-R BT.601, as in Pillow, torchvision and kornia."""
@@ -118,6 +121,27 @@ def augment(image: Tensor, augmentations: Sequence[Augmentation]) -> Tensor:
         for one, augmentation in zip(image, augmentations, strict=True)
     ]
     return torch.stack(changed)
+
+
+def draw_photometric(num_images: int, generator: torch.Generator) -> list[ColorJitter]:
+    """PhotoMetricDistortion of mmsegmentation, drawn for every image (docs/fidelity.md, E6).
+
+    Brightness, contrast, saturation and hue, each with probability 0.5; contrast comes second or
+    last, with equal probability. Always consumes the same amount of random numbers.
+    """
+    return [_draw_one_photometric(generator) for _ in range(num_images)]
+
+
+def photometric_distortion(image: Tensor, drawn: Sequence[ColorJitter]) -> Tensor:
+    """Apply one draw to each image of (B, 3, H, W) in [0, 255], uint8 or float; nothing is rounded.
+
+    Returns:
+        (B, 3, H, W) float within [0, 255].
+    """
+    image = image.clamp(0, 255).to(torch.promote_types(image.dtype, torch.float32))
+    return torch.stack(
+        [color_jitter(one, jitter) for one, jitter in zip(image, drawn, strict=True)]
+    )
 
 
 def color_jitter(image: Tensor, jitter: ColorJitter) -> Tensor:
@@ -231,6 +255,23 @@ def _draw_amounts(generator: torch.Generator, strength: float) -> tuple[ColorJit
     jitter = ColorJitter(brightness, 1 + contrast, 1 + saturation, hue, tuple(order))
     low, high = BLUR_SIGMA
     return jitter, low + (high - low) * amounts[4]
+
+
+def _draw_one_photometric(generator: torch.Generator) -> ColorJitter:
+    decisions, amounts = torch.rand(2, 5, generator=generator).tolist()
+    contrast_last = decisions[4] < 0.5
+    names = ("brightness", "saturation", "hue", "contrast") if contrast_last else ColorJitter.order
+    wanted = {
+        name for name, draw in zip(ColorJitter.order, decisions[:4], strict=True) if draw < 0.5
+    }
+    brightness, contrast, saturation, hue = (2 * amount - 1 for amount in amounts[:4])  # [-1, 1)
+    return ColorJitter(
+        brightness=BRIGHTNESS_DELTA * brightness,
+        contrast=1 + 0.5 * contrast,
+        saturation=1 + 0.5 * saturation,
+        hue=HUE_DELTA * hue,
+        order=tuple(name for name in names if name in wanted),
+    )
 
 
 def _blend(image: Tensor, other: Tensor, factor: float) -> Tensor:

@@ -79,11 +79,9 @@ def static_class_weights() -> Tensor:
 
 
 def pixel_class_weight(labels: Tensor, class_weights: Tensor) -> Tensor:
-    """(B, H, W) class weights as pixel weights of L_target: C·w*[label].
+    """(B, H, W) the weight of every pixel's class, w*[label]; 0 where ignored.
 
-    Times C, so that uniform weights leave the loss as it is; the label is the mixed image's, so
-    pasted pixels are weighted too (docs/fidelity.md, B31). 0 where ignored.
+    The label is the mixed image's, so pasted pixels are weighted too (docs/fidelity.md, B31).
     """
-    scaled = class_weights * len(class_weights)
-    table = torch.cat([scaled, scaled.new_zeros(1)])
+    table = torch.cat([class_weights, class_weights.new_zeros(1)])
     return table[labels.clamp(max=len(class_weights))]

@@ -5,21 +5,26 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from t2sda.structures import FeatureSpec
 
-def labels_on_grid(labels: Tensor, grid: tuple[int, int]) -> Tensor:
-    """Labels at the resolution of the features, by nearest neighbour.
 
-    Eq. (4) to (8) index labels and features by the same j; labels are reduced to the feature grid
-    (docs/fidelity.md, B7). Row i takes row floor(i·H / h), as F.interpolate(mode="nearest") does,
-    but in integers.
+def labels_on_grid(labels: Tensor, spec: FeatureSpec) -> Tensor:
+    """Labels at the resolution of the features: those of the pixels at the cells' centres.
+
+    Eq. (4) to (8) index labels and features by the same j (docs/fidelity.md, B7). Where a cell's
+    centre is depends on the network (docs/fidelity.md, E7).
 
     Args:
         labels: (B, H, W) of any dtype: labels, confidences (docs/fidelity.md, B8) or masks.
-        grid: (h, w) of the features.
+        spec: of the features.
     Returns:
-        (B, h, w) of the same dtype.
+        (B, ceil(H / stride), ceil(W / stride)) of the same dtype.
     """
-    (height, width), (rows, columns) = labels.shape[1:], grid
-    row = torch.arange(rows, device=labels.device) * height // rows
-    column = torch.arange(columns, device=labels.device) * width // columns
+    row, column = (_cell_centres(side, spec).to(labels.device) for side in labels.shape[1:])
     return labels[:, row[:, None], column]
+
+
+def _cell_centres(side: int, spec: FeatureSpec) -> Tensor:
+    """Pixel at the centre of every cell along a side; the last cell's may lie beyond the image."""
+    cells = torch.arange(-(-side // spec.stride))
+    return (cells * spec.stride + int(spec.offset)).clamp(max=side - 1)

@@ -24,7 +24,7 @@ from t2sda.modeling.branch import Branch, batch_statistics_untracked
 from t2sda.modeling.projector import Projector
 from t2sda.modeling.segmentor import Features, build_segmentation_model
 from t2sda.registry import HOOKS, META_ARCHS, PASSES, TRANSLATORS
-from t2sda.structures import DomainBatch, FeatureSpec, Step, TeacherOutput, View
+from t2sda.structures import FeatureSpec, Step, TeacherOutput, View
 
 SCHEMA.declare(
     "META_ARCH",
@@ -133,7 +133,7 @@ class ImagePass(StudentPass):
     """A pass in two halves, image and losses, so that other losses can share its forward."""
 
     @abstractmethod
-    def image(self, batch: DomainBatch) -> Tensor:
+    def image(self, step: Step) -> Tensor:
         """(B, 3, H, W), what the student is shown."""
 
     @abstractmethod
@@ -142,7 +142,7 @@ class ImagePass(StudentPass):
 
     def forward(self, student: Branch, step: Step) -> dict[str, Tensor]:
         """Run the student once; returns its losses."""
-        return self.losses(student, self.features(student, self.image(step.batch), step), step)
+        return self.losses(student, self.features(student, self.image(step), step), step)
 
 
 class MetaArch(nn.Module):
@@ -252,8 +252,9 @@ def build_meta_arch(cfg: CfgNode, taxonomy: Taxonomy) -> MetaArch:
     context = BuildContext(taxonomy, model.feature_specs)
     projector = None
     if meta_arch.has_projector:
-        projector = Projector.from_config(cfg, context.feature_specs[-1].channels)
-    student = Branch(model, projector)
+        projector = Projector.from_config(cfg, context.feature_specs)
+    level = cfg.MODEL.PROJECTOR.LEVEL if meta_arch.has_projector else -1
+    student = Branch(model, projector, level)
     return meta_arch.from_config(cfg, context, student, build_passes(cfg, context))
 
 

@@ -49,9 +49,10 @@ def blocks_fit_into_crops(cfg: CfgNode) -> str | None:
 class MaskedPass(StudentPass):
     """Cross entropy on target images of which most is hidden, with the teacher's pseudo-labels.
 
-    The image is augmented anew, then blocks take the mean colour. Labels and their weight are those
-    of the mixed pass: the teacher saw the clean, whole target (docs/fidelity.md, A9). The
-    student's BatchNorm in the model does not record the statistics of masked images.
+    The image is augmented anew, each for itself (MIC draws one order of changes and one blur for
+    all: docs/fidelity.md, E11), then blocks take the mean color. Labels and their weight are those
+    of the mixed pass: the teacher saw the clean, whole target (docs/fidelity.md, A9). The student's
+    BatchNorm in the model does not record the statistics of masked images.
 
     Args:
         ratio: share of the blocks that are hidden.

@@ -19,7 +19,7 @@ from t2sda.losses.sampling import labels_on_grid
 from t2sda.meta_arch.base import Reads, pass_classes
 from t2sda.modeling.branch import Branch
 from t2sda.modeling.segmentor import Features
-from t2sda.structures import TARGET_PROBS, Step, TeacherOutput, View
+from t2sda.structures import TARGET_PROBS, FeatureSpec, Step, TeacherOutput, View
 
 
 def pulls(cfg: CfgNode) -> bool:
@@ -186,17 +186,17 @@ class Pull(nn.Module):
             features: of the source or the translated images of this rank.
         """
         embeddings = student.embed(features)
-        grid = (embeddings.shape[-2], embeddings.shape[-1])
-        labels = labels_on_grid(step.batch.source_label, grid)
+        spec = student.embedding_spec
+        labels = labels_on_grid(step.batch.source_label, spec)
         queries = Keys.from_grid(embeddings, labels)
-        keys = self._keys(step, labels, grid)
+        keys = self._keys(step, labels, spec)
         negatives = self.pull_loss.negative_domains
         share = self.pull_loss(
             queries.embeddings,
             gather_over_ranks(queries.labels),
             positives=keys[self.positives],
             source_keys=keys["source"] if "source" in negatives else None,
-            target_keys=self._unreliable(step, keys["target"], grid)
+            target_keys=self._unreliable(step, keys["target"], spec)
             if "target" in negatives
             else None,
             class_weights=_class_weights(step, student.model.num_classes),
@@ -206,7 +206,7 @@ class Pull(nn.Module):
         # The shares of the ranks add up to the loss; gradients are averaged over the ranks.
         return {"loss_pull": self.pull_weight * world_size() * share}
 
-    def _keys(self, step: Step, source_labels: Tensor, grid: tuple[int, int]) -> dict[str, Keys]:
+    def _keys(self, step: Step, source_labels: Tensor, spec: FeatureSpec) -> dict[str, Keys]:
         """The teacher's embeddings by domain, of all ranks; those of the target by pseudo-label."""
         teacher = _teacher(step)
         keys = {}
@@ -214,14 +214,14 @@ class Pull(nn.Module):
             embeddings = teacher[View(domain, "embeddings")]
             labels = source_labels
             if domain == "target":
-                labels = labels_on_grid(teacher.pseudo_labels, grid)
+                labels = labels_on_grid(teacher.pseudo_labels, spec)
             flat = Keys.from_grid(embeddings, labels)
             keys[domain] = Keys(*(gather_over_ranks(part) for part in flat))
         return keys
 
-    def _unreliable(self, step: Step, target: Keys, grid: tuple[int, int]) -> Keys:
+    def _unreliable(self, step: Step, target: Keys, spec: FeatureSpec) -> Keys:
         """The candidates of Eq. (8), below γ of Eq. (9)."""
-        confidence = gather_over_ranks(labels_on_grid(_teacher(step).confidence, grid).flatten())
+        confidence = gather_over_ranks(labels_on_grid(_teacher(step).confidence, spec).flatten())
         threshold = confidence_threshold(confidence, self.unreliable_fraction)
         return target._replace(labels=unreliable_labels(target.labels, confidence, threshold))
 

@@ -7,11 +7,18 @@ from collections.abc import Callable, Sequence
 from itertools import groupby
 from typing import ClassVar, Self
 
+import torch
 from fvcore.common.config import CfgNode
 from torch import Tensor, nn
 
 from t2sda.config import SCHEMA, Field
-from t2sda.distributed import any_over_ranks, gather_over_ranks, own_share, world_size
+from t2sda.distributed import (
+    any_over_ranks,
+    gather_over_ranks,
+    mean_over_ranks,
+    own_share,
+    world_size,
+)
 from t2sda.losses.mixing import (
     CLASS_POOLS,
     class_mix,
@@ -35,7 +42,7 @@ from t2sda.modeling.branch import Branch, batch_statistics_untracked
 from t2sda.modeling.normalization import WholeBatchNorm2d
 from t2sda.modeling.segmentor import Features
 from t2sda.registry import META_ARCHS, PASSES
-from t2sda.structures import TARGET_PROBS, Step, TeacherOutput, View
+from t2sda.structures import IGNORE_INDEX, TARGET_PROBS, Step, TeacherOutput, View
 
 TEACHER_NORMS = ("batch", "running")
 
@@ -78,6 +85,7 @@ class MeanTeacher(MetaArch):
         passes: by name, in order.
         views: what the teacher is asked for; the same order on every rank.
         teacher_norm: one of TEACHER_NORMS.
+        flip: whether probabilities of the target are the mean over the image and its mirror image.
     """
 
     has_teacher: ClassVar[bool] = True
@@ -88,8 +96,10 @@ class MeanTeacher(MetaArch):
         passes: dict[str, StudentPass],
         views: Sequence[View],
         teacher_norm: str = "batch",
+        flip: bool = False,
     ) -> None:
         super().__init__(student, passes)
+        self.flip = flip
         self.views = views
         self.teacher_norm = teacher_norm
         self.teacher = copy.deepcopy(student).requires_grad_(False)
@@ -98,8 +108,9 @@ class MeanTeacher(MetaArch):
     def from_config(
         cls, cfg: CfgNode, context: BuildContext, student: Branch, passes: dict[str, StudentPass]
     ) -> MeanTeacher:
-        """Read META_ARCH.TEACHER_NORM, and what passes and hooks ask of the teacher."""
-        return cls(student, passes, teacher_views(cfg), cfg.META_ARCH.TEACHER_NORM)
+        """Read the teacher's settings, and what passes and hooks ask of it."""
+        norm, flip = cfg.META_ARCH.TEACHER_NORM, cfg.SELF_TRAINING.FLIP
+        return cls(student, passes, teacher_views(cfg), norm, flip)
 
     def train(self, mode: bool = True) -> MeanTeacher:
         """Student and passes as usual; of the teacher at most BatchNorm is in training mode."""
@@ -117,6 +128,11 @@ class MeanTeacher(MetaArch):
             for image, views in groupby(self.views, key=lambda view: view.image):
                 features = self.teacher.model.features(step.batch.image(image))
                 output |= {view: OUTPUTS[view.output](self.teacher, features) for view in views}
+            if self.flip and TARGET_PROBS in output:
+                mirrored = self.teacher.model.features(step.batch.image("target").flip(-1))
+                output[TARGET_PROBS] = (
+                    output[TARGET_PROBS] + _probs(self.teacher, mirrored).flip(-1)
+                ) / 2
         return TeacherOutput(output)
 
 
@@ -186,7 +202,7 @@ class MixedPass(StudentPass):
         labels = class_mix(batch.source_label, teacher.pseudo_labels, mask)
         weight = mixed_pixel_weight(mask, quality, batch.target_valid)
         if step.target_class_weights is not None:
-            weight = weight * pixel_class_weight(labels, step.target_class_weights)
+            weight = _reweighted(weight, labels, step.target_class_weights)
         features = self.features(student, self.augmentation(image, step), step)
         loss = student.model.loss(features, labels, weight, whole_batch_pixels(labels))
         return {"loss_mixed": loss}
@@ -202,6 +218,18 @@ class MixedPass(StudentPass):
         generator = step.streams.generator("class mix", labels.device)
         pasted = draw_pasted_classes(present, generator)
         return pasted_pixels(labels, pasted[own_share(len(labels))])
+
+
+def _reweighted(weight: Tensor, labels: Tensor, class_weights: Tensor) -> Tensor:
+    """(b, H, W) pixel weights times w*[label], divided by the mean w* of the pixels that count.
+
+    So the mini-batch's pixels weigh in all what they did before: C·w* has mean 1 over classes, not
+    over pixels, and the loss would shrink with it (docs/fidelity.md, E3).
+    """
+    counted = weight * (labels != IGNORE_INDEX)
+    weighted = counted * pixel_class_weight(labels, class_weights)
+    before, after = mean_over_ranks(torch.stack([counted.sum(), weighted.sum()]))
+    return weighted * torch.where(after > 0, before / after, 0)
 
 
 @META_ARCHS.register("SelfTraining")

@@ -8,13 +8,28 @@ import torch
 from fvcore.common.config import CfgNode
 from torch import Tensor
 
-from t2sda.distributed import mean_over_ranks
-from t2sda.meta_arch.base import BuildContext, ImagePass, MetaArch, Reads
+from t2sda.config import SCHEMA, Field
+from t2sda.distributed import mean_over_ranks, own_share, world_size
+from t2sda.losses.augmentation import draw_photometric, photometric_distortion
+from t2sda.meta_arch.base import BuildContext, ImagePass, MetaArch, Reads, pass_classes
 from t2sda.meta_arch.feature_distance import FeatureDistance
 from t2sda.modeling.branch import Branch
 from t2sda.modeling.segmentor import Features
 from t2sda.registry import META_ARCHS, PASSES
-from t2sda.structures import DomainBatch, Step
+from t2sda.structures import Step
+
+SCHEMA.declare(
+    "SOURCE_AUGMENTATION",
+    {
+        "PHOTOMETRIC": Field(
+            False,
+            "brightness ±32, contrast and saturation 0.5 to 1.5, hue ±18 of 180, each in half of "
+            "the images: mmsegmentation's PhotoMetricDistortion, as source-only baselines have it",
+        )
+    },
+    when=lambda cfg: any(cls.labelled_domain for cls in pass_classes(cfg).values()),
+    when_text="META_ARCH.PASSES holds a pass with labels",
+)
 
 
 class LabelledPass(ImagePass):
@@ -22,18 +37,32 @@ class LabelledPass(ImagePass):
 
     Args:
         feature_distance: to the ImageNet encoder, of the same features, if it is wanted.
+        photometric: whether colours are distorted (docs/fidelity.md, E6).
     """
 
     labelled_domain: ClassVar[str]
 
-    def __init__(self, feature_distance: FeatureDistance | None = None) -> None:
+    def __init__(
+        self, feature_distance: FeatureDistance | None = None, photometric: bool = False
+    ) -> None:
         super().__init__()
         self.feature_distance = feature_distance
+        self.photometric = photometric
 
     @classmethod
     def from_config(cls, cfg: CfgNode, context: BuildContext) -> Self:
-        """Read FEATURE_DISTANCE."""
-        return cls(FeatureDistance.from_config(cfg, context, cls))
+        """Read FEATURE_DISTANCE and SOURCE_AUGMENTATION."""
+        distance = FeatureDistance.from_config(cfg, context, cls)
+        return cls(distance, cfg.SOURCE_AUGMENTATION.PHOTOMETRIC)
+
+    def image(self, step: Step) -> Tensor:
+        """The image of the pass's domain; with distorted colours, drawn for all ranks' images."""
+        image = step.batch.image(self.labelled_domain)
+        if not self.photometric:
+            return image
+        generator = step.streams.generator(f"{self.labelled_domain} photometric distortion")
+        drawn = draw_photometric(len(image) * world_size(), generator)
+        return photometric_distortion(image, drawn[own_share(len(image))])
 
     def losses(self, student: Branch, features: Features, step: Step) -> dict[str, Tensor]:
         """Returns `loss_source` or `loss_translated`, and `loss_feature_distance` if wanted."""
@@ -42,7 +71,7 @@ class LabelledPass(ImagePass):
         losses = {f"loss_{self.labelled_domain}": loss}
         if self.feature_distance is not None:
             losses["loss_feature_distance"] = self.feature_distance(
-                student.model, self.image(step.batch), features, labels
+                student.model, self.image(step), features, labels
             )
         return losses
 
@@ -53,10 +82,6 @@ class SourcePass(LabelledPass):
 
     labelled_domain = "source"
     forward_of = "source image: backbone, head"
-
-    def image(self, batch: DomainBatch) -> Tensor:
-        """The source image."""
-        return batch.source_image
 
 
 @PASSES.register("translated")
@@ -74,10 +99,6 @@ class TranslatedPass(LabelledPass):
     def reads(cls, cfg: CfgNode) -> Reads:
         """The translated image."""
         return Reads(fields={"translated_image"})
-
-    def image(self, batch: DomainBatch) -> Tensor:
-        """The translated image."""
-        return batch.image("translated")
 
 
 @META_ARCHS.register("SourceOnly")

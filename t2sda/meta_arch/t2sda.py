@@ -14,7 +14,7 @@ from t2sda.meta_arch.source_only import SourcePass, TranslatedPass
 from t2sda.modeling.branch import Branch
 from t2sda.modeling.segmentor import Features
 from t2sda.registry import META_ARCHS, PASSES
-from t2sda.structures import DomainBatch, Step
+from t2sda.structures import Step
 
 
 @PASSES.register("pull")
@@ -47,9 +47,9 @@ class PullPass(ImagePass):
         """The translated image, and what the pairing reads."""
         return Reads(fields={"translated_image"}) | Pull.from_config(cfg).reads()
 
-    def image(self, batch: DomainBatch) -> Tensor:
+    def image(self, step: Step) -> Tensor:
         """The translated image."""
-        return batch.image("translated")
+        return step.batch.image("translated")
 
     def losses(self, student: Branch, features: Features, step: Step) -> dict[str, Tensor]:
         """Returns `loss_pull`."""

@@ -41,6 +41,11 @@ SCHEMA.declare(
             "that share is taken over the batch, one weight for all images, or over each image",
             choices=QUALITIES,
         ),
+        "FLIP": Field(
+            False,
+            "the teacher also sees the target's mirror image, and its probabilities are the mean "
+            "of both: one more forward of the teacher",
+        ),
     },
     when=reads_pseudo_labels,
     when_text="META_ARCH.PASSES holds mixed or masked",

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from t2sda.modeling.normalization import WholeBatchNorm2d
 from t2sda.modeling.segmentor import Features, SegmentationModel
+from t2sda.structures import FeatureSpec
 
 
 class Branch(nn.Module):
@@ -17,17 +18,27 @@ class Branch(nn.Module):
     Args:
         model: backbone h and head f; this is what is evaluated, exported and shipped.
         projector: g; None where no pass asks for embeddings.
+        level: of the backbone's pyramid, which the projector reads.
     """
 
-    def __init__(self, model: SegmentationModel, projector: nn.Module | None = None) -> None:
+    def __init__(
+        self, model: SegmentationModel, projector: nn.Module | None = None, level: int = -1
+    ) -> None:
         super().__init__()
         self.model = model
         self.projector = projector
+        self.level = level
+
+    @property
+    def embedding_spec(self) -> FeatureSpec:
+        """Grid of the embeddings; the channels are those of the level that the projector reads."""
+        return self.model.feature_specs[self.level]
 
     def embed(self, features: Features) -> Tensor:
-        """Features of an image -> embeddings g(h(x)), (B, D, h, w) of the coarsest level."""
+        """Features of an image -> embeddings g(h(x)), (B, D, h, w) of the projector's level."""
         assert self.projector is not None, "this branch was built without a projector"
-        return self.projector(features.deepest)
+        read = features.deepest if self.level == -1 else features.levels[self.level]
+        return self.projector(read)
 
 
 @contextmanager

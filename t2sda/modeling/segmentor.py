@@ -175,8 +175,10 @@ class SegmentationModel(nn.Module):
 
     def logits(self, features: Features) -> Tensor:
         """f: (B, C, H, W) float32 at the image's size, upsampled bilinearly; computed once."""
-        if features.computed_logits is None:
-            features.computed_logits = _upsampled(self.head(features.levels), features.size)
+        known = features.computed_logits
+        if known is not None and (known.requires_grad or not torch.is_grad_enabled()):
+            return known
+        features.computed_logits = _upsampled(self.head(features.levels), features.size)
         return features.computed_logits
 
     def loss(

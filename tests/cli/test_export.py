@@ -9,13 +9,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from fvcore.common.config import CfgNode
 
 from t2sda import load_model
 from t2sda.cli.exporting import default_image_size
 from t2sda.cli.main import main
 from t2sda.config import dump_config, load_config
-from t2sda.export.loaded import FileModel
-from t2sda.inference.checkpoints import open_checkpoint
+from t2sda.runtime.checkpoints import open_checkpoint
+from t2sda.runtime.predictor import FilePredictor
 from tests.deployed import DYNAMIC, shared_checkpoint, shared_export, street, write_checkpoint
 
 ROOT = Path(__file__).parents[2]
@@ -38,10 +39,10 @@ def test_run_folder_to_static_file(
     assert [path.name for path in output.parent.iterdir()] == ["student.onnx"]
 
     model = load_model(output)
-    assert isinstance(model, FileModel)
+    assert isinstance(model, FilePredictor)
     assert model.metadata.image_size == (64, 96)
     assert model.metadata.output_kind == "labels"
-    config_text = dump_config(open_checkpoint(run_dir).cfg)
+    config_text = dump_config(CfgNode(open_checkpoint(run_dir).config))
     assert model.metadata.origin == {
         "run": run_dir.name,
         "iteration": 1,
@@ -59,7 +60,7 @@ def test_tool_takes_the_size_of_the_run(tmp_path: Path, monkeypatch: pytest.Monk
         runpy.run_path(str(ROOT / "tools/export_onnx.py"), run_name="__main__")
     assert exit_.value.code == 0
     model = load_model(output)
-    assert isinstance(model, FileModel)
+    assert isinstance(model, FilePredictor)
     assert model.metadata.image_size == (64, 128)
     assert model.metadata.output_kind == "logits"
 
@@ -136,7 +137,7 @@ def test_int8_of_the_teacher_and_openvino_of_it(
     assert "layers in int8; left float" in text
     assert "mIoU on 2 pictures of streets_hazy_val" in text
     model = load_model(int8)
-    assert isinstance(model, FileModel)
+    assert isinstance(model, FilePredictor)
     assert (model.metadata.precision, model.metadata.origin["branch"]) == ("int8", "teacher")
 
     words = ["export", "openvino", str(int8), "--output", str(tmp_path / "int8.xml")]
@@ -155,7 +156,7 @@ def test_int8_openvino_of_a_dynamic_file_at_a_size(
     options = ("--precision", "int8", *calibration, "--max-changed", "0.3")
     assert main([*words, "--output", str(output), *options]) == 0
     model = load_model(output)
-    assert isinstance(model, FileModel)
+    assert isinstance(model, FilePredictor)
     assert (model.metadata.precision, model.metadata.image_size) == ("int8", (64, 96))
 
 
@@ -184,7 +185,7 @@ def test_options_that_do_not_fit_together(
     for words, message in (
         (["onnx", str(run_dir), *output, "--precision", "int8"], "needs --calibration DIR|DATASET"),
         (["onnx", str(run_dir), *output, "--calibration", "x"], "nothing to calibrate"),
-        (["openvino", str(run_dir), *output, *SIZE], "an OpenVINO file ends in .xml"),
+        (["openvino", str(run_dir), *output, *SIZE], "must end in .xml"),
         (["onnx", str(run_dir), *output, "--branch", "teacher"], "holds no teacher"),
     ):
         assert main(["export", *words]) == 2

@@ -102,7 +102,7 @@ def test_mistakes_are_told_before_the_work(
     def too_late(*_: object, **__: object) -> None:
         raise AssertionError("exported first")
 
-    monkeypatch.setattr("t2sda.cli.export_onnx.export_onnx", too_late)
+    monkeypatch.setattr("t2sda.cli.export.export_onnx", too_late)
     output = tmp_path / ("m.onnx" if kind == "onnx" else "m.xml")
     words = ["export", kind, str(checkpoint), "--output", str(output), *SIZE]
     assert main([*words, "--file", str(quay), *options]) == 2
@@ -118,7 +118,7 @@ def test_a_size_is_asked_for_before_anything_is_quantised(
     def too_late(*_: object, **__: object) -> None:
         raise AssertionError("quantised first")
 
-    monkeypatch.setattr("t2sda.cli.export_openvino.quantize_onnx", too_late)
+    monkeypatch.setattr("t2sda.cli.export.quantize_onnx", too_late)
     source = shared_export(tmp_path_factory, DYNAMIC)
     words = ["export", "openvino", str(source), "--output", str(tmp_path / "m.xml")]
     int8 = ["--precision", "int8", "--calibration", "streets_hazy_val"]
@@ -132,7 +132,7 @@ def test_bf16_is_refused_before_the_export_where_it_cannot_run(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("t2sda.export.openvino_runtime.cpu_capabilities", lambda core: ["FP32"])
+    monkeypatch.setattr("t2sda.runtime.openvino_file.cpu_capabilities", lambda core: ["FP32"])
     source = shared_export(tmp_path_factory, STATIC)
     words = ["export", "openvino", str(source), "--output", str(tmp_path / "m.xml")]
     assert main([*words, "--precision", "bf16"]) == 2
@@ -154,11 +154,11 @@ def test_engines_are_scored_where_they_run(
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
     built = BuiltEngine(b"", (), inspected=False, precision="fp32", version="1.7")
     unverified = ExportedEngine(tmp_path / "m.engine.unverified", built, None)
-    monkeypatch.setattr("t2sda.cli.export_tensorrt.export_engine", lambda *_: unverified)
+    monkeypatch.setattr("t2sda.export.exporters.export_engine", lambda *_: unverified)
     assert main([*words, *scored]) == 0
     assert "not scored on streets_hazy_val: that takes --verify-only" in capsys.readouterr().out
-    monkeypatch.setattr("t2sda.cli.export_tensorrt.verify_engine", lambda *_: "well")
+    monkeypatch.setattr("t2sda.export.exporters.verify_engine", lambda *_: "well")
     file = load_model(source)
-    monkeypatch.setattr("t2sda.cli.export_tensorrt.load_model", lambda *_, **__: file)
+    monkeypatch.setattr("t2sda.cli.export.load_model", lambda *_, **__: file)
     assert main([*words, *scored, "--verify-only"]) == 0
     assert "mIoU on 2 pictures of streets_hazy_val" in capsys.readouterr().out

@@ -7,23 +7,37 @@ import itertools
 from pathlib import Path
 
 import pytest
-from rich.console import Console
 
-from t2sda.cli.infer_progress import infer_progress
+from t2sda.cli.infer_progress import InferProgress
 
 VIDEO = Path("clips/drive.mp4")
 
 
-def test_lines_within_a_video_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
+class Terminal(io.StringIO):
+    """What a terminal is told."""
+
+    def isatty(self) -> bool:
+        return True
+
+    def changes(self) -> list[str]:
+        return self.getvalue().split("\r\x1b[K")[1:]
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> None:
     seconds = itertools.count(step=0.5)
     monkeypatch.setattr("time.perf_counter", lambda: next(seconds))
-    console = Console(file=io.StringIO(), record=True, width=200)
-    with infer_progress(console, total=2) as progress:
+
+
+@pytest.mark.usefixtures("clock")
+def test_lines_within_a_video_now_and_then() -> None:
+    stream = io.StringIO()
+    with InferProgress(stream, total=2) as progress:
         progress.picture(Path("a.png"))
         for done in range(1, 46):
             progress.frame(VIDEO, done, 50)
         progress.picture(VIDEO)
-    lines = console.export_text().splitlines()
+    lines = stream.getvalue().splitlines()
     assert [line.rsplit(" ", 3)[0] for line in lines] == [
         "1/2 a.png",
         "clips/drive.mp4: 22/50 frames,",
@@ -36,40 +50,46 @@ def test_lines_within_a_video_now_and_then(monkeypatch: pytest.MonkeyPatch) -> N
 def test_frames_of_a_video_that_does_not_say_how_many(monkeypatch: pytest.MonkeyPatch) -> None:
     seconds = itertools.count(step=11)
     monkeypatch.setattr("time.perf_counter", lambda: next(seconds))
-    console = Console(file=io.StringIO(), record=True, width=200)
-    with infer_progress(console, total=1) as progress:
+    stream = io.StringIO()
+    with InferProgress(stream, total=1) as progress:
         progress.frame(VIDEO, 1, 0)
         progress.frame(VIDEO, 2, 0)
-    assert console.export_text() == "clips/drive.mp4: 2/? frames, 0.1 a second\n"
+    assert stream.getvalue() == "clips/drive.mp4: 2/? frames, 0.1 a second\n"
 
 
-def test_a_video_does_not_show_the_total_of_the_one_before() -> None:
-    console = Console(file=io.StringIO(), force_terminal=True, record=True, width=120)
-    with infer_progress(console, total=3) as progress:
-        for path, total, shown in (
-            (Path("first.mp4"), 20, "3/20"),
-            (Path("second.mkv"), 0, "3/?"),
-            (Path("third.mp4"), 7, "3/7"),
-        ):
-            console.export_text()
+@pytest.mark.usefixtures("clock")
+def test_a_terminal_sees_the_frames_of_each_video_and_what_is_left() -> None:
+    stream = Terminal()
+    with InferProgress(stream, total=3) as progress:
+        for path, total in ((Path("first.mp4"), 20), (Path("second.mkv"), 0)):
             for done in range(1, 4):
                 progress.frame(path, done, total)
-            progress._progress.refresh()  # type: ignore[attr-defined]  # waits for a timer else
-            assert shown in console.export_text().rsplit("frames")[-1]
             progress.picture(path)
+    changes = stream.changes()
+    assert [change for change in changes if "frames" in change][2::3] == [
+        "0/3  first.mp4: 3/20 frames, 1.0 a second",
+        "1/3  second.mkv: 3/? frames, 1.0 a second",
+    ]
+    assert changes[3].startswith("1/3  ")
+    assert changes[3].endswith(" left  first.mp4")
+    assert changes[-1] == "", "the line goes when all is done"
 
 
-def test_bars_on_a_terminal() -> None:
-    console = Console(file=io.StringIO(), force_terminal=True, record=True, width=120)
-    with infer_progress(console, total=2) as progress:
-        progress.picture(Path("a.png"))
-        for done in range(1, 8):
-            progress.frame(VIDEO, done, 20)
-        progress._progress.refresh()  # type: ignore[attr-defined]  # waits for a timer else
-    text = console.export_text()
-    assert "1/2" in text
-    assert "7/20" in text
-    assert "a second  drive.mp4" in text
-    assert "frames" not in text.rsplit("segmenting")[-1], (
-        "the bar of the video goes when all is done"
-    )
+def test_a_terminal_is_not_told_more_often_than_can_be_read(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    seconds = itertools.count(step=0.01)
+    monkeypatch.setattr("time.perf_counter", lambda: next(seconds))
+    stream = Terminal()
+    with InferProgress(stream, total=1) as progress:
+        for done in range(1, 101):
+            progress.frame(VIDEO, done, 100)
+    assert 10 < len(stream.changes()) < 30
+
+
+def test_long_names_do_not_break_the_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "40")
+    stream = Terminal()
+    with InferProgress(stream, total=1) as progress:
+        progress.picture(Path("a" * 300))
+    assert len(stream.changes()[0]) == 39

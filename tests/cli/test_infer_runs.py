@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -19,8 +20,8 @@ from PIL import Image
 from t2sda import load_model
 from t2sda.cli.main import main
 from t2sda.errors import UserError
-from t2sda.export.loaded import FileModel
 from t2sda.inference.video import VideoReader, VideoWriter
+from t2sda.runtime.predictor import FilePredictor
 from tests.deployed import DYNAMIC, DYNAMIC_LOGITS, STATIC, shared_export, street
 from tests.full_disk import file_size_limit
 
@@ -95,6 +96,32 @@ def test_a_damaged_video_is_left_out_and_the_others_finished(
     assert "empty.avi: holds no frame" in error
     assert not list((tmp_path / "out").glob("empty*"))
     assert (tmp_path / "out/000_overlay.png").is_file()
+
+
+def test_a_video_with_damaged_packets_is_segmented_and_said(
+    model_path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = save_streets(tmp_path / "in", 1)
+    path = folder / "drive.mp4"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", 12, options={"g": "3", "bf": "0"})
+        stream.width, stream.height, stream.pix_fmt = 96, 64, "yuv420p"
+        for index in range(9):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(street((64, 96), index))))
+        container.mux(stream.encode())
+    with av.open(str(path)) as container:
+        places = [(p.pos, p.size) for p in container.demux(video=0) if p.size]
+    content = bytearray(path.read_bytes())
+    content[places[4][0] : sum(places[4])] = bytes(places[4][1])
+    path.write_bytes(content)
+    for options in ((), ("--resume",)):
+        assert infer(model_path, folder, tmp_path / "out", "--kind", "trainid", *options) == 3
+        error = capsys.readouterr().err
+        assert "damaged, segmented as far as they can be decoded:" in error
+        assert re.search(r"drive\.mp4: \d+ damaged packets or frames", error)
+    labels = list(VideoReader(tmp_path / "out/drive_trainid.mkv"))
+    assert 6 <= len(labels) <= 8
+    assert "drive" in json.loads((tmp_path / "out/classes.json").read_text())["pictures"]
 
 
 def test_a_video_that_cannot_be_encoded_is_left_out_and_the_others_finished(
@@ -188,7 +215,7 @@ def test_frames_of_a_video_go_through_the_network_in_batches(
         for index, pts in enumerate((0, 1, 5, 6, 8)):
             writer.write(street((64, 96), index), pts)
     model = load_model(model_path)
-    assert isinstance(model, FileModel)
+    assert isinstance(model, FilePredictor)
     seen: list[int] = []
     run = model.run
 
@@ -368,9 +395,9 @@ def test_a_decompression_bomb_is_left_out(
 ) -> None:
     folder = save_streets(tmp_path / "in", 1)
     Image.new("RGB", (300, 300)).save(folder / "bomb.png")
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 64 * 96)
+    monkeypatch.setattr("t2sda.images.files.MAX_PIXELS", 64 * 96)
     assert infer(model_path, folder, tmp_path / "out", "--kind", "trainid") == 3
-    assert "bomb.png: not a picture that can be decoded" in capsys.readouterr().err
+    assert "bomb.png: 300x300" in capsys.readouterr().err
     assert (tmp_path / "out/000_trainid.png").is_file()
 
 

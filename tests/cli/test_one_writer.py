@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import filelock
 import pytest
 import torch
 
 from t2sda.cli import infer, train
 from t2sda.cli.common import run_command
-from t2sda.files import LOCK_NAME
+from t2sda.files import only_writer
 
 TRAIN = ("--config-file", "quickstart_source_only.yaml", "--output-dir")
 
@@ -18,10 +17,8 @@ TRAIN = ("--config-file", "quickstart_source_only.yaml", "--output-dir")
 @pytest.fixture
 def busy(tmp_path: Path) -> Path:
     """A folder that another run holds."""
-    folder = tmp_path / "busy"
-    folder.mkdir()
-    with filelock.FileLock(folder / LOCK_NAME):
-        yield folder
+    with only_writer(tmp_path / "busy", "--output"):
+        yield tmp_path / "busy"
 
 
 @pytest.mark.parametrize("resume", [[], ["--resume"]])
@@ -40,6 +37,8 @@ def test_segmenting_is_refused_before_it_touches_a_result(
     (busy / "pictures.jsonl").write_text("{}\n")
     monkeypatch.setattr(infer, "load_model", lambda *_, **__: None)
     monkeypatch.setattr(infer, "_segmenter", lambda *_: None)
+    monkeypatch.setattr(infer, "_shared_cores", lambda *_: (1, 1, 1))
+    monkeypatch.setattr(infer, "load_for_models", lambda *_: None)
     arguments = ["--model", "m.onnx", "--input", str(tmp_path / "a.png"), "--output", str(busy)]
     assert run_command(infer.command, arguments) == 2
     assert "another run is writing there" in capsys.readouterr().err

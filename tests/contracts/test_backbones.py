@@ -99,6 +99,44 @@ def test_the_whole_image_reaches_the_coarsest_features(backbone: Backbone) -> No
     assert image.grad[..., -1].any(), "the last column has no influence"
 
 
+@pytest.mark.parametrize("timm_name", ["resnet18d", "convnext_atto", "mobilenetv3_small_100"])
+def test_offsets_of_timms_networks_are_where_the_gradient_is(timm_name: str) -> None:
+    assert_offsets_are_measured("TimmCNN", ["MODEL.BACKBONE.TIMM_NAME", timm_name])
+
+
+def test_offsets_are_where_the_gradient_is(name: str) -> None:
+    assert_offsets_are_measured(name)
+
+
+def assert_offsets_are_measured(name: str, settings: Sequence[str] = ()) -> None:
+    """The centroid of a cell's gradient lies within a quarter of a stride of its centre.
+
+    On average over weights: those of one network pull the centroid to one side.
+    """
+    measured = torch.tensor([centroids(build(name, seed, settings)) for seed in range(3)])
+    for spec, found in zip(build(name, 0, settings).feature_specs, measured.mean(0), strict=True):
+        assert abs(found - spec.offset) < spec.stride / 4, f"{spec}, but measured {found:.1f}"
+
+
+def centroids(backbone: Backbone) -> list[float]:
+    """Of the gradient of a cell of every level, in pixels from where the cell's stride begins."""
+    for parameter in backbone.eval().parameters():
+        if parameter.dim() == 1:  # a norm that starts at zero would hide its branch
+            torch.nn.init.uniform_(parameter, 0.5, 1.5)
+    side = 352
+    image = image_of((side, side), batch=1).requires_grad_()
+    found = []
+    for spec, level in zip(backbone.feature_specs, backbone(image), strict=True):
+        cell = (level.shape[-1] - 1) // 2
+        weights = torch.randn(level.shape[:2], generator=torch.Generator().manual_seed(2))
+        total = (level[:, :, cell, cell] * weights).sum()
+        (gradient,) = torch.autograd.grad(total, image, retain_graph=True)
+        energy = gradient.square().sum((0, 1))
+        energy = (energy.sum(0) + energy.sum(1)) / (2 * energy.sum())  # (side,), both directions
+        found.append(float((energy * torch.arange(side)).sum()) - cell * spec.stride)
+    return found
+
+
 def test_weights_follow_from_the_seed_of_torch(name: str) -> None:
     first, again, other = build(name, seed=0), build(name, seed=0), build(name, seed=1)
     pairs = list(zip(first.parameters(), again.parameters(), other.parameters(), strict=True))

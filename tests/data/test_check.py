@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -17,6 +18,15 @@ from t2sda.data.parallel import unseen
 from t2sda.data.taxonomies import STREET_GROUPS_11
 from t2sda.errors import MissingFileError
 
+RGBA = np.random.default_rng(0).integers(0, 256, (40, 60, 4), dtype=np.uint8)
+
+
+def upside_down() -> Image.Exif:
+    exif = Image.Exif()
+    exif[0x0112] = 3
+    return exif
+
+
 Break = Callable[[Path], None]
 
 
@@ -26,6 +36,16 @@ def save(path: Path, picture: np.ndarray) -> None:
 
 def cut_short(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-100])
+
+
+def pipe(path: Path) -> None:
+    path.unlink()
+    os.mkfifo(path)
+
+
+def zeros(path: Path) -> None:
+    path.unlink()
+    path.symlink_to("/dev/zero")
 
 
 def check(spec: OpensDataset) -> DatasetReport:
@@ -55,6 +75,8 @@ def test_nothing_is_wrong_with_a_whole_set(harbour: DatasetSpec) -> None:
             lambda root: (root / "images/1.png").write_bytes(b""),
             "images/1.png: cannot be decoded",
         ),
+        ("unreadable images", lambda root: pipe(root / "images/1.png"), "1.png: is a pipe (FIFO)"),
+        ("unreadable images", lambda root: zeros(root / "images/1.png"), "1.png: is a device"),
         ("unreadable labels", lambda root: cut_short(root / "labels/1.png"), "labels/1.png: "),
         (
             "unreadable labels",
@@ -67,9 +89,9 @@ def test_nothing_is_wrong_with_a_whole_set(harbour: DatasetSpec) -> None:
             "labels/1.png: add it, or remove the image",
         ),
         (
-            "labels of another size",
+            "labels that do not fit their image",
             lambda root: save(root / "labels/1.png", np.zeros((40, 61), np.uint8)),
-            "labels/1.png is 40x61 (height x width), its image",
+            "labels/1.png is 40x61 (height x width), but its image",
         ),
         (
             "unknown ids",
@@ -120,6 +142,36 @@ def test_what_is_worth_a_note(
     report = check(harbour)
     (text,) = found(report, kind)
     assert message in text
+    assert not report.fatal
+
+
+@pytest.mark.parametrize(
+    ("kind", "save_it", "message"),
+    [
+        (
+            "images with transparency",
+            lambda path: Image.fromarray(RGBA).save(path),
+            "its transparency is dropped; look at the colors below it",
+        ),
+        (
+            "images of more than 8 bits",
+            lambda path: Image.fromarray(RGBA[..., 0].astype(np.uint16) * 16).save(path),
+            "16 bits a channel become 8, and the brightest 15 of 255; scale it if that is dark",
+        ),
+        (
+            "images that are turned",
+            lambda path: Image.fromarray(RGBA[..., :3]).save(path, exif=upside_down()),
+            "turned by its EXIF orientation 3",
+        ),
+    ],
+)
+def test_what_the_reader_did_to_an_image(
+    harbour: DatasetSpec, kind: str, save_it: Break, message: str
+) -> None:
+    save_it(Path(harbour.root) / "images/1.png")
+    report = check(harbour)
+    (text,) = found(report, kind)
+    assert f"images/1.png: {message}" in text
     assert not report.fatal
 
 

@@ -10,14 +10,13 @@ import torch
 from PIL import Image
 
 from t2sda.data.catalog import DatasetSpec
-from t2sda.data.decode import UnreadableFileError
 from t2sda.data.domains import DomainPairs
 from t2sda.data.loader import DomainLoader
 from t2sda.data.replacements import REPLACEMENT_TRIES, Replacements
 from t2sda.data.samplers import MicroBatchPositions
 from t2sda.data.taxonomies import CITYSCAPES_19
 from t2sda.data.transforms import AS_STORED, Resize
-from t2sda.errors import UserError
+from t2sda.errors import UnreadableFileError, UserError
 from t2sda.structures import DomainBatch
 
 pytestmark = pytest.mark.filterwarnings("ignore:This DataLoader will create")  # more than cores

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from t2sda.data.catalog import DATASETS, DATASETS_VARIABLE, open_dataset
-from t2sda.data.decode import UnreadableFileError
 from t2sda.data.transforms import keep_ratio_size
+from t2sda.errors import UnreadableFileError
 from tests.data.layouts import LAYOUTS, halves, write_ids, write_image, write_synthia
 
 

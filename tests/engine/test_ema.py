@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 from torch import nn
 
+from t2sda.data.taxonomies import CITYSCAPES_19
 from t2sda.engine.ema import EmaTeacher
+from t2sda.engine.hooks import RunObjects
+from t2sda.meta_arch.base import build_meta_arch
 from t2sda.structures import RandomStreams, Step
 from tests.engine.conftest import batch_at
+from tests.meta_arch.conftest import config_of
 
 
 class Point(nn.Module):
@@ -46,3 +52,15 @@ def test_the_teacher_begins_as_the_student_but_not_when_resumed() -> None:
     EmaTeacher(student, resumed, 0.9).before_train(10)
     assert fresh.weight.item() == 3
     assert resumed.weight.item() == 1
+
+
+@pytest.mark.parametrize(("max_iter", "warns"), [("299", True), ("300", False)])
+def test_a_run_too_short_for_its_momentum_is_warned(
+    max_iter: str, warns: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    settings = ("EMA.MOMENTUM", "0.99", "SOLVER.MAX_ITER", max_iter, "SOLVER.WARMUP_ITERS", "0")
+    cfg = config_of("SelfTraining", *settings)
+    meta_arch = build_meta_arch(cfg, CITYSCAPES_19)
+    EmaTeacher.from_config(cfg, RunObjects(meta_arch, Path()))
+    found = "needs about 300 iterations" in caplog.text and "SOLVER.MAX_ITER is 299" in caplog.text
+    assert found is warns

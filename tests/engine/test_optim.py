@@ -16,6 +16,7 @@ from t2sda.engine.optim import (
     Owner,
     build_owner,
     build_owners,
+    check_every_parameter_is_trained,
     load_optimizers_,
     student_optimizer,
 )
@@ -248,14 +249,17 @@ def test_student_and_passes_are_owners_in_order() -> None:
     assert [owner.name for owner in owners] == ["student", "critic"]
 
 
+def check(meta_arch: MetaArch) -> None:
+    check_every_parameter_is_trained(meta_arch, build_owners(load_config(None), meta_arch))
+
+
 def test_a_trainable_parameter_that_nobody_trains_is_named() -> None:
     meta_arch = with_critic(lambda critic: list(critic.first.parameters()))
-    with pytest.raises(
-        UserError, match=r"no optimizer trains passes\.critic\.second\.weight, pass"
-    ):
-        build_owners(load_config(None), meta_arch)
+    message = r"no optimizer trains passes\.critic\.second\.weight, passes\.critic\.second\.bias"
+    with pytest.raises(UserError, match=message):
+        check(meta_arch)
     meta_arch.passes["critic"].second.requires_grad_(False)  # type: ignore[operator, union-attr]
-    build_owners(load_config(None), meta_arch)
+    check(meta_arch)
 
 
 def test_a_parameter_has_one_owner() -> None:
@@ -263,4 +267,4 @@ def test_a_parameter_has_one_owner() -> None:
     critic = meta_arch.passes["critic"]
     critic.borrowed = meta_arch.student.model.head  # a parameter of the student
     with pytest.raises(UserError, match=r"more than one optimizer trains student\.model\.head\.0"):
-        build_owners(load_config(None), meta_arch)
+        check(meta_arch)

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from t2sda.export.deployable import Deployable
-from t2sda.inference.checkpoints import model_of_checkpoint, open_checkpoint
+from t2sda.runtime.checkpoints import model_of_checkpoint, open_checkpoint
 from tests.deployed import shared_checkpoint, street
 
 

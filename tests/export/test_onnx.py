@@ -17,13 +17,13 @@ from t2sda import load_model
 from t2sda.data.taxonomies import CITYSCAPES_19
 from t2sda.errors import UserError
 from t2sda.export.onnx import export_onnx
-from t2sda.inference.checkpoints import model_of_checkpoint, open_checkpoint
 from t2sda.modeling.backbones.base import Backbone
 from t2sda.modeling.backbones.timm_import import import_timm
 from t2sda.modeling.backbones.timm_vit import TimmViT
 from t2sda.modeling.heads.light import LightHead
 from t2sda.modeling.heads.segformer import SegFormerHead
 from t2sda.modeling.segmentor import SegmentationModel
+from t2sda.runtime.checkpoints import model_of_checkpoint, open_checkpoint
 from t2sda.structures import FeatureSpec
 from tests.deployed import (
     DYNAMIC,

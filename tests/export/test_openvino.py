@@ -10,15 +10,15 @@ import pytest
 
 from t2sda import load_model
 from t2sda.errors import UserError
-from t2sda.export.loaded import FileModel
 from t2sda.export.openvino import export_openvino
-from t2sda.export.openvino_runtime import (
+from t2sda.export.verify import Tolerance
+from t2sda.runtime.openvino_file import (
     OpenVinoRunner,
     cpu_capabilities,
     open_core,
     read_model,
 )
-from t2sda.export.verify import Tolerance
+from t2sda.runtime.predictor import FilePredictor
 from tests.deployed import (
     DYNAMIC,
     DYNAMIC_LOGITS,
@@ -49,7 +49,7 @@ def test_labels_are_those_of_the_onnx_file(tmp_path: Path, static: Path) -> None
     for place in (b"/tmp", str(Path(openvino.__file__).parents[1]).encode()):
         assert place not in output.read_bytes()
     model = load_model(output)
-    assert isinstance(model, FileModel)
+    assert isinstance(model, FilePredictor)
     assert model.runtime == "openvino"
     assert model.metadata.image_size == IMAGE_SIZE
     assert model.metadata.precision == "fp32"
@@ -66,7 +66,7 @@ def test_bf16_computes_in_bf16_and_halves_the_weights(tmp_path: Path, static: Pa
     assert sizes[1] < 0.6 * sizes[0]
     for precision, expected in (("fp32", "f32"), ("bf16", "bf16")):
         model = load_model(tmp_path / f"{precision}.xml")
-        assert isinstance(model, FileModel)
+        assert isinstance(model, FilePredictor)
         assert isinstance(model.run, OpenVinoRunner)
         assert model.run.precision == expected
 
@@ -90,7 +90,7 @@ def test_probabilities_are_compared_by_their_logits(
 def test_a_cpu_without_bf16_is_an_error(
     tmp_path: Path, static: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("t2sda.export.openvino_runtime.cpu_capabilities", lambda core: ["FP32"])
+    monkeypatch.setattr("t2sda.runtime.openvino_file.cpu_capabilities", lambda core: ["FP32"])
     with pytest.raises(UserError, match=r"bf16, which this CPU has no instructions for"):
         export_openvino(static, tmp_path / "m.xml", precision="bf16")
     assert names(tmp_path) == []
@@ -154,7 +154,7 @@ def test_bad_input(tmp_path: Path, static: Path) -> None:
     for source, output, precision, message in (
         (static, "m.onnx", "fp32", r"m\.onnx: an OpenVINO file ends in \.xml"),
         (static, "m.xml", "int8", r"is in fp32, .* not in int8; --calibration quantises it"),
-        (tmp_path / "text.onnx", "m.xml", "fp32", r"text\.onnx: OpenVINO cannot load this file"),
+        (tmp_path / "text.onnx", "m.xml", "fp32", r"text\.onnx: not an ONNX file"),
     ):
         with pytest.raises(UserError, match=message):
             export_openvino(source, tmp_path / output, precision=precision)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -11,10 +13,16 @@ import pytest
 
 from t2sda import load_model
 from t2sda.errors import UserError
-from t2sda.export.loaded import FileModel
-from t2sda.export.quantization import QuantizationReport, quantize_onnx
+from t2sda.export.quantization import QuantizationReport, check_same_numbers, quantize_onnx
 from t2sda.export.tensorrt import EngineSettings, build_engine
-from t2sda.export.verify import Tolerance
+from t2sda.export.verify import (
+    TOLERANCES,
+    Tolerance,
+    metadata_of_onnx,
+    onnx_network,
+    verify,
+)
+from t2sda.runtime.predictor import FilePredictor
 from tests.deployed import IMAGE_SIZE, STATIC, STATIC_PROBABILITIES, shared_export, street
 
 PICTURES = [street(IMAGE_SIZE, index) for index in range(3)]
@@ -77,7 +85,7 @@ def test_all_three_runtimes_take_the_file(quantized: tuple[Path, QuantizationRep
 
 def test_the_file_says_that_it_is_int8(quantized: tuple[Path, QuantizationReport]) -> None:
     model = load_model(quantized[0])
-    assert isinstance(model, FileModel)
+    assert isinstance(model, FilePredictor)
     assert model.metadata.precision == "int8"
     assert "onnxruntime" in model.metadata.versions
 
@@ -89,6 +97,58 @@ def test_a_file_that_changes_too_much_is_not_kept(
     with pytest.raises(UserError, match=r"disagrees with its source.*allowed are 0 of the largest"):
         quantize_onnx(source, tmp_path / "int8.onnx", PICTURES[:1], Tolerance(0.0, 0.0))
     assert not list(tmp_path.iterdir())
+
+
+def shifted_mean(model: Any) -> None:
+    (mean,) = (item for item in model.graph.initializer if item.name == "model.pixel_mean")
+    values = onnx.numpy_helper.to_array(mean) + np.float32(8)
+    mean.CopyFrom(onnx.numpy_helper.from_array(values, mean.name))
+
+
+def negated_weight(place: int) -> Callable[[Any], None]:
+    def negate(model: Any) -> None:
+        name = "model.head.classifier.weight"
+        (weight,) = (item for item in model.graph.initializer if item.name == name)
+        values = onnx.numpy_helper.to_array(weight).copy()
+        values.reshape(-1)[np.argsort(-np.abs(values), axis=None)[place]] *= -1
+        weight.CopyFrom(onnx.numpy_helper.from_array(values, name))
+
+    return negate
+
+
+@pytest.mark.parametrize(
+    ("change", "in_the_logits"),
+    [
+        (shifted_mean, True),
+        (negated_weight(0), True),
+        (negated_weight(100), True),
+        (negated_weight(20), False),  # smaller than what rounding does
+    ],
+)
+def test_the_bound_sees_a_shifted_mean_and_a_negated_weight(
+    quantized: tuple[Path, QuantizationReport],
+    change: Callable[[Any], None],
+    in_the_logits: bool,
+    tmp_path: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    source = shared_export(tmp_path_factory, STATIC)
+    model, metadata = onnx.load(quantized[0]), metadata_of_onnx(quantized[0])
+    check_same_numbers(model, onnx.load(source))
+    batches = [picture[None] for picture in PICTURES]
+    expected = onnx_network(source, metadata)
+    tolerance = TOLERANCES["int8"]._replace(changed=0.2)  # its labels tie more than trained ones
+    report = verify(onnx_network(quantized[0], metadata), expected, batches, tolerance)
+    assert report.spread is not None
+    assert tolerance.spread is not None
+    assert report.spread < tolerance.spread / 2
+    change(model)
+    with pytest.raises(UserError, match="quantising changed the numbers of 'model"):
+        check_same_numbers(model, onnx.load(source))
+    onnx.save(model, tmp_path / "m.onnx")
+    if in_the_logits:
+        with pytest.raises(UserError, match="in the worst class by .* of their spread"):
+            verify(onnx_network(tmp_path / "m.onnx", metadata), expected, batches, tolerance)
 
 
 def test_what_cannot_be_quantised(

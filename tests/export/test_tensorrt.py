@@ -11,9 +11,7 @@ import torch
 
 from t2sda import load_model
 from t2sda.errors import MissingFileError, UserError
-from t2sda.export.engines import export_engine, metadata_of_onnx, verify_engine
-from t2sda.export.loaded import FileModel
-from t2sda.export.metadata import Metadata
+from t2sda.export.engines import export_engine, verify_engine
 from t2sda.export.tensorrt import (
     EngineSettings,
     Layer,
@@ -22,8 +20,11 @@ from t2sda.export.tensorrt import (
     layers_of_inspector,
     precision_of,
 )
-from t2sda.export.tensorrt_runtime import PROFILE_KEY, read_sidecar, sidecar_of, sidecar_text
-from t2sda.export.verify import OnnxNetwork
+from t2sda.export.verify import metadata_of_onnx
+from t2sda.runtime.description import Signature
+from t2sda.runtime.onnxruntime_file import SessionRunner, open_session
+from t2sda.runtime.predictor import FilePredictor
+from t2sda.runtime.tensorrt_file import PROFILE_KEY, read_sidecar, sidecar_of, sidecar_text
 from tests.deployed import DYNAMIC, STATIC, shared_export, street
 from tests.full_disk import file_size_limit
 
@@ -69,17 +70,18 @@ def test_a_verified_engine_gets_its_name_with_what_it_was_built_for(
     )
     asked: list[tuple[str, tuple[int, ...]]] = []
 
-    class InPlaceOfTheGpu(OnnxNetwork):
-        def __init__(self, content: bytes, target: str, metadata: Metadata) -> None:
-            super().__init__(dynamic, metadata)
-            self.output_kind = "labels"
+    run = SessionRunner(open_session(dynamic, "cpu"))
+
+    class InPlaceOfTheGpu:
+        def __init__(self, content: bytes, target: str) -> None:
             self.target = target
 
-        def maps(self, images: np.ndarray) -> None:  # type: ignore[override]
+        def __call__(self, images: np.ndarray) -> np.ndarray:
             asked.append((self.target, images.shape[:3]))
+            return run(images)
 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr("t2sda.export.engines.EngineNetwork", InPlaceOfTheGpu)
+    monkeypatch.setattr("t2sda.export.engines.EngineRunner", InPlaceOfTheGpu)
     report = verify_engine(dynamic, engine)
     assert asked == [("tensorrt-rtx", shape) for shape in PROFILE]
     assert report.max_logit_difference is None
@@ -97,14 +99,15 @@ def test_an_engine_for_other_gpus_is_not_run_on_this_one(
     static: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    class InPlaceOfTheGpu(OnnxNetwork):
-        def __init__(self, content: bytes, target: str, metadata: Metadata) -> None:
-            assert runs
-            super().__init__(static, metadata)
+    run = SessionRunner(open_session(static, "cpu"))
+
+    def in_place_of_the_gpu(content: bytes, target: str) -> SessionRunner:
+        assert runs
+        return run
 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: local)
-    monkeypatch.setattr("t2sda.export.engines.EngineNetwork", InPlaceOfTheGpu)
+    monkeypatch.setattr("t2sda.export.engines.EngineRunner", in_place_of_the_gpu)
     settings = EngineSettings("tensorrt-rtx", compute_capabilities=("8.6", "8.9"))
     exported = export_engine(static, tmp_path / "m.engine", settings)
     assert exported.path.name == ("m.engine" if runs else "m.engine.unverified")
@@ -202,7 +205,7 @@ def test_files_that_are_none(tmp_path: Path) -> None:
     (tmp_path / "text.onnx").write_text("hello")
     with pytest.raises(UserError, match=r"text\.onnx: not an ONNX file"):
         export_engine(tmp_path / "text.onnx", tmp_path / "m.engine", RTX)
-    with pytest.raises(UserError, match="cannot parse it|finds 0 inputs and 0 outputs"):
+    with pytest.raises(UserError, match="not an ONNX file"):
         build_engine(tmp_path / "text.onnx", RTX)
     with pytest.raises(MissingFileError, match=r"nowhere\.onnx: no such file"):
         export_engine(tmp_path / "nowhere.onnx", tmp_path / "m.engine", RTX)
@@ -238,23 +241,28 @@ def test_an_engine_needs_no_device_to_be_named(
     class InPlaceOfTheGpu:
         max_batch_size = 1
 
+        signature = Signature((1, 96, 160, 3), "uint8", (1, 96, 160), "uint8")
+
         def __init__(self, engine: bytes, target: str) -> None:
             self.loaded = (engine, target)
 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr("t2sda.export.tensorrt_runtime.EngineRunner", InPlaceOfTheGpu)
+    monkeypatch.setattr("t2sda.runtime.tensorrt_file.EngineRunner", InPlaceOfTheGpu)
     engine = tmp_path / "m.engine"
     engine.write_bytes(b"engine")
     sidecar_of(engine).write_text(
-        sidecar_text(metadata_of_onnx(static), "tensorrt-rtx", {PROFILE_KEY: None})
+        sidecar_text(metadata_of_onnx(static), "tensorrt-rtx", {PROFILE_KEY: None}, b"engine")
     )
     for runtime, device in ((None, None), ("tensorrt-rtx", None), (None, "auto"), (None, "cuda")):
         model = load_model(engine, runtime, device)
-        assert isinstance(model, FileModel)
+        assert isinstance(model, FilePredictor)
         assert model.runtime == "tensorrt-rtx"
         assert model.run.loaded == (b"engine", "tensorrt-rtx")  # type: ignore[attr-defined]
     with pytest.raises(UserError, match="engines run on .* device cpu was asked for"):
         load_model(engine, device="cpu")
+    engine.write_bytes(b"engin3")
+    with pytest.raises(UserError, match="its metadata and its weights do not belong together"):
+        load_model(engine)
 
 
 @pytest.mark.gpu
@@ -278,7 +286,7 @@ def test_timing_cache_and_inspector(tmp_path: Path, static: Path) -> None:
 def test_tensorrt_proper_needs_its_gpu(static: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import tensorrt_rtx
 
-    monkeypatch.setattr("t2sda.export.tensorrt.require", lambda module, extra: tensorrt_rtx)
+    monkeypatch.setattr("t2sda.export.tensorrt.import_tensorrt", lambda target: tensorrt_rtx)
     with pytest.raises(UserError, match="--target tensorrt-rtx builds without one"):
         build_engine(static, EngineSettings("tensorrt"))
     with pytest.raises(UserError, match="TensorRT builds for the GPU that is there"):

@@ -12,10 +12,9 @@ import pytest
 import torch
 
 from t2sda.errors import UserError
-from t2sda.export.deployable import OutputKind
-from t2sda.export.metadata import Metadata
 from t2sda.export.verify import (
     TOLERANCES,
+    Network,
     Tolerance,
     VerificationReport,
     check_softmax,
@@ -25,8 +24,9 @@ from t2sda.export.verify import (
     verify,
     verify_onnx,
 )
-from t2sda.inference.checkpoints import model_of_checkpoint, open_checkpoint
 from t2sda.modeling.segmentor import SegmentationModel
+from t2sda.runtime.checkpoints import model_of_checkpoint, open_checkpoint
+from t2sda.runtime.metadata import Metadata, OutputKind
 from tests.deployed import DYNAMIC, IMAGE_SIZE, STATIC, Export, shared_checkpoint, shared_export
 
 GOOD = VerificationReport(
@@ -54,9 +54,16 @@ def test_what_passes() -> None:
 
 def test_tolerances_are_those_of_the_documents() -> None:
     text = (Path(__file__).parents[2] / "docs/deployment.md").read_text(encoding="utf-8")
-    rows = re.findall(r"^\| `(\w+)` \| ([\d.e-]+) \| (?:([\d.]+) %|where .*) \|$", text, re.M)
+    rows = re.findall(
+        r"^\| `(\w+)` \| ([\d.e-]+) \| (?:([\d.]+) %|where .*) \| ([\d.]*) \|$", text, re.M
+    )
     stated = {
-        name: (float(logits), float(share) / 100 if share else None) for name, logits, share in rows
+        name: (
+            float(logits),
+            float(share) / 100 if share else None,
+            float(spread) if spread else None,
+        )
+        for name, logits, share, spread in rows
     }
     assert stated == {name: tuple(tolerance) for name, tolerance in TOLERANCES.items()}
 
@@ -111,29 +118,20 @@ def test_probabilities_that_are_not_the_softmax_of_the_logits_are_refused() -> N
         check_softmax(np.full_like(logits, np.nan), logits)
 
 
-class _Fixed:
+def fixed(output_kind: OutputKind, maps: np.ndarray) -> Network:
     """A network that always gives the same, such as an engine of probabilities."""
-
-    def __init__(self, output_kind: OutputKind, maps: np.ndarray) -> None:
-        self.output_kind = output_kind
-        self._maps = maps
-
-    def labels(self, images: np.ndarray) -> np.ndarray:
-        return self._maps.argmax(axis=1)
-
-    def maps(self, images: np.ndarray) -> np.ndarray:
-        return self._maps
+    return Network(lambda images: maps, output_kind)
 
 
 def test_probabilities_alone_are_compared_by_their_logarithms() -> None:
     logits = np.array([[30.0, -20.0], [3.0, 2.0], [1.0, 9.0]], np.float32).reshape(1, 3, 1, 2)
     probabilities = torch.from_numpy(logits).softmax(dim=1).numpy()
     batch = [np.zeros((1, 1, 2, 3), np.uint8)]
-    source = _Fixed("logits", logits)
+    source = fixed("logits", logits)
     tolerance = Tolerance(0.02, 0.005)
-    report = verify(_Fixed("probabilities", probabilities), source, batch, tolerance)
+    report = verify(fixed("probabilities", probabilities), source, batch, tolerance)
     assert report.max_logit == 30
     assert report.max_logit_difference == pytest.approx(0, abs=1e-5)
     probabilities[0, :, 0, 1] = [0.1, 0.1, 0.8]  # the same labels
     with pytest.raises(UserError, match="disagrees with its source"):
-        verify(_Fixed("probabilities", probabilities), source, batch, tolerance)
+        verify(fixed("probabilities", probabilities), source, batch, tolerance)

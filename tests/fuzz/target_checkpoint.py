@@ -81,7 +81,7 @@ CHANGES = st.sampled_from(
         *(lambda t: t.half(), lambda t: t.double(), lambda t: t.long(), lambda t: t.to_sparse()),
         *(lambda t: t.to("meta"), lambda t: t.tolist(), lambda t: -1 - t.abs()),
         *(lambda t: t * math.nan, lambda t: t + math.inf, lambda t: t + 0.5),
-        lambda t: torch.ones(1, dtype=t.dtype).expand(t.shape),
+        lambda t: torch.ones((), dtype=t.dtype).expand(t.shape),
     )
 )
 NUMBER = st.integers(0, 200)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 
 from t2sda.errors import MissingFileError, UserError
-from t2sda.inference.sources import find_pictures
+from t2sda.inference.sources import find_sources
 
 
 def touch(*paths: Path) -> None:
@@ -18,7 +19,7 @@ def touch(*paths: Path) -> None:
 
 def found(source: object, output_dir: Path) -> dict[str, str]:
     """Name -> file name, in order."""
-    pictures = find_pictures(str(source), output_dir)
+    pictures = find_sources(str(source), output_dir).pictures
     return {str(picture.name): picture.path.name for picture in pictures}
 
 
@@ -43,7 +44,7 @@ def test_pattern(tmp_path: Path) -> None:
     out = tmp_path / "out"
     assert found(tmp_path / "*/*.png", out) == {"x/a": "a.png", "y/a": "a.png"}
     assert found(tmp_path / "y/*.png", out) == {"a": "a.png"}
-    assert found(tmp_path / "**/*.jpg", out) == {"b": "b.jpg"}
+    assert found(tmp_path / "**/*.jpg", out) == {"y/b": "b.jpg"}
 
 
 def test_equal_stems_do_not_share_a_name(tmp_path: Path) -> None:
@@ -74,16 +75,151 @@ def test_output_above_the_folder_hides_nothing(tmp_path: Path) -> None:
 
 def test_results_among_the_pictures_are_refused(tmp_path: Path) -> None:
     touch(tmp_path / "a.png")
-    with pytest.raises(UserError, match="results would lie among the pictures"):
-        find_pictures(str(tmp_path), tmp_path)
+    with pytest.raises(UserError, match="results would lie among the images"):
+        find_sources(str(tmp_path), tmp_path)
 
 
 def test_nothing_there(tmp_path: Path) -> None:
     touch(tmp_path / "notes.txt")
     out = tmp_path / "out"
-    with pytest.raises(MissingFileError, match=r"no picture in this folder \(looked for \.avi"):
-        find_pictures(str(tmp_path), out)
-    with pytest.raises(MissingFileError, match=r"\*\.png: no file matches this pattern"):
-        find_pictures(str(tmp_path / "*.png"), out)
+    with pytest.raises(
+        MissingFileError, match=r"no image or video in this folder \(passed over: other files: 1\)"
+    ):
+        find_sources(str(tmp_path), out)
+    with pytest.raises(MissingFileError, match=r"\*\.png: no file matches"):
+        find_sources(str(tmp_path / "*.png"), out)
     with pytest.raises(MissingFileError, match=r"a\.png: no such file"):
-        find_pictures(str(tmp_path / "a.png"), out)
+        find_sources(str(tmp_path / "a.png"), out)
+
+
+def passed_over(source: object, output_dir: Path) -> dict[str, int]:
+    return dict(find_sources(str(source), output_dir).passed_over)
+
+
+def test_a_further_image_renames_no_result(tmp_path: Path) -> None:
+    touch(tmp_path / "in/x/a.png", tmp_path / "in/x/b.jpg")
+    pattern, out = tmp_path / "in/*/*.*", tmp_path / "out"
+    before = found(pattern, out)
+    assert before == {"x/a": "a.png", "x/b": "b.jpg"}
+    touch(tmp_path / "in/y/a.png", tmp_path / "in/x/c.png", tmp_path / "in/x/b.png.bmp")
+    after = found(pattern, out)
+    assert before.items() <= after.items()
+    touch(tmp_path / "in/x/a.jpg")  # no result of both can be called x/a
+    assert found(pattern, out) == {
+        **{name: file for name, file in after.items() if name != "x/a"},
+        "x/a.png": "a.png",
+        "x/a.jpg": "a.jpg",
+    }
+
+
+def test_no_two_names_are_one(tmp_path: Path) -> None:
+    for name in ("a", "a.png", "a.jpg", "a.png.jpg", "A.PNG.bmp", "b.png", "b.png.png", "c.png"):
+        touch(tmp_path / "in" / name)
+    names = list(found(tmp_path / "in/*", tmp_path / "out"))
+    assert len(names) == len({name.casefold() for name in names}) == 7  # "a" has no ending
+    assert "c" in names
+
+
+def test_alternatives_and_endings_in_any_case(tmp_path: Path) -> None:
+    touch(tmp_path / "a.JPG", tmp_path / "b.png", tmp_path / "c.jpeg", tmp_path / "d.txt")
+    pattern = tmp_path / "*.{jpg,png}"
+    assert found(pattern, tmp_path / "out") == {"a": "a.JPG", "b": "b.png"}
+
+
+def test_linked_folders_are_searched_and_circles_left(tmp_path: Path) -> None:
+    touch(tmp_path / "nas/b.png", tmp_path / "in/a.png")
+    (tmp_path / "in/linked").symlink_to(tmp_path / "nas")
+    (tmp_path / "nas/back").symlink_to(tmp_path / "in")
+    (tmp_path / "in/self").symlink_to(tmp_path / "in")
+    expected = {"a": "a.png", "linked/b": "b.png"}
+    for source in (tmp_path / "in", tmp_path / "in/**/*.png"):
+        assert found(source, tmp_path / "out") == expected
+
+
+def test_hidden_files_folders_and_other_files_are_counted(tmp_path: Path) -> None:
+    touch(tmp_path / "in/a.png", tmp_path / "in/._a.png", tmp_path / "in/.thumbnails/a.png")
+    touch(tmp_path / "in/notes.txt", tmp_path / "in/b.png/c.jpg")
+    out = tmp_path / "out"
+    assert found(tmp_path / "in", out) == {"a": "a.png", "b.png/c": "c.jpg"}
+    assert passed_over(tmp_path / "in", out) == {
+        "hidden files": 1,
+        "hidden folders": 1,
+        "folders named like files": 1,
+        "other files": 1,
+    }
+    assert passed_over(tmp_path / "in/*.png", out) == {
+        "hidden files": 1,
+        "folders named like files": 1,
+    }
+    assert found(tmp_path / "in/.thumbnails/*.png", out) == {"a": "a.png"}
+    assert found(tmp_path / "in/._*.png", out) == {"._a": "._a.png"}
+
+
+def test_a_pattern_does_not_take_results_of_any_run(tmp_path: Path) -> None:
+    touch(tmp_path / "a.png", tmp_path / "b.png", tmp_path / "sub/c.png")
+    out = tmp_path / "elsewhere"
+    for folder in (tmp_path, tmp_path / "results"):  # of earlier runs, one among the images
+        touch(folder / "a_overlay.png", folder / "sub/c_trainid.png", folder / "legend.png")
+        names = [{"settings": {}}, *({"name": name, "pixels": []} for name in ("a", "sub/c"))]
+        (folder / "pictures.jsonl").write_text("".join(json.dumps(n) + "\n" for n in names))
+    expected = {"a": "a.png", "b": "b.png", "sub/c": "c.png"}
+    assert found(tmp_path / "**/*.png", out) == expected
+    assert passed_over(tmp_path / "**/*.png", out) == {"results of earlier runs": 6}
+
+
+def test_no_name_leads_out_of_the_output_folder(tmp_path: Path) -> None:
+    touch(tmp_path / "in/x/a.png", tmp_path / "beside/b.png")
+    with pytest.raises(UserError, match=r"'\.\.' stands behind a wildcard"):
+        find_sources(str(tmp_path / "in/*/../../beside/*.png"), tmp_path / "out")
+    assert found(tmp_path / "in/../beside/*.png", tmp_path / "out") == {"b": "b.png"}
+
+
+def test_a_name_too_long_for_its_results_is_shortened(tmp_path: Path) -> None:
+    long = "ä" * 120  # 240 bytes
+    touch(*(tmp_path / "in" / f"{long}{letter}.png" for letter in "ab"), tmp_path / "in/c.png")
+    names = [picture.name for picture in find_sources(str(tmp_path / "in"), tmp_path).pictures]
+    assert names[0] == Path("c")
+    assert len(set(names)) == 3
+    for name in names:
+        (tmp_path / f"{name}_probabilities.npy.partial-0123456789").touch()
+
+
+@pytest.mark.parametrize(
+    ("name", "start", "is_video"),
+    [
+        ("a.avif", b"\0\0\0\x20ftypavif", False),
+        ("b.jfif", b"\xff\xd8\xff\xe0", False),
+        ("c", b"GIF89a", False),
+        ("d.dat", b"\x89PNG\r\n\x1a\n", False),
+        ("e.webp", b"RIFF\0\0\0\0WEBP", False),
+        ("f.3gp", b"\0\0\0\x14ftyp3gp4", True),
+        ("g.flv", b"FLV\x01", True),
+        ("h.ts", (b"G" + bytes(187)) * 5, True),
+        ("i.m2ts", (bytes(4) + b"G" + bytes(187)) * 5, True),
+        ("j.jpg", b"\0\0\0\x14ftypisom", True),  # whatever it is called
+        ("k.mp4", b"\xff\xd8\xff\xe0", False),
+    ],
+)
+def test_images_and_videos_are_told_by_their_content(
+    tmp_path: Path, name: str, start: bytes, is_video: bool
+) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / name).write_bytes(start)
+    for source in (tmp_path / "in", tmp_path / "in" / name):
+        (picture,) = find_sources(str(source), tmp_path / "out").pictures
+        assert picture.is_video == is_video
+
+
+@pytest.mark.parametrize(
+    ("name", "start"),
+    [
+        ("a.ts", b"const answer: number = 42;\n" * 50),
+        ("b.mp3", b"ID3"),
+        ("c.m4a", b"\0\0\0 ftypM4A "),
+    ],
+)
+def test_what_is_neither_is_passed_over(tmp_path: Path, name: str, start: bytes) -> None:
+    touch(tmp_path / "in/x.png")
+    (tmp_path / "in" / name).write_bytes(start)
+    assert found(tmp_path / "in", tmp_path / "out") == {"x": "x.png"}
+    assert passed_over(tmp_path / "in", tmp_path / "out") == {"other files": 1}

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
+from t2sda.data.datasets import Sample
 from t2sda.data.taxonomies import CITYSCAPES_19
+from t2sda.inference.dataset_pictures import contact_sheet
 from t2sda.inference.visualisation import (
     BORDER_ALPHA,
     OVERLAY_ALPHA,
@@ -106,3 +109,18 @@ def test_side_by_side_holds_both() -> None:
     assert height > 270 + 16
     assert np.array_equal(sheet[16:286, 16:496], image)
     assert np.array_equal(sheet[16:286, 512:992], overlay(image, labels, CITYSCAPES_19))
+
+
+@pytest.mark.parametrize("size", [(1, 500), (500, 1), (2, 3000), (1, 1)])
+def test_a_panel_of_a_strip_stays_small(size: tuple[int, int]) -> None:
+    panel = side_by_side(np.full((*size, 3), 90, np.uint8), np.zeros(size, np.uint8), CITYSCAPES_19)
+    assert panel.shape[0] <= 1000
+    assert panel.shape[1] <= 2 * 4 * 540 + 100
+
+
+@pytest.mark.parametrize("size", [(1, 500), (500, 1), (3000, 2)])
+def test_a_contact_sheet_of_strips_stays_small(size: tuple[int, int]) -> None:
+    image, label = np.full((*size, 3), 90, np.uint8), np.zeros(size, np.uint8)
+    sheet = contact_sheet([Sample("a.png", image, label)] * 3, CITYSCAPES_19)
+    assert sheet.shape[0] <= 1200
+    assert sheet.shape[1] <= 1400

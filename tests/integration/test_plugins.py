@@ -16,12 +16,12 @@ import torch.nn.functional as F
 
 from t2sda.cli.common import load_components
 from t2sda.config import ConfigError, load_config
-from t2sda.data.transforms import Resize
+from t2sda.data.taxonomies import CITYSCAPES_19
 from t2sda.engine.hooks import Hook
 from t2sda.engine.trainer import Trainer
-from t2sda.inference.predictor import Predictor
 from t2sda.modeling.backbones.timm_cnn import TimmCNN
 from t2sda.registry import HOOKS
+from t2sda.runtime.checkpoints import TorchPredictor
 from t2sda.structures import DomainBatch, Step
 from tests.components import components_restored
 from tests.distributed import on_two_ranks
@@ -351,7 +351,9 @@ def test_a_model_of_two_scales_crops_with_a_generator_and_slides_without() -> No
     whole = model.features(image)
     assert len(whole.boxes) == 4
     assert torch.equal(model.logits(whole), model(image))
-    predicted = Predictor(model, Resize(None), CPU).predict(image[0].permute(1, 2, 0).numpy())
+    predicted = TorchPredictor(model, CITYSCAPES_19, None, CPU).predict(
+        image[0].permute(1, 2, 0).numpy()
+    )
     assert torch.equal(torch.from_numpy(predicted), model(image)[0].argmax(dim=0).byte())
     # A box leaves the rest to the context.
     context = F.interpolate(

@@ -17,7 +17,9 @@ from t2sda.losses.augmentation import (
     color_jitter,
     current_color_jitter,
     draw_augmentations,
+    draw_photometric,
     gaussian_blur,
+    photometric_distortion,
     rotate_hue,
     scale_saturation,
     strong_augmentation,
@@ -246,3 +248,65 @@ def test_the_kind_of_jitter_is_the_one_asked_for() -> None:
 def test_an_unknown_kind_of_jitter_is_refused() -> None:
     with pytest.raises(ValueError, match="kind is 'pillow'; known: legacy, current"):
         AugmentationSettings(jitter_kind="pillow")
+
+
+def _distorted_slowly(image: Tensor, jitter: ColorJitter) -> Tensor:
+    """PhotoMetricDistortion pixel by pixel, in [0, 255] and the standard library's HSV."""
+    pixels = []
+    for color in image.double().flatten(1).T.tolist():
+        for change in jitter.order:
+            if change == "brightness":
+                color = [min(max(c + 255 * jitter.brightness, 0), 255) for c in color]
+            elif change == "contrast":
+                color = [min(max(c * jitter.contrast, 0), 255) for c in color]
+            else:
+                h, s, v = colorsys.rgb_to_hsv(*(c / 255 for c in color))
+                if change == "saturation":
+                    s = min(s * jitter.saturation, 1)
+                else:
+                    h = (h + jitter.hue) % 1
+                color = [255 * c for c in colorsys.hsv_to_rgb(h, s, v)]
+        pixels.append(color)
+    return torch.tensor(pixels).T.reshape(image.shape)
+
+
+def test_photometric_distortion_is_that_of_every_pixel() -> None:
+    images = torch.stack([_image(seed).round() for seed in range(12)]).byte()
+    drawn = draw_photometric(12, torch.Generator().manual_seed(0))
+    assert {len(jitter.order) for jitter in drawn} >= {1, 2, 3, 4}
+    found = photometric_distortion(images, drawn)
+    assert found.dtype == torch.float32
+    for image, jitter, one in zip(images, drawn, found, strict=True):
+        expected = _distorted_slowly(image, jitter)
+        torch.testing.assert_close(one, expected.float(), atol=2e-3, rtol=0)
+
+
+def test_photometric_distortion_cuts_what_a_translator_left_outside_of_the_range() -> None:
+    image = torch.tensor([-20.0, 100.0, 300.0]).view(1, 3, 1, 1)
+    found = photometric_distortion(image, [ColorJitter(order=())])
+    assert found.flatten().tolist() == [0, 100, 255]
+
+
+def test_probabilities_ranges_and_orders_of_photometric_distortion() -> None:
+    drawn = draw_photometric(4000, torch.Generator().manual_seed(1))
+    for name in ColorJitter.order:
+        share = sum(name in jitter.order for jitter in drawn) / len(drawn)
+        assert share == pytest.approx(0.5, abs=0.03)  # four standard errors
+    bounds = {
+        "brightness": (-32 / 255, 32 / 255),
+        "contrast": (0.5, 1.5),
+        "saturation": (0.5, 1.5),
+        "hue": (-0.1, 0.1),
+    }
+    for name, (low, high) in bounds.items():
+        values = [getattr(jitter, name) for jitter in drawn]
+        assert low <= min(values) < low + 0.01 * (high - low)
+        assert high - 0.01 * (high - low) < max(values) <= high
+    both = [jitter.order for jitter in drawn if {"contrast", "hue"} <= set(jitter.order)]
+    last = sum(order[-1] == "contrast" for order in both) / len(both)
+    assert last == pytest.approx(0.5, abs=0.07)
+    orders = {order for order in both if len(order) == 4}
+    assert orders == {
+        ("brightness", "contrast", "saturation", "hue"),
+        ("brightness", "saturation", "hue", "contrast"),
+    }

@@ -23,6 +23,7 @@ from t2sda.modeling.segmentor import Features
 from t2sda.structures import (
     TARGET_PROBS,
     DomainBatch,
+    FeatureSpec,
     Step,
     TeacherOutput,
     View,
@@ -95,8 +96,9 @@ def test_a_pairing_takes_queries_positives_and_negatives_where_it_says(
         keys = {domain: embedded("teacher", domain) for domain in images}
         queries = embedded("student", query_domain)
         probs = meta_arch.teacher.model(batch.target_image).softmax(dim=1)
-    confidence, pseudo_labels = (labels_on_grid(v, (2, 3)) for v in probs.max(dim=1))
-    labels = labels_on_grid(batch.source_label, (2, 3))
+    spec = meta_arch.student.embedding_spec
+    confidence, pseudo_labels = (labels_on_grid(v, spec) for v in probs.max(dim=1))
+    labels = labels_on_grid(batch.source_label, spec)
     positive_labels = pseudo_labels if positive_domain == "target" else labels
     threshold = confidence_threshold(confidence, 0.5)
     candidates = unreliable_labels(pseudo_labels, confidence, threshold)
@@ -212,8 +214,9 @@ def taught_with(source: Tensor, target: Tensor, probs: Tensor) -> TeacherOutput:
 class Projected(torch.nn.Module):
     """A student whose features are its embeddings."""
 
-    def __init__(self, num_classes: int) -> None:
+    def __init__(self, num_classes: int, stride: int) -> None:
         super().__init__()
+        self.embedding_spec = FeatureSpec(channels=1, stride=stride)
         self.model = SimpleNamespace(num_classes=num_classes)
 
     def embed(self, features: Features) -> Tensor:
@@ -240,7 +243,7 @@ def test_the_loss_is_the_paper_from_labels_and_predictions_on(
     queries, source, target = (
         torch.randn(shape, generator=generator, dtype=torch.float64) for _ in range(3)
     )
-    pixels = (images, 4 * height, 3 * width)
+    pixels = (images, 4 * height, 4 * width)
     labels = torch.randint(num_classes, pixels, generator=generator)
     logits = 2 * torch.randn(images, num_classes, *pixels[1:], generator=generator)
     if case == "absent":
@@ -257,11 +260,11 @@ def test_the_loss_is_the_paper_from_labels_and_predictions_on(
     step = step_of(batch)
     probs = logits.double().softmax(dim=1)
     step.teacher = taught_with(source, target, probs)
-    DynamicReweighting(0.5).after_teacher(step)
+    DynamicReweighting(num_classes, 0.5, unpredicted="largest").after_teacher(step)
     pull_loss = PullLoss(0.4, 5, 6, reduction=reduction, query_draw="exact", negative_draw="exact")
     pull = Pull(pull_loss, 1.0, "source", 0.5)
     features = Features((queries,), (1, 1))
-    found = pull.losses(Projected(num_classes), features, step)["loss_pull"]  # type: ignore[arg-type]
+    found = pull.losses(Projected(num_classes, 4), features, step)["loss_pull"]  # type: ignore[arg-type]
     conf = reweighting.class_confidence(
         probs.amax(dim=1).numpy(), probs.argmax(dim=1).numpy(), num_classes
     )
@@ -269,7 +272,7 @@ def test_the_loss_is_the_paper_from_labels_and_predictions_on(
         *(embeddings.numpy() for embeddings in (queries, source, target)),
         labels.numpy(),
         probs.numpy(),
-        reweighting.dynamic_class_weights(conf, 0.5),
+        reweighting.dynamic_class_weights(conf, 0.5, labels.unique().numpy()),
         {**dataclasses.asdict(pull_loss), "unreliable_fraction": 0.5},
     )
     assert found.item() == pytest.approx(expected, abs=1e-6)
@@ -287,8 +290,8 @@ def test_weights_threshold_and_loss_wait_for_a_device_once(apply_to: str) -> Non
     pull = Pull(PullLoss(num_negatives=8), 1.0, "source", 0.5)
     queries.requires_grad_()
     with HostReads() as host:
-        DynamicReweighting(0.5, apply_to, "none").after_teacher(step)
-        pull.losses(Projected(5), Features((queries,), (1, 1)), step)["loss_pull"].backward()  # type: ignore[arg-type]
+        DynamicReweighting(5, 0.5, apply_to).after_teacher(step)
+        pull.losses(Projected(5, 2), Features((queries,), (1, 1)), step)["loss_pull"].backward()  # type: ignore[arg-type]
     assert host.reads == 1  # how many positions every class has
     assert queries.grad is not None
 

@@ -37,6 +37,23 @@ def test_the_teacher_computes_what_is_asked_for_only(make_batch: MakeBatch) -> N
         teacher[View("source", "embeddings")]
 
 
+def test_a_mirrored_teacher_averages_image_and_mirror_image(make_batch: MakeBatch) -> None:
+    batch = make_batch()
+    assert batch.target_image is not None
+    mirrored = dataclasses.replace(batch, target_image=batch.target_image.flip(-1))
+    found = []
+    for flip, seen in (("false", batch), ("false", mirrored), ("true", batch), ("true", mirrored)):
+        torch.manual_seed(0)
+        cfg = config_of("SelfTraining", "SELF_TRAINING.FLIP", flip)
+        step = taught(build_meta_arch(cfg, CITYSCAPES_19).train(), seen)
+        assert step.teacher is not None
+        found.append(step.teacher[TARGET_PROBS])
+    image, mirror, mean, mean_of_mirror = found
+    assert not torch.allclose(image, mirror.flip(-1))
+    torch.testing.assert_close(mean, (image + mirror.flip(-1)) / 2)
+    torch.testing.assert_close(mean_of_mirror, mean.flip(-1))  # what it predicts is mirrored too
+
+
 def test_the_teacher_uses_batch_statistics_and_records_none(make_batch: MakeBatch) -> None:
     meta_arch = build_meta_arch(config_of("SelfTraining"), CITYSCAPES_19).train()
     before = {name: buffer.clone() for name, buffer in meta_arch.teacher.named_buffers()}

@@ -11,7 +11,7 @@ import torch
 from t2sda.config import ConfigError
 from t2sda.data.taxonomies import CITYSCAPES_19
 from t2sda.meta_arch.base import MetaArch, build_meta_arch
-from t2sda.structures import DomainBatch, Step
+from t2sda.structures import DomainBatch, Step, View
 from tests.meta_arch.conftest import config_of, step_of
 
 MakeBatch = Callable[..., DomainBatch]
@@ -50,6 +50,20 @@ def test_the_pull_pass_teaches_encoder_and_projector_not_the_head(
         if parameter.grad is not None and parameter.grad.abs().sum() > 0
     }
     assert learning == {"backbone", "projector"}
+
+
+def test_the_projector_reads_the_level_it_is_told_with_its_grid_and_centre(
+    make_batch: MakeBatch,
+) -> None:
+    meta_arch = build_meta_arch(
+        config_of("T2SDA", "MODEL.PROJECTOR.LEVEL", "1"), CITYSCAPES_19
+    ).train()
+    spec = meta_arch.student.model.backbone.feature_specs[1]
+    assert meta_arch.student.embedding_spec == meta_arch.teacher.embedding_spec == spec  # type: ignore[union-attr]
+    step = taught(meta_arch, make_batch())
+    assert step.teacher is not None
+    assert step.teacher[View("source", "embeddings")].shape == (2, 256, 8, 12)
+    assert meta_arch("pull", step)["loss_pull"].item() > 0
 
 
 def test_pull_weight_scales_the_loss(make_batch: MakeBatch) -> None:

@@ -8,7 +8,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from t2sda.config import ConfigError, load_config
+from t2sda.errors import UserError
 from t2sda.modeling.projector import Projector
+from t2sda.structures import FeatureSpec
 
 T2SDA = str(Path(__file__).parents[2] / "configs/quickstart.yaml")
 
@@ -28,7 +30,7 @@ def by_hand(state: dict[str, Tensor], embeddings: Tensor, padding: int) -> Tenso
 @pytest.mark.parametrize("kernel_size", [1, 3, 5])
 def test_embeddings_by_hand(kernel_size: int) -> None:
     cfg = load_config(T2SDA, ["MODEL.PROJECTOR.KERNEL_SIZE", str(kernel_size)])
-    projector = Projector.from_config(cfg, in_channels=6).double().train()
+    projector = Projector.from_config(cfg, [FeatureSpec(4, 4), FeatureSpec(6, 8)]).double().train()
     for parameter in projector.parameters():
         parameter.normal_()
     features = torch.randn(2, 6, 5, 7, dtype=torch.float64)
@@ -39,6 +41,16 @@ def test_embeddings_by_hand(kernel_size: int) -> None:
     assert sum(parameter.numel() for parameter in projector.parameters()) == (
         kernel_size**2 * 256 * (6 + 256) + 4 * 256
     )
+
+
+def test_the_level_it_reads_is_a_setting() -> None:
+    specs = [FeatureSpec(4, 4), FeatureSpec(6, 8), FeatureSpec(8, 16)]
+    cfg = load_config(T2SDA, ["MODEL.PROJECTOR.LEVEL", "1"])
+    assert Projector.from_config(cfg, specs)(torch.randn(2, 6, 3, 3)).shape == (2, 256, 3, 3)
+    for level in ("3", "-4"):
+        cfg = load_config(T2SDA, ["MODEL.PROJECTOR.LEVEL", level])
+        with pytest.raises(UserError, match=rf"LEVEL: {level}, but TimmCNN has 3 levels; use 0 to"):
+            Projector.from_config(cfg, specs)
 
 
 def test_even_kernel_is_refused() -> None:

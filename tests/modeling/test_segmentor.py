@@ -74,7 +74,19 @@ def test_logits_are_the_head_upsampled_to_the_image(model: SegmentationModel) ->
     expected = F.interpolate(coarse, (18, 27), mode="bilinear", align_corners=False)
     torch.testing.assert_close(logits, expected)
     assert torch.equal(logits, model.logits(features))
+    assert model.logits(features) is model.logits(features)  # computed once
     assert features.deepest is features.levels[-1]
+
+
+def test_logits_asked_for_without_gradient_hide_none_from_the_loss(
+    model: SegmentationModel,
+) -> None:
+    image = torch.randint(0, 256, (1, 3, 8, 8), dtype=torch.uint8)
+    features = model.features(image)
+    with torch.no_grad():
+        assert not model.logits(features).requires_grad
+    model.loss(features, torch.zeros(1, 8, 8, dtype=torch.int64)).backward()
+    assert model.head.conv.weight.grad is not None
 
 
 def test_normalisation_travels_with_the_weights(model: SegmentationModel) -> None:

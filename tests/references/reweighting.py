@@ -16,8 +16,10 @@ def class_confidence(confidence, pseudo_labels, num_classes):
     return result
 
 
-def dynamic_class_weights(confidence_of_class, exponent):
-    """Eq. (12) and the normalisation above it."""
-    gaps = [1.0 - float(value) for value in confidence_of_class]
-    weights = [(gap / max(gaps)) ** exponent for gap in gaps]
-    return np.array([weight / sum(weights) for weight in weights])
+def dynamic_class_weights(confidence_of_class, exponent, classes=None):
+    """Eq. (12) and the normalisation above it, over `classes` (of all where there is none)."""
+    ids = range(len(confidence_of_class))
+    inside = [c for c in ids if classes is None or c in classes] or list(ids)
+    gaps = {c: 1.0 - float(confidence_of_class[c]) for c in inside}
+    weights = {c: (gap / max(gaps.values())) ** exponent for c, gap in gaps.items()}
+    return np.array([weights.get(c, 0.0) / sum(weights.values()) for c in ids])

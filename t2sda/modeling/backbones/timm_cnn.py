@@ -18,6 +18,7 @@ from t2sda.modeling.backbones.timm_networks import (
     default_levels,
     feature_specs_of,
     padding_multiple,
+    with_offsets,
 )
 from t2sda.registry import BACKBONES
 from t2sda.weights import licences
@@ -45,6 +46,13 @@ SCHEMA.declare(
             element=int,
             low=0,
         ),
+        "OUTPUT_STRIDE": Field(
+            32,
+            "Stride of the coarsest level; below 32 the last stages are dilated instead, where "
+            "timm can.",
+            unit="pixels",
+            choices=(8, 16, 32),
+        ),
     },
     when=lambda cfg: BACKBONES.is_a(cfg.MODEL.BACKBONE.NAME, TimmCNN),
     when_text="MODEL.BACKBONE.NAME is TimmCNN",
@@ -64,22 +72,28 @@ class TimmCNN(Backbone):
         timm_name: the network's name in timm.
         out_indices: levels to use; empty for the strides 4, 8, 16 and 32.
         drop_path: stochastic depth of the last block.
+        output_stride: of the coarsest level; below 32 the last stages are dilated instead.
     """
 
     is_of_timm = True
 
     def __init__(
-        self, timm_name: str, out_indices: Sequence[int] = (), drop_path: float = 0.0
+        self,
+        timm_name: str,
+        out_indices: Sequence[int] = (),
+        drop_path: float = 0.0,
+        output_stride: int = 32,
     ) -> None:
         super().__init__()
         self.timm_name = timm_name
         levels = tuple(out_indices) or default_levels(timm_name)
-        self.pads_to = padding_multiple(timm_name, levels)
-        # Not all of timm's networks know drop_path_rate; those refuse it only if it is asked for.
-        options = {"drop_path_rate": drop_path} if drop_path > 0 else {}
+        # Not all of timm's networks know these; those refuse them only if they are asked for.
+        dilation = {"output_stride": output_stride} if output_stride < 32 else {}
+        options = {**dilation, **({"drop_path_rate": drop_path} if drop_path > 0 else {})}
+        self.pads_to = padding_multiple(timm_name, levels, **dilation)
         net: Any = create_timm_network(timm_name, features_only=True, out_indices=levels, **options)
         self.net = net
-        self.feature_specs = feature_specs_of(net)
+        self.feature_specs = with_offsets(feature_specs_of(net), net, self.pads_to)
         self.pixel_mean = tuple(255 * value for value in net.pretrained_cfg["mean"])
         self.pixel_std = tuple(255 * value for value in net.pretrained_cfg["std"])
 
@@ -90,6 +104,7 @@ class TimmCNN(Backbone):
             timm_name=cfg.MODEL.BACKBONE.TIMM_NAME,
             out_indices=cfg.MODEL.BACKBONE.OUT_INDICES,
             drop_path=cfg.MODEL.BACKBONE.DROP_PATH,
+            output_stride=cfg.MODEL.BACKBONE.OUTPUT_STRIDE,
         )
         if cfg.MODEL.BACKBONE.WEIGHTS:
             source = cfg.MODEL.BACKBONE.WEIGHTS

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -33,7 +34,8 @@ def create_timm_network(timm_name: str, **options: Any) -> nn.Module:
     except (RuntimeError, TypeError, AssertionError, AttributeError, IndexError) as error:
         given = ", ".join(f"{name}={value}" for name, value in options.items())
         raise UserError(
-            f"MODEL.BACKBONE.TIMM_NAME: timm cannot build '{timm_name}' with {given}: {error}"
+            f"MODEL.BACKBONE.TIMM_NAME: timm cannot build '{timm_name}' with {given}: "
+            f"{str(error) or type(error).__name__}"
         ) from error
 
 
@@ -48,6 +50,22 @@ def feature_specs_of(net: Any) -> tuple[FeatureSpec, ...]:
     info = net.feature_info
     pairs = zip(info.channels(), info.reduction(), strict=True)
     return tuple(FeatureSpec(channels, stride) for channels, stride in pairs)
+
+
+def with_offsets(
+    specs: tuple[FeatureSpec, ...], net: nn.Module, pads_to: int
+) -> tuple[FeatureSpec, ...]:
+    """The levels with the offsets of their cells, which follow from how the network pads.
+
+    Args:
+        specs: of `net`.
+        pads_to: see `padding_multiple`; a network that needs padding cuts images into patches.
+    """
+    pads_like_tensorflow = any(
+        isinstance(module, import_timm().layers.Conv2dSame) for module in net.modules()
+    )
+    share = 0.5 if pads_to > 1 else float(pads_like_tensorflow)
+    return tuple(replace(spec, offset=share * (spec.stride - 1)) for spec in specs)
 
 
 def ceil_div(size: int, stride: int) -> int:
@@ -77,7 +95,7 @@ def default_levels(timm_name: str) -> tuple[int, ...]:
     return tuple(index for _, index in wanted)
 
 
-def padding_multiple(timm_name: str, out_indices: tuple[int, ...]) -> int:
+def padding_multiple(timm_name: str, out_indices: tuple[int, ...], **options: Any) -> int:
     """Multiple that image sizes must be padded to: 1 if the network rounds its grids up itself.
 
     Found by asking: shapes for a fitting and for an odd size are computed on torch's meta device.
@@ -85,10 +103,11 @@ def padding_multiple(timm_name: str, out_indices: tuple[int, ...]) -> int:
     Raises:
         UserError: if these levels are no pyramid, finest first, on any size of image.
     """
-    net = create_on_meta(timm_name, features_only=True, out_indices=out_indices).eval()
+    net = create_on_meta(timm_name, features_only=True, out_indices=out_indices, **options).eval()
     specs = feature_specs_of(net)
     strides = [spec.stride for spec in specs]
-    if strides != sorted(set(strides)):
+    dilated = "output_stride" in options  # then the last strides repeat
+    if strides != sorted(strides if dilated else set(strides)):
         raise UserError(
             f"MODEL.BACKBONE.OUT_INDICES: levels {out_indices} of '{timm_name}' have the strides "
             f"{tuple(strides)}; a pyramid needs each once, the finest first"

@@ -67,7 +67,7 @@ class TimmViT(Backbone):
         self.stride = 2 ** math.ceil(math.log2(self.patch))
         self.pyramid = SimpleFeaturePyramid(net.embed_dim, pyramid_channels)
         self.feature_specs = tuple(
-            FeatureSpec(pyramid_channels, stride)
+            FeatureSpec(pyramid_channels, stride, offset=(stride - 1) / 2)
             for stride in (self.stride // 4, self.stride // 2, self.stride, self.stride * 2)
         )
         self.pixel_mean = tuple(255 * value for value in net.pretrained_cfg["mean"])

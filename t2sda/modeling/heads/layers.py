@@ -37,6 +37,7 @@ class ConvBNReLU(nn.Module):
             groups=groups,
             bias=False,
         )
+        init_convolution_(self.conv)
         self.bn = nn.BatchNorm2d(out_channels)
 
     def forward(self, features: Tensor) -> Tensor:
@@ -92,6 +93,14 @@ def sum_on_finest_grid(levels: Iterable[Tensor]) -> Tensor:
     for level in coarser:
         total = total + resize(level, size)
     return total
+
+
+def init_convolution_(layer: nn.Conv2d) -> None:
+    """Before BatchNorm and ReLU, as the baseline's framework has it (docs/fidelity.md, E5).
+
+    Kaiming normal with the fan-out that torch counts: of a depthwise convolution all channels.
+    """
+    nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
 
 
 def init_classifier_(layer: nn.Conv2d) -> None:

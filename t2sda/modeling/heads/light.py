@@ -8,7 +8,11 @@ from fvcore.common.config import CfgNode
 from torch import Tensor, nn
 
 from t2sda.modeling.heads.base import Head
-from t2sda.modeling.heads.layers import sum_on_finest_grid
+from t2sda.modeling.heads.layers import (
+    init_classifier_,
+    init_convolution_,
+    sum_on_finest_grid,
+)
 from t2sda.registry import HEADS
 from t2sda.structures import FeatureSpec
 
@@ -43,9 +47,10 @@ class LightHead(Head):
         self.fuse = nn.Sequential(_separable_conv(channels), _separable_conv(channels))
         self.dropout = nn.Dropout2d(dropout)
         self.classifier = nn.Conv2d(channels, num_classes, kernel_size=1)
-        # Nearly equal probabilities at the start, as the heads of the literature have it.
-        for parameter in self.classifier.parameters():
-            nn.init.normal_(parameter, std=0.01)
+        for module in (*self.projections, *self.fuse.modules()):
+            if isinstance(module, nn.Conv2d):
+                init_convolution_(module)
+        init_classifier_(self.classifier)
 
     @classmethod
     def from_config(

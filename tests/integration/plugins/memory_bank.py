@@ -24,7 +24,7 @@ class MemoryBankPass(StudentPass):
 
     def forward(self, student, step):
         features = self.features(student, step.batch.source_image, step).deepest
-        labels = labels_on_grid(step.batch.source_label, features.shape[-2:]).flatten()
+        labels = labels_on_grid(step.batch.source_label, student.model.feature_specs[-1]).flatten()
         rows = features.movedim(1, -1).flatten(0, 2)  # (B*h*w, D)
         labelled = labels < len(self.bank.means)
         classes = labels.where(labelled, 0)

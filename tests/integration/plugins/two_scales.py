@@ -33,6 +33,10 @@ class TwoScaleFeatures:
 class TwoScales(SegmentationModel):
     """In a box, the mean of both scales; outside, the context alone."""
 
+    @property
+    def feature_specs(self):
+        return tuple(spec.shown_at(0.5) for spec in super().feature_specs)
+
     def features(self, image, generator=None):
         height, width = image.shape[-2:]
         size = (height // 2, width // 2)

@@ -76,10 +76,10 @@ def test_licence_of_dinov3_is_said_for_its_convolutional_networks_too(
 def test_default_is_efficientnet_lite0_with_its_own_normalisation() -> None:
     backbone = TimmCNN.from_config(load_config(None))
     assert backbone.feature_specs == (
-        FeatureSpec(24, 4),
-        FeatureSpec(40, 8),
-        FeatureSpec(112, 16),
-        FeatureSpec(320, 32),
+        FeatureSpec(24, 4, offset=3),
+        FeatureSpec(40, 8, offset=7),
+        FeatureSpec(112, 16, offset=15),
+        FeatureSpec(320, 32, offset=31),
     )
     assert backbone.pixel_mean == backbone.pixel_std == (127.5, 127.5, 127.5)
 
@@ -96,6 +96,17 @@ def test_levels_can_be_chosen() -> None:
     )
     backbone = TimmCNN.from_config(cfg)
     assert backbone.feature_specs == (FeatureSpec(64, 2), FeatureSpec(128, 8))
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("timm_name", ["resnet18", "tf_efficientnet_lite0", "convnext_atto"])
+def test_the_last_stages_can_be_dilated_instead_with_the_same_weights(timm_name: str) -> None:
+    settings = ["MODEL.BACKBONE.TIMM_NAME", timm_name, "MODEL.BACKBONE.OUTPUT_STRIDE", "8"]
+    backbone = TimmCNN.from_config(load_config(None, settings)).eval()
+    assert [spec.stride for spec in backbone.feature_specs] == [4, 8, 8, 8]
+    backbone.load_pretrained(create_timm_network(timm_name).state_dict(), timm_name)
+    shapes = [tuple(level.shape[-2:]) for level in backbone(image_of(65, 97))]
+    assert shapes == [(17, 25), (9, 13), (9, 13), (9, 13)]
 
 
 @torch.no_grad()
@@ -137,6 +148,7 @@ def test_weights_of_another_network_are_refused() -> None:
             {},
             r"TIMM_NAME: timm .* no network called 'resnet1O1'; nearest: .*resnet101",
         ),
+        ("vgg11", {"output_stride": 8}, r"timm cannot build 'vgg11' with .*AssertionError"),
         ("vit_tiny_patch16_224", {}, r"no feature pyramid of strides .* have \(16, 16, 16\)"),
         ("swin_tiny_patch4_window7_224", {}, "no convolutional feature pyramid for any size"),
         ("resnet18", {"out_indices": (3, 1)}, r"OUT_INDICES.* \(16, 4\).* finest first"),

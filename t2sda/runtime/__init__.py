@@ -1,0 +1,1 @@
+"""Trained networks from files: loaded, run and shown; exported files without torch."""
