@@ -28,8 +28,8 @@ from t2sda.engine.checkpoint import (
 from t2sda.engine.optim import Owner, load_optimizers_
 from t2sda.meta_arch.owners import LrSchedule
 from t2sda.weights import torch_files
+from tests.fuzz.byte_inputs import damaged, flipped
 from tests.fuzz.harness import Target
-from tests.fuzz.yaml_inputs import damaged, flipped
 
 STEPS = 3
 

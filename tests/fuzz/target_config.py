@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from t2sda.config import SCHEMA, dump_config, load_config, yaml_text
 from t2sda.config.fields import Field
 from t2sda.config.schema import flat_items
+from tests.fuzz.byte_inputs import RANDOM, damaged
 from tests.fuzz.harness import Target
-from tests.fuzz.yaml_inputs import RANDOM, damaged, value
+from tests.fuzz.yaml_inputs import value
 
 KEYS = (*SCHEMA.fields, *SCHEMA.sections, "_BASE_", "SOLVER.LR", "x", "ON", "3", "K" * 9000)
 VALID = """\

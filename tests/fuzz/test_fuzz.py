@@ -4,13 +4,22 @@ from __future__ import annotations
 
 import pytest
 
-from tests.fuzz import target_checkpoint, target_config, target_dataset
+from tests.fuzz import (
+    target_checkpoint,
+    target_config,
+    target_dataset,
+    target_image,
+    target_metadata,
+)
 from tests.fuzz.harness import Hang, Plant, Target, check, faults, first_fault
 
 TARGETS: dict[str, Target] = {
     "config": target_config.TARGET,
     "dataset": target_dataset.TARGET,
     "checkpoint": target_checkpoint.TARGET,
+    "image": target_image.IMAGE,
+    "label": target_image.LABEL,
+    "metadata": target_metadata.TARGET,
 }
 FEW, MANY = 100, 2000
 

@@ -7,6 +7,8 @@ from collections.abc import Callable, Mapping
 
 from hypothesis import strategies as st
 
+from tests.fuzz.byte_inputs import RANDOM
+
 # By kind, so that a hundred inputs meet each of them.
 DEEP = ("[" * 500 + "]" * 500, "{a: " * 300 + "1" + "}" * 300)
 NUMBERS = (
@@ -33,9 +35,6 @@ NAMES = (
 PATHS = (PLACEHOLDERS, FOLDERS, BRACKETS, NAMES)
 VALUES = (DEEP, NUMBERS, TAGS, SYNTAX, TEXTS, *PATHS)
 
-RANDOM = st.integers(0, 2**64 - 1).map(random.Random)
-"""Chooses evenly: Hypothesis itself would repeat what it has tried, and leave whole kinds out."""
-
 
 def path(dice: random.Random) -> str:
     """A hostile name or pattern of a file."""
@@ -53,34 +52,6 @@ def value(dice: random.Random) -> str:
     kind = dice.choice((*VALUES, own))
     found = dice.choice(kind)
     return found if isinstance(found, str) else found()
-
-
-_CUT = st.tuples(st.integers(0, 10**6), st.integers(0, 40), st.binary(max_size=12))
-_FLIP = st.tuples(st.integers(0, 10**6), st.integers(0, 7))
-
-
-def damaged(texts: st.SearchStrategy[bytes]) -> st.SearchStrategy[bytes]:
-    """Bytes with up to three places overwritten, cut out or filled in."""
-    return st.builds(_cut, texts, st.lists(_CUT, min_size=1, max_size=3))
-
-
-def flipped(texts: st.SearchStrategy[bytes]) -> st.SearchStrategy[bytes]:
-    """Bytes of which some bits are others."""
-    return st.builds(_flip, texts, st.lists(_FLIP, min_size=1, max_size=5))
-
-
-def _cut(text: bytes, places: list[tuple[int, int, bytes]]) -> bytes:
-    for place, length, inserted in places:
-        begin = place % (len(text) + 1)
-        text = text[:begin] + inserted + text[begin + length :]
-    return text
-
-
-def _flip(text: bytes, places: list[tuple[int, int]]) -> bytes:
-    changed = bytearray(text)
-    for place, bit in places:
-        changed[place % len(changed)] ^= 1 << bit
-    return bytes(changed)
 
 
 Choose = Callable[[random.Random], "str | None"]
