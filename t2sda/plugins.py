@@ -8,11 +8,12 @@ import sys
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
+from types import ModuleType
 
 from t2sda.errors import UserError
 from t2sda.files import open_regular
 
-LOADED_FILES: set[Path] = set()
+LOADED_FILES: dict[Path, ModuleType] = {}
 """Plugins that were given as files; what they register stays."""
 
 

@@ -275,6 +275,16 @@ def _is_colour(value: Any) -> bool:
     return _is_list(_is_count)(value) and len(value) == 3 and max(value) <= 255
 
 
+def _is_fingerprint(value: Any) -> bool:
+    rules = {"name": _is_text, "images": _is_count, "files_sha256": _is_text}
+    return isinstance(value, list) and all(
+        isinstance(item, dict)
+        and item.keys() == rules.keys()
+        and all(rule(item[key]) for key, rule in rules.items())
+        for item in value
+    )
+
+
 PARTS: dict[str, tuple[Rule, str]] = {
     "iteration": (_is_count, "a whole number, 0 or more"),
     "meta_arch": (_is_mapping(_is_text, _is_tensor), "tensors by name"),

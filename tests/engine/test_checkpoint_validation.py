@@ -170,6 +170,7 @@ CONTENT: dict[str, Any] = {
     },
     "hooks": {"Running": {"mean": torch.zeros(2)}},
     "scaler": {},
+    "data": {"source": [{"name": "own", "images": 2, "files_sha256": "0af"}]},
     "config": {"SEED": 0},
     "taxonomy": {
         "name": "two",
@@ -202,6 +203,7 @@ def test_a_whole_structure_has_no_problem() -> None:
         ("optimizers", {"a": {"state": {"0": {}}, "param_groups": []}}),
         ("optimizers", {"a": {"state": {}, "param_groups": [{"lr": 0.1}]}}),
         ("optimizers", {"a": {"state": {}, "param_groups": [{"params": ["a"]}]}}),
+        *(("data", value) for value in (None, {"source": {}}, {"source": [{"name": "own"}]})),
         *(("scaler", value) for value in (None, {"scale": 1.0}, {"scale": math.nan})),
         ("scaler", {**torch.amp.GradScaler("cpu").state_dict(), "scale": 0.0}),
         *(("config", value) for value in (None, [1], {1: 2})),
