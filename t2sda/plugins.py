@@ -91,4 +91,4 @@ def _load_file(path: Path) -> None:
     except BaseException:
         del sys.modules[path.stem]
         raise
-    LOADED_FILES.add(path.resolve())
+    LOADED_FILES[path.resolve()] = module

@@ -178,7 +178,6 @@ CONTENT: dict[str, Any] = {
         "palette": [[0, 0, 0], [1, 2, 255]],
         "subsets": {"one": [1]},
     },
-    "data": {"source": [{"name": "streets", "images": 2, "digest": "00"}]},
     "versions": {"torch": "2"},
 }
 
@@ -207,7 +206,6 @@ def test_a_whole_structure_has_no_problem() -> None:
         *(("scaler", value) for value in (None, {"scale": 1.0}, {"scale": math.nan})),
         ("scaler", {**torch.amp.GradScaler("cpu").state_dict(), "scale": 0.0}),
         *(("config", value) for value in (None, [1], {1: 2})),
-        *(("data", value) for value in (None, [], {"source": [{"name": "streets"}]})),
         *(("versions", value) for value in (None, {"torch": 2})),
         *(("taxonomy", value) for value in (None, {}, [["a", "b"]])),
         ("taxonomy", {**CONTENT["taxonomy"], "class_names": ["a", 2]}),
