@@ -72,11 +72,11 @@ def _import_module(name: str) -> None:
 
 
 def _load_file(path: Path) -> None:
-    if path.absolute() in LOADED_FILES:  # as for modules: a second import does nothing
-        return
     open_regular(path).close()
+    if path.resolve() in LOADED_FILES:  # as for modules: a second import does nothing
+        return
     other = sys.modules.get(path.stem)
-    if other is not None and other not in LOADED_FILES.values():
+    if other is not None and Path(other.__file__ or "").resolve() != path.resolve():
         raise UserError(
             f"--plugin {path}: a module called '{path.stem}' is loaded already; give the file "
             f"another name"
@@ -86,5 +86,9 @@ def _load_file(path: Path) -> None:
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[path.stem] = module  # loader workers and pickling find its classes by this name
-    LOADED_FILES[path.absolute()] = module
-    spec.loader.exec_module(module)
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[path.stem]
+        raise
+    LOADED_FILES[path.resolve()] = module

@@ -200,6 +200,17 @@ def check_iteration(checkpoint: Checkpoint, max_iter: int) -> None:
         )
 
 
+def check_hook_tensors(hooks: Mapping[str, Hook]) -> None:
+    """Raise UserError if the state of a hook holds what no checkpoint takes."""
+    for name, hook in hooks.items():
+        for key, value in hook.state_dict().items():
+            if not isinstance(value, torch.Tensor):
+                raise UserError(
+                    f"hook {name}: '{key}' of its state_dict is {type(value).__name__}; keep state "
+                    f"in tensors, such as torch.tensor({value!r})"
+                )
+
+
 def check_hook_state(
     hook: Hook, name: str, state: Mapping[str, torch.Tensor], origin: Path
 ) -> None:

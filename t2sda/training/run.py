@@ -25,6 +25,7 @@ from t2sda.engine.checkpoint import (
     Checkpoint,
     CheckpointWriter,
     check_hook_state,
+    check_hook_tensors,
     check_iteration,
     checkpoints_in,
     load_checkpoint,
@@ -95,10 +96,10 @@ def run_training(
 ) -> TrainingResult:
     """Run a `TrainingRun`, which has the same arguments, and log it to its folder's log.txt."""
     folder = Path(cfg.OUTPUT_DIR)
+    check_folder(folder, resume)
     with ExitStack() as stack:
         if is_main():
             stack.enter_context(only_writer(folder, "--output-dir"))
-            check_folder(folder, resume)  # before anything is written to it
             stack.enter_context(log_to_file(folder))
         run = TrainingRun(cfg, device, resume=resume, weights=weights, model=model, hooks=hooks)
         return run.run()
@@ -157,6 +158,7 @@ class TrainingRun:
         self.owners = build_owners(cfg, self.meta_arch)
         self.hooks = build_hooks(cfg, RunObjects(self.meta_arch, self.output_dir))
         self.hooks |= named_hooks(hooks, self.hooks)
+        check_hook_tensors(self.hooks)
         self.precision = Precision(cfg.SOLVER.PRECISION, device)
         if checkpoint is not None:
             self._restore(checkpoint)

@@ -16,6 +16,7 @@ from t2sda.data.taxonomies import CITYSCAPES_19
 from t2sda.engine.checkpoint import (
     CheckpointWriter,
     check_hook_state,
+    check_hook_tensors,
     check_iteration,
     checkpoint_path,
     checkpoints_in,
@@ -243,3 +244,12 @@ def test_the_state_of_a_hook_fits_the_hook() -> None:
     check_hook_state(Running(), "Running", {"mean": torch.ones(2), "old": torch.ones(1)}, Path("a"))
     with pytest.raises(UserError, match=r"a: .*hook Running: .*mean \(3,\) for \(2,\)"):
         check_hook_state(Running(), "Running", {"mean": torch.ones(3)}, Path("a"))
+
+
+def test_state_of_a_hook_that_no_checkpoint_takes_is_refused_before_training() -> None:
+    class Counting(Hook):
+        def state_dict(self) -> dict[str, torch.Tensor]:
+            return {"count": 3}  # type: ignore[dict-item]
+
+    with pytest.raises(UserError, match=r"hook Counting: 'count' .* int; .*torch\.tensor\(3\)"):
+        check_hook_tensors({"Counting": Counting()})
