@@ -53,6 +53,11 @@ def _load_file(path: Path) -> None:
         return
     if not path.is_file():
         raise MissingFileError(f"--plugin {path}: no such file")
+    if path.stem in sys.modules and _file_of(path.stem) != path.absolute():
+        raise UserError(
+            f"--plugin {path}: a module '{path.stem}' is imported already, from "
+            f"{_file_of(path.stem) or 'Python itself'}; give the file another name"
+        )
     spec = importlib.util.spec_from_file_location(path.stem, path)
     assert spec is not None
     assert spec.loader is not None
@@ -60,3 +65,9 @@ def _load_file(path: Path) -> None:
     sys.modules[path.stem] = module  # loader workers and pickling find its classes by this name
     spec.loader.exec_module(module)
     LOADED_FILES.add(path.absolute())
+
+
+def _file_of(module: str) -> Path | None:
+    """Where an imported module was read from; None if it is built in."""
+    file = getattr(sys.modules[module], "__file__", None)
+    return Path(file).absolute() if file else None
