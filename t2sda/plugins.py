@@ -5,10 +5,13 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import sys
+import traceback
 from collections.abc import Sequence
 from pathlib import Path
+from types import ModuleType
 
-from t2sda.errors import MissingFileError, UserError
+from t2sda.errors import UserError
+from t2sda.files import open_regular
 
 LOADED_FILES: set[Path] = set()
 """Plugins that were given as files; what they register stays."""
@@ -32,42 +35,66 @@ def load_plugins(plugins: Sequence[str]) -> None:
 
 def _load_plugin(plugin: str) -> None:
     path = Path(plugin)
-    if path.suffix == ".py":
-        _load_file(path)
-        return
-    if "" not in sys.path:
-        sys.path.insert(0, "")  # `t2sda` as a console script does not search the working directory
     try:
-        importlib.import_module(plugin)
+        if path.suffix == ".py":
+            _load_file(path)
+        elif plugin and all(name.isidentifier() for name in plugin.split(".")):
+            _import_module(plugin)
+        else:
+            raise UserError(
+                f"--plugin {plugin!r}: neither the name of a module nor the path of a .py file"
+            )
+    except (UserError, OSError):
+        raise
+    except Exception as error:  # of the user's own code: where in it matters, not where in ours
+        frame = traceback.extract_tb(error.__traceback__)[-1]
+        place = f"{error.filename}:{error.lineno}" if isinstance(error, SyntaxError) else ""
+        raise UserError(
+            f"--plugin {plugin}: {type(error).__name__}: {error} "
+            f"({place or f'{frame.filename}:{frame.lineno}'})"
+        ) from error
+
+
+def _import_module(name: str) -> None:
+    folder = str(Path.cwd())
+    if folder not in sys.path:
+        # Last, so that nothing in the working directory takes the place of an installed module.
+        sys.path.append(folder)
+    try:
+        importlib.import_module(name)
     except ModuleNotFoundError as error:
-        if error.name is None or not plugin.startswith(error.name):
+        if error.name is None or not f"{name}.".startswith(f"{error.name}."):
             raise
         raise UserError(
-            f"--plugin {plugin}: no module of that name in the working directory or the "
-            f"environment; give an importable module or the path of a .py file"
+            f"--plugin {name}: no module of that name in the environment or the working "
+            f"directory; give an importable module or the path of a .py file"
         ) from None
 
 
 def _load_file(path: Path) -> None:
-    if path.absolute() in LOADED_FILES:  # as for modules: a second import does nothing
+    open_regular(path).close()
+    if path.resolve() in LOADED_FILES:  # as for modules: a second import does nothing
         return
-    if not path.is_file():
-        raise MissingFileError(f"--plugin {path}: no such file")
-    if path.stem in sys.modules and _file_of(path.stem) != path.absolute():
+    other = sys.modules.get(path.stem)
+    if other is not None and _file_of(other) != path.resolve():
         raise UserError(
-            f"--plugin {path}: a module '{path.stem}' is imported already, from "
-            f"{_file_of(path.stem) or 'Python itself'}; give the file another name"
+            f"--plugin {path}: a module called '{path.stem}' is loaded already; give the file "
+            f"another name"
         )
     spec = importlib.util.spec_from_file_location(path.stem, path)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[path.stem] = module  # loader workers and pickling find its classes by this name
-    spec.loader.exec_module(module)
-    LOADED_FILES.add(path.absolute())
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[path.stem]
+        raise
+    LOADED_FILES.add(path.resolve())
 
 
-def _file_of(module: str) -> Path | None:
-    """Where an imported module was read from; None if it is built in."""
-    file = getattr(sys.modules[module], "__file__", None)
-    return Path(file).absolute() if file else None
+def _file_of(module: ModuleType) -> Path | None:
+    """Where a module was read from; None if it is built in."""
+    file = getattr(module, "__file__", None)
+    return Path(file).resolve() if file else None

@@ -11,7 +11,7 @@ ROOT = Path(__file__).parents[1]
 FLOORS = (
     {
         *("constants", "errors", "files", "registry", "structures", "config"),
-        *("distributed", "logs", "resources"),
+        *("distributed", "logs", "resources", "signals"),
     },
     {"images"},
     {"losses", "data", "weights", "streets"},

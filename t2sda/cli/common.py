@@ -3,23 +3,37 @@
 from __future__ import annotations
 
 import argparse
+import io
+import os
 import sys
 from collections.abc import Callable, Sequence
+from typing import NoReturn
 
-from t2sda.errors import UserError
+from t2sda.errors import ENVIRONMENT_ERRORS, UserError, printable
 from t2sda.logs import log_to_console
 from t2sda.plugins import load_components
 
 USER_ERROR = 2
 
 
+class ArgumentParser(argparse.ArgumentParser):
+    """Says what is wrong with the arguments in one line, not behind all that could be given."""
+
+    def error(self, message: str) -> NoReturn:
+        print(printable(f"error: {message}; see {self.prog} --help"), file=sys.stderr)
+        sys.exit(USER_ERROR)
+
+
 def run_command(command: Callable[[Sequence[str]], int], argv: Sequence[str]) -> int:
     """Run a command; what a user can mend becomes one message on stderr and exit code 2."""
+    for stream in (sys.stdout, sys.stderr):  # a code page may lack letters of a file's name
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     try:
         with log_to_console():
             return command(argv)
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(printable(f"error: {error}"), file=sys.stderr)
         return USER_ERROR
     except ModuleNotFoundError as error:
         if (error.name or "t2sda").partition(".")[0] == "t2sda":
@@ -36,6 +50,12 @@ def run_command(command: Callable[[Sequence[str]], int], argv: Sequence[str]) ->
     except BrokenPipeError:
         sys.stderr.close()  # the reader of our output has gone; Python would complain at exit
         return 141
+    except OSError as error:
+        if error.errno not in ENVIRONMENT_ERRORS:
+            raise
+        where = f"{os.fsdecode(error.filename)}: " if error.filename else ""
+        print(printable(f"error: {where}{error.strerror}"), file=sys.stderr)
+        return USER_ERROR
 
 
 def add_config_arguments(parser: argparse.ArgumentParser, required: bool) -> None:

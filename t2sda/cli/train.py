@@ -9,13 +9,14 @@ from collections.abc import Sequence
 from rich.console import Console
 from rich.table import Table
 
-from t2sda.cli.common import add_config_arguments, load_components
+from t2sda.cli.common import ArgumentParser, add_config_arguments, load_components
 from t2sda.config import load_config
 from t2sda.data.dataset_files import register_dataset_files
 from t2sda.distributed import is_main, process_group
 from t2sda.engine.device import choose_device
 from t2sda.engine.metrics import standard_console
 from t2sda.evaluation.evaluator import Scores
+from t2sda.registry import check_registered
 from t2sda.resources import named_shortages
 from t2sda.training.run import run_training
 from t2sda.training.scoring import score_checkpoint
@@ -25,7 +26,7 @@ def command(argv: Sequence[str]) -> int:
     """Train by a configuration.
 
     Returns:
-        0; 128 + the signal's number after SIGTERM or Ctrl-C, which leave a checkpoint behind.
+        0; 128 + the signal's number after one of STOP_SIGNALS, which leaves a checkpoint behind.
     """
     args = _parser().parse_intermixed_args(argv)
     load_components(args.plugin)
@@ -33,6 +34,7 @@ def command(argv: Sequence[str]) -> int:
     if args.output_dir is not None:
         overrides += ["OUTPUT_DIR", json.dumps(args.output_dir)]  # as it is, not as YAML
     cfg = load_config(args.config_file, overrides)
+    check_registered(cfg)
     register_dataset_files(cfg.DATASETS.FILES)
 
     device = choose_device(cfg.DEVICE)
@@ -47,7 +49,7 @@ def command(argv: Sequence[str]) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = ArgumentParser(
         prog="t2sda train",
         description="Train by a configuration. One process; for several GPUs start it with "
         "torchrun. Killed at any moment, it goes on with --resume as if nothing had happened.",

@@ -5,11 +5,10 @@ from __future__ import annotations
 import logging
 import signal
 import threading
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, nullcontext
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import torch
@@ -25,6 +24,9 @@ from t2sda.distributed import barrier, broadcast_from_main_, is_main, rank, worl
 from t2sda.engine.checkpoint import (
     Checkpoint,
     CheckpointWriter,
+    check_hook_state,
+    check_hook_tensors,
+    check_iteration,
     checkpoints_in,
     load_checkpoint,
     load_weights_,
@@ -46,12 +48,13 @@ from t2sda.engine.progress import ConsoleProgress
 from t2sda.engine.trainer import Trainer, TrainerSettings
 from t2sda.errors import UserError
 from t2sda.evaluation.evaluator import Scores, check_classes
-from t2sda.files import make_writable_dir, written_whole
+from t2sda.files import make_writable_dir, only_writer, write_whole
 from t2sda.logs import log_to_file
 from t2sda.meta_arch.base import build_meta_arch, reads_target_labels
 from t2sda.modeling.normalization import share_statistics
 from t2sda.modeling.segmentor import SegmentationModel
 from t2sda.runtime.checkpoints import TorchPredictor
+from t2sda.signals import stop_on_signals
 from t2sda.training.plan import plan_text, summary_text
 from t2sda.training.scoring import check_same_classes, evaluate_all, load_student_
 
@@ -94,8 +97,10 @@ def run_training(
     """Run a `TrainingRun`, which has the same arguments, and log it to its folder's log.txt."""
     folder = Path(cfg.OUTPUT_DIR)
     check_folder(folder, resume)
-    make_writable_dir(folder, "--output-dir")
-    with log_to_file(folder) if is_main() else nullcontext():
+    with ExitStack() as stack:
+        if is_main():
+            stack.enter_context(only_writer(folder, "--output-dir"))
+            stack.enter_context(log_to_file(folder))
         run = TrainingRun(cfg, device, resume=resume, weights=weights, model=model, hooks=hooks)
         return run.run()
 
@@ -134,6 +139,8 @@ class TrainingRun:
         self.progress = ProgressHook(cfg.LOGGING.PERIOD, cfg.SOLVER.MAX_ITER, console)
         found = check_folder(self.output_dir, resume)
         checkpoint = load_checkpoint(found) if found is not None else None
+        if checkpoint is not None:
+            check_iteration(checkpoint, cfg.SOLVER.MAX_ITER)
         if cfg.SOLVER.DETERMINISTIC:
             use_deterministic_algorithms()
         torch.manual_seed(cfg.SEED)
@@ -151,6 +158,7 @@ class TrainingRun:
         self.owners = build_owners(cfg, self.meta_arch)
         self.hooks = build_hooks(cfg, RunObjects(self.meta_arch, self.output_dir))
         self.hooks |= named_hooks(hooks, self.hooks)
+        check_hook_tensors(self.hooks)
         self.precision = Precision(cfg.SOLVER.PRECISION, device)
         if checkpoint is not None:
             self._restore(checkpoint)
@@ -170,15 +178,17 @@ class TrainingRun:
         )
         make_writable_dir(self.output_dir, "--output-dir")
         if is_main():
-            self._write("config.yaml", dump_config(self.cfg))
-            self._write("plan.txt", plan_text(self.cfg, world_size()) + "\n")
+            write_whole(self.output_dir / "config.yaml", dump_config(self.cfg))
+            write_whole(self.output_dir / "plan.txt", plan_text(self.cfg, world_size()) + "\n")
         self._describe()
         batches = self._batches()
         try:
             with ExitStack() as stack:
                 received: list[int] = []
                 if threading.current_thread() is threading.main_thread():  # others get no signals
-                    received = stack.enter_context(stop_on_signals(trainer))
+                    received = stack.enter_context(
+                        stop_on_signals(trainer.request_stop, logger.info)
+                    )
                 next_iteration = trainer.run(batches, self.first_iteration)
         except (RuntimeError, EOFError, ConnectionError) as error:
             raise batches.explained(error) from error.__cause__
@@ -204,16 +214,18 @@ class TrainingRun:
             self.output_dir, next_iteration, self.last_scores, stopped_by, predictor
         )
 
-    def _write(self, name: str, text: str) -> None:
-        with written_whole(self.output_dir / name) as partial:
-            partial.write_text(text, encoding="utf-8")
-
     def _restore(self, checkpoint: Checkpoint) -> None:
         check_same_classes(checkpoint, self.taxonomy)
         load_weights_(self.meta_arch, checkpoint.meta_arch, checkpoint.path)
-        load_optimizers_(self.owners, checkpoint.optimizers)
+        try:
+            load_optimizers_(
+                self.owners, checkpoint.optimizers, checkpoint.iteration, checkpoint.num_skipped
+            )
+        except UserError as error:
+            raise UserError(f"{checkpoint.path}: {error}") from None
         for name, state in checkpoint.hooks.items():
             if name in self.hooks:
+                check_hook_state(self.hooks[name], name, state, checkpoint.path)
                 self.hooks[name].load_state_dict(state)
         self.precision.load_scale(checkpoint.scaler)
         self.first_iteration = checkpoint.iteration
@@ -359,28 +371,3 @@ def changed_data(old: Fingerprint, new: Fingerprint) -> list[str]:
                     f"{', of other names' if before[name]['images'] == now[name]['images'] else ''}"
                 )
     return changes
-
-
-@contextmanager
-def stop_on_signals(trainer: Trainer) -> Iterator[list[int]]:
-    """SIGTERM and Ctrl-C end the run after the current step, with a checkpoint; a second one at
-    once. Yields the signals that came.
-    """
-    received: list[int] = []
-    numbers = (signal.SIGINT, signal.SIGTERM)
-    previous = {number: signal.getsignal(number) for number in numbers}
-
-    def stop(number: int, _: FrameType | None) -> None:
-        received.append(number)
-        trainer.request_stop()
-        for item in numbers:
-            signal.signal(item, previous[item])
-        logger.info("%s: finishing this step, then a checkpoint", signal.Signals(number).name)
-
-    for number in numbers:
-        signal.signal(number, stop)
-    try:
-        yield received
-    finally:
-        for number in numbers:
-            signal.signal(number, previous[number])

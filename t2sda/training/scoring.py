@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import json
 import logging
 from pathlib import Path
 
@@ -23,7 +22,7 @@ from t2sda.engine.checkpoint import (
 from t2sda.engine.metrics import advancing, progress_bar, standard_console
 from t2sda.errors import UserError
 from t2sda.evaluation.evaluator import Progress, Scores, evaluate
-from t2sda.files import make_writable_dir, written_whole
+from t2sda.files import json_text, make_writable_dir, write_whole
 from t2sda.modeling.segmentor import SegmentationModel, build_segmentation_model
 from t2sda.runtime.checkpoints import TorchPredictor
 
@@ -54,8 +53,7 @@ def score_checkpoint(cfg: CfgNode, device: torch.device, weights: str | None) ->
         make_writable_dir(Path(cfg.OUTPUT_DIR), "--output-dir")
         report = {key: value for item in scores for key, value in item.as_metrics().items()}
         path = Path(cfg.OUTPUT_DIR) / "evaluation.json"
-        with written_whole(path) as partial:
-            partial.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+        write_whole(path, json_text(report, indent=1) + "\n")
         logger.info("scores written to %s", path)
     return scores
 
