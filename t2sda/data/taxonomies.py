@@ -26,7 +26,7 @@ class LabelIdError(UserError):
 
 @dataclass(frozen=True)
 class ClassGroup:
-    """Classes that count as one in a score, because a label set does not tell them apart."""
+    """Classes that count as one in a score, because a label set does not distinguish them."""
 
     name: str
     train_ids: tuple[int, ...]
@@ -62,7 +62,7 @@ class Taxonomy:
         if not 2 <= self.num_classes <= MAX_CLASSES:
             raise UserError(
                 f"taxonomy '{self.name}': {self.num_classes} classes; 2 to {MAX_CLASSES} can be "
-                f"told apart in 8-bit labels with {IGNORE_INDEX} for ignored pixels"
+                f"distinct in 8-bit labels with {IGNORE_INDEX} for ignored pixels"
             )
         if len(self.palette) != self.num_classes:
             raise UserError(

@@ -71,7 +71,7 @@ class Reads:
 
 @dataclass(frozen=True)
 class BuildContext:
-    """What passes and meta-architectures are told of the run they are built for."""
+    """What passes and meta-architectures know of the run they are built for."""
 
     taxonomy: Taxonomy
     feature_specs: tuple[FeatureSpec, ...]

@@ -38,8 +38,8 @@ def compared_with_names(code: ast.AST) -> list[str]:
 def test_no_code_compares_a_registered_name() -> None:
     found = {
         str(path.relative_to(ROOT)): compared_with_names(ast.parse(path.read_text("utf-8")))
-        for room in ("t2sda", "export")
-        for path in (ROOT / room).rglob("*.py")
+        for package in ("t2sda", "export")
+        for path in (ROOT / package).rglob("*.py")
     }
     assert {path: names for path, names in found.items() if names} == {}
 
