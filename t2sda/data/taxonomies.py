@@ -132,10 +132,6 @@ class Taxonomy:
             raise LabelIdError(self._unknown(unknown, of_colours=raw_label.ndim == 3))
         return train_label.astype(np.uint8)
 
-    def unknown_in(self, raw_label: np.ndarray) -> list[Any]:
-        """Ids or (R, G, B) colours of a raw label that the taxonomy does not know, in order."""
-        return np.unique(raw_label[self._looked_up(raw_label) < 0], axis=0).tolist()
-
     def _looked_up(self, raw_label: np.ndarray) -> np.ndarray:
         """(H, W) int16 train ids, -1 where unknown."""
         if raw_label.ndim == 2:
