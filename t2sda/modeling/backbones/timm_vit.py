@@ -173,7 +173,7 @@ def _to_level(in_channels: int, channels: int) -> tuple[nn.Module, ...]:
 
 def _refuse_other_than_vit(timm_name: str) -> None:
     net = create_on_meta(timm_name)
-    # A hybrid has convolutions in the place of PatchEmbed, with strides it does not tell.
+    # A hybrid has convolutions in the place of PatchEmbed, with strides it does not state.
     cuts_patches = isinstance(getattr(net, "patch_embed", None), import_timm().layers.PatchEmbed)
     if not (cuts_patches and hasattr(net, "blocks") and hasattr(net, "forward_intermediates")):
         raise UserError(
