@@ -6,7 +6,7 @@ import pickle
 import platform
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from t2sda.engine.hooks import Hook, Stage
 from t2sda.errors import MissingFileError, UserError
 from t2sda.files import PARTIAL_SUFFIX, written_whole
 from t2sda.structures import Step
+from t2sda.weights import licences
 
 SCHEMA.declare(
     "CHECKPOINT",
@@ -53,6 +54,7 @@ class Checkpoint:
         config: the same as it was saved.
         taxonomy: class names and colours.
         versions: of the libraries that wrote it.
+        provenance: of imported weights: file, sha256, format, branch, licence; otherwise empty.
     """
 
     path: Path
@@ -65,6 +67,7 @@ class Checkpoint:
     config: dict[str, Any]
     taxonomy: Taxonomy
     versions: dict[str, str]
+    provenance: dict[str, str] = field(default_factory=dict)
 
 
 def checkpoint_path(output_dir: Path, iteration: int) -> Path:
@@ -164,7 +167,20 @@ def load_checkpoint(
             },
         ),
         versions=content["versions"],
+        provenance=_provenance(content, path),
     )
+
+
+def _provenance(content: Mapping[str, Any], path: Path) -> dict[str, str]:
+    """Where imported weights come from; their licence is logged."""
+    found = content.get("provenance", {})
+    if not isinstance(found, dict) or not all(
+        isinstance(text, str) for pair in found.items() for text in pair
+    ):
+        raise UserError(f"{path}: a damaged or edited checkpoint: `provenance` must be texts")
+    if "licence" in found:
+        licences.note(found["licence"])
+    return found
 
 
 def load_weights_(module: nn.Module, state: Mapping[str, torch.Tensor], origin: Path) -> None:
@@ -248,22 +264,26 @@ class CheckpointWriter(Hook):
 
     def save(self, iteration: int) -> None:
         """Write the checkpoint after `iteration` steps."""
-        content = {
-            **self.state(),
-            "iteration": iteration,
-            "config": config_to_mapping(self.cfg),
-            "taxonomy": {
-                "name": self.taxonomy.name,
-                "class_names": list(self.taxonomy.class_names),
-                "palette": [list(colour) for colour in self.taxonomy.palette],
-                "subsets": {name: list(ids) for name, ids in self.taxonomy.subsets.items()},
-            },
-            "versions": library_versions(),
-        }
+        content = {**self.state(), **checkpoint_content(self.cfg, self.taxonomy, iteration)}
         save_checkpoint(checkpoint_path(self.output_dir, iteration), content)
         if self.keep:
             for old in checkpoints_in(self.output_dir)[: -self.keep]:
                 old.unlink()
+
+
+def checkpoint_content(cfg: CfgNode, taxonomy: Taxonomy, iteration: int) -> dict[str, Any]:
+    """What a checkpoint holds besides states."""
+    return {
+        "iteration": iteration,
+        "config": config_to_mapping(cfg),
+        "taxonomy": {
+            "name": taxonomy.name,
+            "class_names": list(taxonomy.class_names),
+            "palette": [list(colour) for colour in taxonomy.palette],
+            "subsets": {name: list(ids) for name, ids in taxonomy.subsets.items()},
+        },
+        "versions": library_versions(),
+    }
 
 
 def library_versions() -> dict[str, str]:
