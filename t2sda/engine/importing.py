@@ -293,19 +293,20 @@ def _incomplete(assembly: Assembly, prefix: str) -> list[str]:
 
 def _missing(own: Collection[str], tensors: Collection[str], assembly: Assembly) -> list[str]:
     """Names that the file lacks, in its own words where a neighbour there shows them."""
+    everything = {**assembly.sources, **assembly.incomplete}
+    there = {source for sources in everything.values() for source in sources}
     missing = []
     for name in own:
-        if name in tensors or name in assembly.incomplete:
+        if name in tensors:
             continue
         stem, _, kind = name.rpartition(".")
-        known = {source for sources in assembly.sources.values() for source in sources}
         neighbour = next((n for n in assembly.sources if n.rpartition(".")[0] == stem), None)
         theirs = [
             f"{source.rpartition('.')[0]}.{kind}"
-            for source in assembly.sources.get(neighbour or "", [])
+            for source in (assembly.sources[neighbour] if neighbour else [])
         ]
-        theirs = [source for source in theirs if source not in known]
-        missing.append(f"{', '.join(theirs)} ({name})" if theirs else name)
+        lacking = [source for source in theirs if source not in there]
+        missing.append(f"{', '.join(lacking)} ({name})" if lacking else name)
     return missing
 
 

@@ -113,19 +113,16 @@ def mit_variant(state: Mapping[str, Tensor]) -> str:
     Raises:
         UserError: if it is none.
     """
-    places = [re.match(r"(patch_embed|block|norm)(\d)\.(?:(\d+)\.)?", name) for name in state]
     depths, dims = [0] * 4, [0] * 4
-    for found, tensor in zip(places, state.values(), strict=True):
-        if found is None or not 1 <= int(found[2]) <= len(dims):
-            continue
-        stage = int(found[2]) - 1
-        if found[1] == "block" and found[3]:
-            depths[stage] = max(depths[stage], int(found[3]) + 1)
-        elif found[1] == "norm" and tensor.dim() == 1:
-            dims[stage] = len(tensor)
-    for name, variant in VARIANTS.items():
+    for name, tensor in state.items():
+        if block := re.match(r"block([1-4])\.(\d+)\.", name):
+            stage = int(block[1]) - 1
+            depths[stage] = max(depths[stage], int(block[2]) + 1)
+        elif norm := re.fullmatch(r"norm([1-4])\.(weight|bias)", name):
+            dims[int(norm[1]) - 1] = tensor.numel()
+    for size, variant in VARIANTS.items():
         if (list(variant.dims), list(variant.depths)) == (dims, depths):
-            return name
+            return size
     raise UserError(
         f"a Mix Transformer of {dims} channels and {depths} blocks is none of the published sizes "
         f"{', '.join(VARIANTS)}"
