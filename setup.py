@@ -46,7 +46,6 @@ setup(
         "torch>=2.6,<2.14",
         "timm>=1.0.15",
         "huggingface-hub>=0.30",  # hf:// and timm:// as sources of weights
-        "filelock>=3.12",  # two runs never write to one folder
         "fvcore>=0.1.5.post20221221",
         "iopath>=0.1.10",
         "numpy>=1.26",

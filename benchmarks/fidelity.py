@@ -100,7 +100,7 @@ def class_weights(crops: Crops) -> None:
                     weights = step.class_weights
                     assert step.teacher is not None
                     predicted = step.teacher.pseudo_labels.unique()
-                    unseen.append(1 - weights[predicted].sum().item())
+                    unseen.append(abs(1 - weights[predicted].sum().item()))
                     present = step.batch.source_label.unique()
                     queries.append(weights[present[present < NUM_CLASSES]].sum().item())
                     impossible.append(weights[list(NOT_IN_SYNTHIA)].sum().item())
@@ -117,7 +117,7 @@ def target_weights(crops: Crops) -> None:
     print("E3 mean weight of a pixel under REWEIGHTING.APPLY_TO target")
     for confidence in (0.90, 0.98):
         means = []
-        hook = DynamicReweighting(NUM_CLASSES, 0.5, "target")
+        hook = DynamicReweighting(NUM_CLASSES, 0.5, "target", unpredicted="largest")
         for iteration in range(STEPS):
             step = step_of(crops.draw(), crops.draw(), confidence, iteration)
             hook.after_teacher(step)

@@ -2,7 +2,7 @@
 
 `python -m benchmarks.import_weights`. Random weights under the published names; the student alone
 as such checkpoints are published, and a whole one with teacher, ImageNet network and optimizer.
-Each import is a process of its own; its memory is the peak of the process, Python and torch included.
+Each import is a process of its own; memory is the peak of the process, Python and torch included.
 """
 
 from __future__ import annotations

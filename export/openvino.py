@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from t2sda.errors import UserError
+from t2sda.files import pair_written_whole
 from t2sda.runtime.metadata import Metadata
 from t2sda.runtime.openvino_file import (
     OpenVinoRunner,
@@ -149,21 +149,10 @@ def _both_written_whole(output: Path) -> Iterator[Path]:
 
     An old .xml goes before its .bin is replaced: an .xml that is there has its own weights.
     """
-    partial = output.with_name(f"{output.stem}.partial.xml")
-    weights = partial.with_suffix(".bin")
     try:
-        yield partial
-        for path in (weights, partial):
-            with path.open("rb+") as written:
-                os.fsync(written.fileno())
-        output.unlink(missing_ok=True)
-        weights.replace(output.with_suffix(".bin"))
-        partial.replace(output)
+        with pair_written_whole(output.with_suffix(".bin"), output) as (_, partial):
+            yield partial
     except (OSError, RuntimeError) as error:
         if isinstance(error, UserError):
             raise
         raise UserError(f"{output}: cannot be written ({error})") from None
-    finally:
-        for path in (weights, partial):
-            with contextlib.suppress(OSError):
-                path.unlink(missing_ok=True)

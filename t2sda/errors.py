@@ -2,6 +2,30 @@
 
 from __future__ import annotations
 
+import errno
+
+ENVIRONMENT_ERRORS = frozenset(
+    getattr(errno, name)
+    for name in (
+        *("ENOSPC", "EDQUOT", "EFBIG", "EROFS", "EACCES", "EPERM", "ENAMETOOLONG", "ELOOP"),
+        *("EMFILE", "ENFILE", "EIO", "ESTALE", "ETIMEDOUT", "EISDIR", "ENOTDIR"),
+    )
+)
+"""Why a system refuses to open or write a file that has nothing to do with our code."""
+
+
+def printable(text: str) -> str:
+    """Text for a terminal: what would steer it, hide or reorder letters is spelled as an escape.
+
+    File names may hold anything, names that are not UTF-8 among it.
+    """
+    return "".join(
+        character
+        if character.isprintable() or character in "\n\t"
+        else character.encode("unicode_escape").decode()
+        for character in text
+    )
+
 
 class UserError(ValueError):
     """Something a user caused and can mend; the message says what was found, where, what to do."""

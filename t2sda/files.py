@@ -1,15 +1,37 @@
-"""Files that are written whole or not at all, and folders that can be written to."""
+"""Files that are written whole or not at all, folders with one writer, and what may be read."""
 
 from __future__ import annotations
 
 import contextlib
+import fcntl
+import json
+import logging
+import math
 import os
-from collections.abc import Iterator
+import shutil
+import stat
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import Any, BinaryIO
 
-from t2sda.errors import UserError
+from t2sda.errors import MissingFileError, UserError
+
+logger = logging.getLogger(__name__)
 
 PARTIAL_SUFFIX = ".partial"
+LOCK_NAME = ".t2sda.lock"
+"""Lies in a folder that a run writes to; after a kill it stays, and what counts is who holds it."""
+MAX_TEXT_BYTES = 1 << 20
+"""Of a file that people write: a configuration, a dataset, a list."""
+_NAME_SHARE = 32  # characters of a file's name in its folder's; names have a limit
+
+_MISTAKEN = (
+    (b"version https://git-lfs", "a Git LFS pointer, not the file itself; run `git lfs pull`"),
+    (b"<!doctype html", "a web page, not the file itself; download it again"),
+    (b"<html", "a web page, not the file itself; download it again"),
+    (b"<?xml", "an XML document, perhaps a server's error message; download it again"),
+)
 
 
 @contextlib.contextmanager
@@ -17,17 +39,15 @@ def written_whole(path: Path) -> Iterator[Path]:
     """Yields where to write; that file takes the place of `path` when the block ends without error.
 
     Until then `path` is as it was, whenever the process is killed or the power fails; after an
-    error nothing is left behind.
+    error nothing is left behind. It is written in a folder of its own with a name that nobody can
+    guess, so no other process meets it, and no link is followed.
     """
-    partial = path.with_name(path.name + PARTIAL_SUFFIX)
-    try:
+    with _own_folder(path) as folder:
+        partial = folder / path.name
         yield partial
         _sync(partial)
         partial.replace(path)
         _sync(path.parent)
-    finally:
-        with contextlib.suppress(OSError):  # its folder may be the reason
-            partial.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
@@ -37,9 +57,9 @@ def pair_written_whole(file: Path, description: Path) -> Iterator[tuple[Path, Pa
     Until the block ends without error the old pair is as it was; after an error nothing else is
     left. Whoever is killed later leaves a file without a description, never with another one's.
     """
-    partials = tuple(path.with_name(path.name + PARTIAL_SUFFIX) for path in (file, description))
-    try:
-        yield partials[0], partials[1]
+    with _own_folder(file) as folder:
+        partials = folder / file.name, folder / description.name
+        yield partials
         for partial in partials:
             _sync(partial)
         description.unlink(missing_ok=True)
@@ -48,10 +68,104 @@ def pair_written_whole(file: Path, description: Path) -> Iterator[tuple[Path, Pa
         _sync(file.parent)
         partials[1].replace(description)
         _sync(description.parent)
+
+
+def write_whole(path: Path, content: bytes | str) -> None:
+    """Write a file, text as UTF-8; `path` is the old one or the whole new one.
+
+    Raises:
+        UserError: if it cannot be written.
+    """
+    # Names that are not UTF-8 are in text as lone surrogates.
+    data = content if isinstance(content, bytes) else content.encode("utf-8", "backslashreplace")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with written_whole(path) as partial:
+            partial.write_bytes(data)
+    except OSError as error:
+        raise UserError(
+            f"{path}: cannot be written ({reason(error)}); finished files are whole"
+        ) from None
+
+
+def json_text(value: Any, indent: int | None = None) -> str:
+    """`value` as JSON that every reader takes: what is NaN or infinite becomes null."""
+    return json.dumps(_finite(value), indent=indent, allow_nan=False)
+
+
+def remove_partials(folders: Iterable[Path]) -> None:
+    """Remove what killed processes left half-written in folders that nobody else writes to."""
+    for folder in folders:
+        for partial in folder.glob(f".*-*{PARTIAL_SUFFIX}"):
+            if partial.is_dir() and not partial.is_symlink():
+                shutil.rmtree(partial, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def only_writer(folder: Path, setting: str) -> Iterator[None]:
+    """Keep other processes from writing to `folder` until the block ends, or this process.
+
+    What killed processes left half-written there is removed.
+
+    Args:
+        folder: is made where it is missing.
+        setting: what to change if another run is there ("--output").
+    Raises:
+        UserError: if another process holds it, or it cannot be written to.
+    """
+    make_writable_dir(folder, setting)
+    path = folder / LOCK_NAME
+    busy = UserError(
+        f"{folder}: another run is writing there; wait until it has ended, or choose another "
+        f"folder with {setting}"
+    )
+    name = os.path.realpath(path)
+    if name in _held:
+        raise busy
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
+    except OSError as error:
+        raise UserError(
+            f"{path}: cannot be locked ({reason(error)}); choose another folder with {setting}"
+        ) from None
+    try:
+        if not _locked(descriptor, path):
+            raise busy
+        _held.add(name)
+        try:
+            remove_partials([folder])
+            yield
+        finally:
+            _held.remove(name)
+            path.unlink(missing_ok=True)  # while it is held: nobody else's
     finally:
-        for partial in partials:
-            with contextlib.suppress(OSError):  # its folder may be the reason
-                partial.unlink(missing_ok=True)
+        os.close(descriptor)
+
+
+_held: set[str] = set()
+"""Lock files of this process, which the system lets it lock as often as it likes."""
+
+
+def _locked(descriptor: int, path: Path) -> bool:
+    """Lock an open file for this process alone: the system takes it back however the process ends.
+
+    The lock is not inherited, so child processes that outlive their parent hold nothing.
+    """
+    try:
+        fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (BlockingIOError, PermissionError):
+        return False
+    except OSError as error:
+        logger.warning(
+            "%s: this file system has no locks (%s); see to it that no other run writes there",
+            path.parent,
+            reason(error),
+        )
+        return True
+    try:  # whoever held it before may have removed the file in between
+        return os.path.samestat(os.fstat(descriptor), path.stat())
+    except FileNotFoundError:
+        return False
 
 
 def make_writable_dir(folder: Path, setting: str) -> None:
@@ -65,12 +179,11 @@ def make_writable_dir(folder: Path, setting: str) -> None:
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        probe = folder / f".writable-{os.getpid()}"  # several ranks may try at once
-        probe.touch()
-        probe.unlink()
-    except OSError as error:
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except (OSError, ValueError) as error:  # a ValueError for a NUL character
         raise UserError(
-            f"cannot write to {folder} ({error.strerror}); choose another folder with {setting}"
+            f"cannot write to {folder} ({reason(error)}); choose another folder with {setting}"
         ) from None
 
 
@@ -83,12 +196,141 @@ def check_writable_file(path: Path, setting: str) -> None:
     Raises:
         UserError: if it cannot be written.
     """
-    if path.is_dir():
+    if is_folder(path):
         raise UserError(f"{path}: is a folder; {setting} names the file to write")
-    if not path.exists():
+    if not os.path.lexists(path):
         make_writable_dir(path.parent, setting)
+    elif not is_regular_file(path):
+        raise UserError(f"{path}: is {_kind_of(path)}; {setting} names the file to write")
     elif not os.access(path, os.W_OK):
         raise UserError(f"cannot write to {path}; choose another file with {setting}")
+
+
+def is_regular_file(path: Path) -> bool:
+    """Whether there is a file that can be read to an end: no folder, pipe or device.
+
+    Unlike `Path.is_file` it never raises: what cannot be looked at is none.
+    """
+    return os.path.isfile(path)  # noqa: PTH113
+
+
+def is_folder(path: Path) -> bool:
+    """Whether there is a folder; never raises, as `is_regular_file`."""
+    return os.path.isdir(path)  # noqa: PTH112
+
+
+def is_missing(path: Path) -> bool:
+    """Whether there is certainly nothing; not known where a folder may not be entered."""
+    try:
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return True
+    except (OSError, ValueError):
+        return False
+    return False
+
+
+def open_regular(path: Path) -> BinaryIO:
+    """Open a file for reading, if reading it comes to an end.
+
+    Raises:
+        MissingFileError: if there is none.
+        UserError: if it is a folder, a pipe, a device or a socket, or cannot be opened.
+    """
+    try:
+        # Not to wait for whoever writes into a pipe; no effect on a file.
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except FileNotFoundError:
+        raise MissingFileError(f"{path}: no such file") from None
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: cannot be read ({reason(error)})") from None
+    mode = os.fstat(descriptor).st_mode
+    if not stat.S_ISREG(mode):
+        os.close(descriptor)
+        raise UserError(f"{path}: is {_kind(mode)}, not a file")
+    return os.fdopen(descriptor, "rb")
+
+
+def read_small_file(path: Path, limit: int = MAX_TEXT_BYTES) -> bytes:
+    """The content of a file of at most `limit` bytes, by default what a person may have written.
+
+    Raises what `open_regular` does, and UserError for a larger file.
+    """
+    with open_regular(path) as file:
+        try:
+            content = file.read(limit + 1)
+        except OSError as error:
+            raise UserError(f"{path}: cannot be read ({reason(error)})") from None
+    if len(content) > limit:
+        raise UserError(f"{path}: larger than {limit >> 20} MiB; is it the right file?")
+    return content
+
+
+def mistaken_for(beginning: bytes) -> str | None:
+    """What a file is that stands where another one was meant, and what to do; None if unknown.
+
+    Args:
+        beginning: some hundred bytes.
+    """
+    start = beginning.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
+    return next((text for mark, text in _MISTAKEN if start.startswith(mark)), None)
+
+
+def user_path(text: str, setting: str) -> Path:
+    """A path as a person writes it; as in a shell, `~` is the home folder where there is one.
+
+    Args:
+        text: the path.
+        setting: where it comes from, for the message.
+    Raises:
+        UserError: if the text holds a NUL character.
+    """
+    if "\0" in text:
+        raise UserError(f"{setting}: {text!r} holds a NUL character, which no path can")
+    return Path(os.path.expanduser(text))  # noqa: PTH111  (Path's raises for an unknown user)
+
+
+def reason(error: BaseException) -> str:
+    """Why the system refused, in its own words."""
+    return (isinstance(error, OSError) and error.strerror) or str(error) or type(error).__name__
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+@contextlib.contextmanager
+def _own_folder(path: Path) -> Iterator[Path]:
+    """A new folder beside `path` that nobody else can enter; it is removed with what is in it."""
+    folder = Path(
+        tempfile.mkdtemp(PARTIAL_SUFFIX, prefix=f".{path.name[:_NAME_SHARE]}-", dir=path.parent)
+    )
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _kind_of(path: Path) -> str:
+    try:
+        return _kind(path.stat().st_mode)
+    except OSError as error:
+        return f"not accessible ({error.strerror})"
+
+
+def _kind(mode: int) -> str:
+    kinds = (
+        (stat.S_ISDIR, "a folder"),
+        (stat.S_ISFIFO, "a pipe"),
+        (stat.S_ISSOCK, "a socket"),
+        (stat.S_ISCHR, "a device"),
+        (stat.S_ISBLK, "a device"),
+    )
+    return next((name for asks, name in kinds if asks(mode)), "no plain file")
 
 
 def _sync(path: Path) -> None:

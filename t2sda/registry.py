@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable, Iterator
-from typing import Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from t2sda.errors import UserError
+
+if TYPE_CHECKING:  # exported files run without fvcore
+    from fvcore.common.config import CfgNode
 
 Component = TypeVar("Component")
 Registered = TypeVar("Registered", bound=Any)
@@ -16,11 +19,15 @@ class UnknownNameError(UserError):
     """A name that nobody registered; the message lists the known ones, nearest first."""
 
 
+_COMPARED = 100  # characters of a name; comparing takes the square of them
+
+
 def nearest_first(name: str, known: list[str]) -> list[str]:
     """Known names, the most similar to `name` first (case ignored), ties in alphabetical order."""
+    name = name[:_COMPARED].lower()
 
     def distance(candidate: str) -> tuple[float, str]:
-        ratio = difflib.SequenceMatcher(None, name.lower(), candidate.lower()).ratio()
+        ratio = difflib.SequenceMatcher(None, name, candidate[:_COMPARED].lower()).ratio()
         return (-ratio, candidate)
 
     return sorted(known, key=distance)
@@ -69,6 +76,10 @@ class Registry(Generic[Component]):
             )
         self._components[name] = component
 
+    def remove(self, name: str) -> None:
+        """Forget the component called `name`."""
+        del self._components[name]
+
     def get(self, name: str) -> Component:
         """The component called `name`; raises UnknownNameError with the known names."""
         if name not in self._components:
@@ -107,3 +118,17 @@ META_ARCHS: Registry[Any] = Registry("meta-architecture", "META_ARCH.NAME")
 PASSES: Registry[Any] = Registry("student pass", "META_ARCH.PASSES")
 HOOKS: Registry[Any] = Registry("hook", "HOOKS.NAMES")
 TRANSLATORS: Registry[Any] = Registry("translator", "TRANSLATION.NAME")
+
+
+def check_registered(cfg: CfgNode) -> None:
+    """Raise UnknownNameError for a component that a configuration names and nobody registered.
+
+    Without it a wrong name would be found when the component is built, after the data was read.
+    """
+    for registry in (META_ARCHS, BACKBONES, HEADS, PASSES, HOOKS, TRANSLATORS):
+        value: Any = cfg
+        for name in registry.setting.split("."):
+            value = value[name]
+        for name in [value] if isinstance(value, str) else value:
+            if name:  # empty where there is none to be
+                registry.get(name)

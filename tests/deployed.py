@@ -48,6 +48,7 @@ def write_checkpoint(run_dir: Path, *settings: str) -> Path:
             "optimizers": {},
             "hooks": {},
             "scaler": {},
+            "data": {},
         },
         cfg,
         CITYSCAPES_19,

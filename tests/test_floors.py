@@ -11,15 +11,16 @@ ROOT = Path(__file__).parents[1]
 FLOORS = (
     {
         *("constants", "errors", "files", "registry", "structures", "config"),
-        *("distributed", "resources"),
+        *("distributed", "logs", "resources", "signals"),
     },
     {"images"},
     {"losses", "data", "weights", "streets"},
     {"modeling"},
     {"meta_arch"},
     {"engine", "evaluation", "inference", "runtime"},
+    {"training"},
     {"export"},
-    {"cli", "builtin"},
+    {"cli", "builtin", "plugins", "api", "datasets"},
 )
 FLOOR_OF = {room: height for height, rooms in enumerate(FLOORS) for room in rooms}
 

@@ -132,7 +132,8 @@ def test_commands_and_python_run_in_order(workshop: Path, document: str) -> None
         elif block.file_name is not None:
             (workshop / block.file_name).write_text(block.text, encoding="utf-8")
         elif block.language == "python":
-            exec(compile(block.text, document, "exec"), {})
+            with components_restored():
+                exec(compile(block.text, document, "exec"), {})
         elif block.language != "text":
             raise UnknownCommandError(f"{document}: a block of '{block.language}':\n{block.text}")
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import re
 from collections.abc import Sequence
@@ -14,13 +13,13 @@ from typing import Any
 import numpy as np
 from rich.table import Table
 
-from t2sda.cli.common import positive_int
+from t2sda.cli.common import ArgumentParser, positive_int
 from t2sda.cli.loading import add_model_arguments, description_of, load_for_models
 from t2sda.data.parallel import num_cores
 from t2sda.engine.metrics import standard_console
 from t2sda.errors import UserError
 from t2sda.export.contest import Contender, Contest, Result, Segment, Task, hold_contest
-from t2sda.files import check_writable_file
+from t2sda.files import check_writable_file, json_text, write_whole
 from t2sda.runtime.description import Description
 from t2sda.runtime.loading import load_model
 from t2sda.runtime.runtimes import runtime_for, runtimes_for
@@ -45,9 +44,9 @@ def command(argv: Sequence[str]) -> int:
         highlight=False,
     )
     if args.json:
-        text = json.dumps(as_json(contest), indent=1) + "\n"
+        text = json_text(as_json(contest), indent=1) + "\n"
         try:
-            Path(args.json).write_text(text, encoding="utf-8")
+            write_whole(Path(args.json), text)
         except OSError as error:
             raise UserError(f"--json {args.json}: cannot be written ({error.strerror})") from None
     return 0
@@ -183,7 +182,7 @@ def _size(text: str) -> tuple[int, int]:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = ArgumentParser(
         prog="t2sda benchmark",
         description="Time models side by side, from a uint8 picture to its labels: every model in "
         "a process of its own, in rounds that take turns.",

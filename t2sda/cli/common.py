@@ -3,23 +3,37 @@
 from __future__ import annotations
 
 import argparse
-import importlib
-import importlib.util
+import io
+import os
 import sys
 from collections.abc import Callable, Sequence
-from pathlib import Path
+from typing import NoReturn
 
-from t2sda.errors import MissingFileError, UserError
+from t2sda.errors import ENVIRONMENT_ERRORS, UserError, printable
+from t2sda.logs import log_to_console
+from t2sda.plugins import load_components
 
 USER_ERROR = 2
 
 
+class ArgumentParser(argparse.ArgumentParser):
+    """Says what is wrong with the arguments in one line, not behind all that could be given."""
+
+    def error(self, message: str) -> NoReturn:
+        print(printable(f"error: {message}; see {self.prog} --help"), file=sys.stderr)
+        sys.exit(USER_ERROR)
+
+
 def run_command(command: Callable[[Sequence[str]], int], argv: Sequence[str]) -> int:
     """Run a command; what a user can mend becomes one message on stderr and exit code 2."""
+    for stream in (sys.stdout, sys.stderr):  # a code page may lack letters of a file's name
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     try:
-        return command(argv)
+        with log_to_console():
+            return command(argv)
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(printable(f"error: {error}"), file=sys.stderr)
         return USER_ERROR
     except ModuleNotFoundError as error:
         if (error.name or "t2sda").partition(".")[0] == "t2sda":
@@ -36,6 +50,12 @@ def run_command(command: Callable[[Sequence[str]], int], argv: Sequence[str]) ->
     except BrokenPipeError:
         sys.stderr.close()  # the reader of our output has gone; Python would complain at exit
         return 141
+    except OSError as error:
+        if error.errno not in ENVIRONMENT_ERRORS:
+            raise
+        where = f"{os.fsdecode(error.filename)}: " if error.filename else ""
+        print(printable(f"error: {where}{error.strerror}"), file=sys.stderr)
+        return USER_ERROR
 
 
 def add_config_arguments(parser: argparse.ArgumentParser, required: bool) -> None:
@@ -90,48 +110,3 @@ def positive_int(text: str) -> int:
 def load_datasets(args: argparse.Namespace) -> None:
     """Fill the registries, with what the arguments of `add_dataset_arguments` name."""
     load_components(args.plugin, args.file)
-
-
-def load_components(plugins: Sequence[str], dataset_files: Sequence[str] = ()) -> None:
-    """Fill the registries: ours first, then the user's own modules and dataset files."""
-    importlib.import_module("t2sda.builtin")
-    load_plugins(plugins)
-    if dataset_files:
-        from t2sda.data.dataset_files import register_dataset_files  # `--help` needs no torch
-
-        register_dataset_files(dataset_files)
-
-
-def load_plugins(plugins: Sequence[str]) -> None:
-    """Import the user's own modules."""
-    for plugin in plugins:
-        _load_plugin(plugin)
-
-
-def _load_plugin(plugin: str) -> None:
-    path = Path(plugin)
-    if path.suffix == ".py":
-        _load_file(path)
-        return
-    if "" not in sys.path:
-        sys.path.insert(0, "")  # `t2sda` as a console script does not search the working directory
-    try:
-        importlib.import_module(plugin)
-    except ModuleNotFoundError as error:
-        if error.name is None or not plugin.startswith(error.name):
-            raise
-        raise UserError(
-            f"--plugin {plugin}: no module of that name in the working directory or the "
-            f"environment; give an importable module or the path of a .py file"
-        ) from None
-
-
-def _load_file(path: Path) -> None:
-    if not path.is_file():
-        raise MissingFileError(f"--plugin {path}: no such file")
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[path.stem] = module  # loader workers and pickling find its classes by this name
-    spec.loader.exec_module(module)

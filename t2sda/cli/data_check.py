@@ -12,16 +12,16 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from t2sda.cli.common import add_dataset_arguments, load_datasets
-from t2sda.cli.progress import ConsoleProgress
+from t2sda.cli.common import ArgumentParser, add_dataset_arguments, load_datasets
 from t2sda.data.catalog import DATASETS, DatasetSpec, OpensDataset, open_dataset
 from t2sda.data.check import DatasetReport, Finding, check_dataset, duplicates_across
 from t2sda.data.class_statistics import class_frequencies
 from t2sda.data.dataset_files import read_dataset_file
 from t2sda.data.datasets import FileDataset, Sample, SegmentationDataset
 from t2sda.engine.metrics import standard_console
+from t2sda.engine.progress import ConsoleProgress
 from t2sda.errors import MissingFileError
-from t2sda.files import make_writable_dir, written_whole
+from t2sda.files import make_writable_dir, write_whole
 from t2sda.images.finding import counted
 from t2sda.inference.dataset_pictures import contact_sheet, write_frequencies
 from t2sda.inference.results import write_png
@@ -54,8 +54,7 @@ def command(argv: Sequence[str]) -> int:
         _write_pictures(report, output_dir)
     findings = [*(found for report in reports for found in report.findings), *across]
     findings_path = output_dir / "findings.txt"
-    with written_whole(findings_path) as partial:
-        partial.write_text("".join(f"{_line(found)}\n" for found in findings), encoding="utf-8")
+    write_whole(findings_path, "".join(f"{_line(found)}\n" for found in findings))
     _show_findings(console, findings, findings_path)
     console.print(f"plots, contact sheets and all findings are in {output_dir}", soft_wrap=True)
     return TRAINING_WOULD_FAIL if any(found.fatal for found in findings) else 0
@@ -181,7 +180,7 @@ def _line(found: Finding) -> str:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = ArgumentParser(
         prog="t2sda data check",
         description="Look at every image and label: counts, sizes, files that do not belong "
         "together or cannot be read, unknown ids, class frequencies, duplicates between splits. "

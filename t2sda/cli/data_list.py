@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import argparse
 import os
 from collections import defaultdict
 from collections.abc import Sequence
 
 from rich.table import Table
 
-from t2sda.cli.common import add_dataset_arguments, load_datasets
+from t2sda.cli.common import ArgumentParser, add_dataset_arguments, load_datasets
 from t2sda.data.catalog import DATASETS, DATASETS_VARIABLE, OpensDataset, dataset_folders
 from t2sda.engine.metrics import standard_console
 from t2sda.errors import UserError
@@ -17,7 +16,7 @@ from t2sda.errors import UserError
 
 def command(argv: Sequence[str]) -> int:
     """Print a table; a dataset that is not there is no error."""
-    parser = argparse.ArgumentParser(
+    parser = ArgumentParser(
         prog="t2sda data list",
         description="The datasets that are registered, and where they were found.",
     )

@@ -6,12 +6,12 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from t2sda.cli.common import add_dataset_arguments, load_datasets
-from t2sda.cli.progress import ConsoleProgress
+from t2sda.cli.common import ArgumentParser, add_dataset_arguments, load_datasets
 from t2sda.data.catalog import open_dataset
 from t2sda.data.dataset_files import read_dataset_file
 from t2sda.data.packing import DESCRIPTION_NAME, pack_dataset, packed_bytes
 from t2sda.engine.metrics import standard_console
+from t2sda.engine.progress import ConsoleProgress
 from t2sda.errors import UserError
 
 
@@ -49,7 +49,7 @@ def command(argv: Sequence[str]) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = ArgumentParser(
         prog="t2sda data pack",
         description="Write resized images and train ids as PNG files that are decoded ten times as "
         "fast, with a dataset.yaml that describes them and a list of checksums. A packing that was "

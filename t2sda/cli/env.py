@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import importlib
 import importlib.metadata
 import os
@@ -15,7 +14,7 @@ import torch
 from rich.table import Table
 
 import t2sda
-from t2sda.cli.common import load_components
+from t2sda.cli.common import ArgumentParser, load_components
 from t2sda.data.catalog import DATASETS, DATASETS_VARIABLE, dataset_folders
 from t2sda.engine.metrics import standard_console
 from t2sda.errors import UserError
@@ -41,7 +40,7 @@ class Finding(NamedTuple):
 
 def command(argv: Sequence[str]) -> int:
     """Print versions, devices, runtimes that ran a model, and datasets that were found."""
-    parser = argparse.ArgumentParser(
+    parser = ArgumentParser(
         prog="t2sda env", description="Print what works on this machine, found out by using it."
     )
     parser.parse_args(argv)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from t2sda.cli.common import USER_ERROR, add_dataset_arguments, load_components
+from t2sda.cli.common import USER_ERROR, ArgumentParser, add_dataset_arguments, load_components
 from t2sda.cli.export_data import (
     add_calibration_arguments,
     add_evaluation_arguments,
@@ -180,7 +180,7 @@ def _size_text(output: Path) -> str:
 
 def _plugins_in(argv: Sequence[str]) -> list[str]:
     """What `--plugin` names, before it is known which options there are."""
-    parser = argparse.ArgumentParser(add_help=False)
+    parser = ArgumentParser(add_help=False)
     parser.add_argument("--plugin", action="append", default=[])
     return parser.parse_known_args(list(argv))[0].plugin
 
@@ -192,7 +192,7 @@ def _source(exporter: Exporter) -> str:
 def _parser(name: str, exporter: Exporter) -> argparse.ArgumentParser:
     """The one parser of exports: what there is to say follows from what the exporter can do."""
     suffix = exporter.suffixes[0]
-    parser = argparse.ArgumentParser(
+    parser = ArgumentParser(
         prog=f"t2sda export {name}",
         description=f"Write a network as FILE{suffix}. It takes uint8 RGB images and gives train "
         f"ids, logits or probabilities of the same size: normalisation, up-sampling and argmax are "

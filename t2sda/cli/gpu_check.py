@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import functools
 import json
 import subprocess
@@ -17,7 +16,7 @@ import numpy as np
 import torch
 
 from t2sda.cli import env
-from t2sda.cli.common import load_components
+from t2sda.cli.common import ArgumentParser, load_components
 from t2sda.data.catalog import open_dataset
 from t2sda.errors import UserError
 from t2sda.files import check_writable_file
@@ -43,7 +42,7 @@ class Skipped(Exception):  # noqa: N818 - an outcome, not an error
 
 def command(argv: Sequence[str]) -> int:
     """Run every check, write the report; returns 1 if one failed, else 0."""
-    parser = argparse.ArgumentParser(
+    parser = ArgumentParser(
         prog="t2sda gpu-check",
         description="Short trainings in every precision, with and without torch.compile, peak "
         "memory, export, TensorRT and ONNX Runtime on the GPU, in one Markdown report. Without a "

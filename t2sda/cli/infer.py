@@ -12,12 +12,12 @@ from typing import Any
 
 import cv2
 
-from t2sda.cli.common import positive_int
+from t2sda.cli.common import ArgumentParser, positive_int
 from t2sda.cli.inferring import Inference
 from t2sda.cli.loading import add_model_arguments, description_of, load_for_models
 from t2sda.data.parallel import num_cores
 from t2sda.errors import UserError
-from t2sda.files import make_writable_dir
+from t2sda.files import only_writer, remove_partials
 from t2sda.images.finding import counted
 from t2sda.inference.results import KINDS, PROBABILITIES, check_label_ids
 from t2sda.inference.segmenter import Segmenter
@@ -54,18 +54,19 @@ def command(argv: Sequence[str]) -> int:
     segmenter = _segmenter(args, model)
     if "labelid" in args.kind:
         check_label_ids(model.taxonomy)
-    make_writable_dir(output_dir, "--output")
     cv2.setNumThreads(1)  # the pictures are what is done in parallel
-    inference = Inference(
-        segmenter,
-        output_dir,
-        args.kind,
-        sys.stdout,
-        num_workers=workers,
-        resume=args.resume,
-        settings=_settings(args),
-    )
-    return inference.run(sources)
+    with only_writer(output_dir, "--output"):
+        remove_partials({(output_dir / source.name).parent for source in sources})
+        inference = Inference(
+            segmenter,
+            output_dir,
+            args.kind,
+            sys.stdout,
+            num_workers=workers,
+            resume=args.resume,
+            settings=_settings(args),
+        )
+        return inference.run(sources)
 
 
 def _settings(args: argparse.Namespace) -> dict[str, Any]:
@@ -131,7 +132,7 @@ def _kinds(text: str) -> list[str]:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = ArgumentParser(
         prog="t2sda infer",
         description="Segment pictures and videos. For each it writes NAME_KIND, and for all "
         "together legend.png and classes.json. Files that cannot be read, or need more memory than "

@@ -8,6 +8,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import TextIO
 
+from t2sda.errors import printable
+
 SECONDS_BETWEEN_LINES = 10.0
 SECONDS_BETWEEN_CHANGES = 0.1
 _CLEAR = "\r\x1b[K"
@@ -72,7 +74,7 @@ class InferProgress:
             return
         self._changed = now
         width = shutil.get_terminal_size().columns - 1
-        print(f"{_CLEAR}{text[:width]}", end="", file=self._stream, flush=True)
+        print(f"{_CLEAR}{printable(text)[:width]}", end="", file=self._stream, flush=True)
 
     def _say(self, text: str) -> None:
-        print(text, file=self._stream, flush=True)
+        print(printable(text), file=self._stream, flush=True)

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, TextIO
 import numpy as np
 
 from t2sda.cli.infer_progress import InferProgress
-from t2sda.errors import MissingFileError, UnreadableFileError, UserError
+from t2sda.errors import MissingFileError, UnreadableFileError, UserError, printable
 from t2sda.images import read_image
 from t2sda.inference.overlapped import in_batches, overlapped
 from t2sda.inference.results import result_paths, write_png, write_results
@@ -242,11 +242,11 @@ class Inference:
         if self.left_out:
             print(f"{len(self.left_out)} files were left out:", file=sys.stderr)
             for error in self.left_out:
-                print(f"  {error}", file=sys.stderr)
+                print(printable(f"  {error}"), file=sys.stderr)
         if self.incomplete:
             print("damaged, segmented as far as they can be decoded:", file=sys.stderr)
             for text in self.incomplete:
-                print(f"  {text}", file=sys.stderr)
+                print(printable(f"  {text}"), file=sys.stderr)
 
 
 def _with_size(path: Path, shape: Sequence[int]) -> str:

@@ -6,12 +6,8 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from t2sda.cli.common import (
-    add_dataset_arguments,
-    load_components,
-    load_plugins,
-    positive_int,
-)
+from t2sda.cli.common import add_dataset_arguments, positive_int
+from t2sda.plugins import load_components, load_plugins
 from t2sda.runtime.description import Description
 from t2sda.runtime.loading import DEVICES
 from t2sda.runtime.metadata import LAYOUTS, OUTPUT_KINDS

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 import t2sda
 from t2sda.cli.common import USER_ERROR, run_command
+from t2sda.errors import printable
 from t2sda.registry import nearest_first
 
 COMMANDS = {
@@ -37,7 +38,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     verb = arguments[0]
     if verb not in COMMANDS:
         nearest = ", ".join(nearest_first(verb, list(COMMANDS)))
-        print(f"error: no command '{verb}'; known, nearest first: {nearest}", file=sys.stderr)
+        print(
+            printable(f"error: no command '{verb}'; known, nearest first: {nearest}"),
+            file=sys.stderr,
+        )
         return USER_ERROR
     return run_verb(verb, arguments[1:])
 

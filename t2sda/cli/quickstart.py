@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,6 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from t2sda.cli import export, infer, train
+from t2sda.cli.common import ArgumentParser
 from t2sda.config import load_config
 from t2sda.data.catalog import open_dataset
 from t2sda.engine.checkpoint import resolve_checkpoint
@@ -70,7 +72,7 @@ def command(argv: Sequence[str]) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = ArgumentParser(
         prog="t2sda quickstart",
         description="Train source-only and T2S-DA on drawn streets, score both on the second "
         "domain, export the student to ONNX, segment photographs. Goes on where it was stopped.",
@@ -99,7 +101,10 @@ def _scores(run: Path, dataset: str) -> dict[str, float]:
     for line in reversed(lines):
         found = {k.removeprefix(prefix): v for k, v in json.loads(line).items() if prefix in k}
         if found:
-            return {name.removeprefix("IoU/"): value for name, value in found.items()}
+            return {
+                name.removeprefix("IoU/"): math.nan if value is None else value
+                for name, value in found.items()
+            }
     raise UserError(f"{run}: no scores on {dataset}; delete the folder and start again")
 
 

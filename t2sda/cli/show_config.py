@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
 
-from t2sda.cli.common import add_config_arguments, load_components
-from t2sda.cli.plan import plan_text
+from t2sda.cli.common import ArgumentParser, add_config_arguments, load_components
 from t2sda.config import dump_config, load_config, reference_markdown
+from t2sda.registry import check_registered
+from t2sda.training.plan import plan_text
 
 
 def command(argv: Sequence[str]) -> int:
     """Print the resolved configuration, the plan of its run, or the reference of all settings."""
-    parser = argparse.ArgumentParser(
+    parser = ArgumentParser(
         prog="t2sda show-config", description="Print a configuration, resolved and checked."
     )
     add_config_arguments(parser, required=False)
@@ -26,8 +26,8 @@ def command(argv: Sequence[str]) -> int:
     load_components(args.plugin)
     if args.reference:
         print(reference_markdown(), end="")
-    elif args.plan:
-        print(plan_text(load_config(args.config_file, args.overrides)))
-    else:
-        print(dump_config(load_config(args.config_file, args.overrides)), end="")
+        return 0
+    cfg = load_config(args.config_file, args.overrides)
+    check_registered(cfg)
+    print(plan_text(cfg) if args.plan else dump_config(cfg), end="\n" if args.plan else "")
     return 0

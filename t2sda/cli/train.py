@@ -6,20 +6,27 @@ import argparse
 import json
 from collections.abc import Sequence
 
-from t2sda.cli.common import add_config_arguments, load_components
-from t2sda.cli.training import TrainingRun, score
+from rich.console import Console
+from rich.table import Table
+
+from t2sda.cli.common import ArgumentParser, add_config_arguments, load_components
 from t2sda.config import load_config
 from t2sda.data.dataset_files import register_dataset_files
-from t2sda.distributed import process_group
+from t2sda.distributed import is_main, process_group
 from t2sda.engine.device import choose_device
+from t2sda.engine.metrics import standard_console
+from t2sda.evaluation.evaluator import Scores
+from t2sda.registry import check_registered
 from t2sda.resources import named_shortages
+from t2sda.training.run import run_training
+from t2sda.training.scoring import score_checkpoint
 
 
 def command(argv: Sequence[str]) -> int:
     """Train by a configuration.
 
     Returns:
-        0; 128 + the signal's number after SIGTERM or Ctrl-C, which leave a checkpoint behind.
+        0; 128 + the signal's number after one of STOP_SIGNALS, which leaves a checkpoint behind.
     """
     args = _parser().parse_intermixed_args(argv)
     load_components(args.plugin)
@@ -27,18 +34,22 @@ def command(argv: Sequence[str]) -> int:
     if args.output_dir is not None:
         overrides += ["OUTPUT_DIR", json.dumps(args.output_dir)]  # as it is, not as YAML
     cfg = load_config(args.config_file, overrides)
+    check_registered(cfg)
     register_dataset_files(cfg.DATASETS.FILES)
 
     device = choose_device(cfg.DEVICE)
     with process_group(device), named_shortages():
+        console = standard_console(quiet=not is_main())
         if args.eval_only:
-            score(cfg, device, args.weights)
+            show_scores(console, score_checkpoint(cfg, device, args.weights))
             return 0
-        return TrainingRun(cfg, device, resume=args.resume, weights=args.weights).run()
+        result = run_training(cfg, device, resume=args.resume, weights=args.weights)
+        show_scores(console, result.scores)
+    return 128 + result.stopped_by if result.stopped_by else 0
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = ArgumentParser(
         prog="t2sda train",
         description="Train by a configuration. One process; for several GPUs start it with "
         "torchrun. Killed at any moment, it goes on with --resume as if nothing had happened.",
@@ -61,3 +72,20 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--output-dir", metavar="DIR", help="the same as OUTPUT_DIR DIR")
     return parser
+
+
+def show_scores(console: Console, scores: list[Scores]) -> None:
+    """Print a table for each dataset."""
+    for item in scores:
+        console.print(f"{item.dataset}: {item.num_images} images", highlight=False)
+        table = Table()
+        table.add_column("class")
+        table.add_column("IoU %", justify="right")
+        for name, iou in item.iou.items():
+            table.add_row(name, "not there" if iou != iou else f"{100 * iou:.1f}")
+        table.add_section()
+        table.add_row("mIoU", f"{100 * item.mean_iou:.1f}")
+        for name, iou in item.subset_iou.items():
+            table.add_row(name, f"{100 * iou:.1f}")
+        table.add_row("pixel accuracy", f"{100 * item.accuracy:.1f}")
+        console.print(table)

@@ -8,7 +8,7 @@ from typing import Any
 
 from fvcore.common.config import CfgNode
 
-from t2sda.config.errors import ConfigError, shown
+from t2sda.config.errors import MAX_PROBLEMS, ConfigError, shown
 from t2sda.config.files import BASE_KEY
 from t2sda.config.schema import Schema, join_key
 from t2sda.config.yaml_text import Entry, Tree
@@ -65,13 +65,16 @@ def _collect(
     schema: Schema, tree: Tree, prefix: str, settings: dict[str, _Setting], problems: list[str]
 ) -> None:
     """Add the valid settings of `tree` to `settings`, and what is wrong to `problems`."""
+    sections = schema.sections
     for name, entry in tree.items():
         key = join_key(prefix, name)
-        if "." in name or key not in schema.fields.keys() | schema.sections:
-            problems.append(_unknown(schema, key, name, entry))
-        elif key in schema.sections and isinstance(entry.value, dict):
+        if "." in name or not (key in schema.fields or key in sections):
+            # Looking for the nearest key takes a millisecond; nobody reads thousands of them.
+            is_shown = len(problems) < MAX_PROBLEMS
+            problems.append(_unknown(schema, key, name, entry) if is_shown else f"{key}: unknown")
+        elif key in sections and isinstance(entry.value, dict):
             _collect(schema, entry.value, key, settings, problems)
-        elif key in schema.sections:
+        elif key in sections:
             problems.append(_not_a_section(schema, key, entry))
         else:
             _collect_value(schema, key, entry, settings, problems)

@@ -171,6 +171,8 @@ def _as_type(value: Any, wanted: type) -> Any:
     if wanted is float:
         return _as_float(value)
     if type(value) is wanted:
+        if wanted is str and "\0" in str(value):
+            raise ValueError("must not hold a NUL character")
         return value
     advice = "; write it in quotes" if wanted is str and value is not None else ""
     raise ValueError(f"must be {_IN_WORDS[wanted]}{advice}")

@@ -19,24 +19,33 @@ COMMAND_LINE = "command line"
 
 
 def load_config(
-    path: str | os.PathLike[str] | None,
-    overrides: Sequence[str] = (),
+    source: str | os.PathLike[str] | Mapping[str, Any] | None,
+    overrides: Mapping[str, Any] | Sequence[str] = (),
     *,
     schema: Schema = SCHEMA,
 ) -> CfgNode:
     """The frozen, checked configuration of a run.
 
     Args:
-        path: a YAML file or the name of a shipped one; None for the defaults.
-        overrides: ["KEY", "VALUE", ...] or ["KEY=VALUE", ...]; values are YAML.
+        source: a YAML file or the name of a shipped one; a nested mapping or a configuration; None
+            for the defaults.
+        overrides: ["KEY", "VALUE", ...] or ["KEY=VALUE", ...], values are YAML; or {"KEY": value}.
         schema: the settings there are.
 
     Raises:
         ConfigError: with everything that is wrong.
     """
     problems: list[str] = []
-    trees = [] if path is None else _file_trees(path, problems)
-    trees += _override_trees(overrides, schema, problems)
+    trees: list[Tree] = []
+    if isinstance(source, Mapping):
+        values = config_to_mapping(source) if isinstance(source, CfgNode) else source
+        trees = [tree_from_mapping(values, "configuration", problems)]
+    elif source is not None:
+        trees = _file_trees(source, problems)
+    if isinstance(overrides, Mapping):
+        trees += [_nested(key, Entry(value, "overrides")) for key, value in overrides.items()]
+    else:
+        trees += _override_trees(overrides, schema, problems)
     return resolve(schema, trees, problems)
 
 
@@ -143,5 +152,5 @@ def _override_entry(key: str, text: str, schema: Schema, problems: list[str]) ->
 
 def _nested(key: str, entry: Entry) -> Tree:
     for name in reversed(key.split(".")[1:]):
-        entry = Entry({name: entry}, COMMAND_LINE)
+        entry = Entry({name: entry}, entry.where)
     return {key.split(".")[0]: entry}

@@ -16,6 +16,11 @@ Where = Callable[["yaml.Mark | None"], str]
 _MAPPING_TAG = "tag:yaml.org,2002:map"
 _TEXT_TAG = "tag:yaml.org,2002:str"
 _MERGE_TAG = "tag:yaml.org,2002:merge"
+_NUMBER_TAGS = ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float")
+MAX_DEPTH = 20
+"""Of lists and sections in each other; a reader would sooner or later run out of stack."""
+MAX_DIGITS = 100
+"""Of a number; Python refuses to show integers of thousands."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +35,9 @@ Tree: TypeAlias = dict[str, Entry]
 
 
 class _PlainLoader(yaml.SafeLoader):
-    """SafeLoader without aliases: what a key is set to stands beside the key."""
+    """SafeLoader without aliases (what a key is set to stands beside the key), of limited depth."""
+
+    depth = 0
 
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
         if self.check_event(yaml.AliasEvent):
@@ -38,7 +45,15 @@ class _PlainLoader(yaml.SafeLoader):
                 problem="aliases (*name) are not supported; repeat the value or use _BASE_",
                 problem_mark=self.peek_event().start_mark,
             )
-        return super().compose_node(parent, index)
+        self.depth += 1
+        if self.depth > MAX_DEPTH:
+            raise yaml.MarkedYAMLError(
+                problem=f"more than {MAX_DEPTH} lists and sections within each other",
+                problem_mark=self.peek_event().start_mark,
+            )
+        node = super().compose_node(parent, index)
+        self.depth -= 1
+        return node
 
 
 def parse_yaml(text: str | bytes, where: Where, problems: list[str]) -> Entry | None:
@@ -60,14 +75,18 @@ def parse_yaml(text: str | bytes, where: Where, problems: list[str]) -> Entry | 
     return _entry(loader, root, where(root.start_mark), where, problems)
 
 
-def tree_from_mapping(values: Mapping[Any, Any], where: str, problems: list[str]) -> Tree:
-    """Entries of a nested mapping, all set at `where`."""
+def tree_from_mapping(
+    values: Mapping[Any, Any], where: str, problems: list[str], depth: int = 1
+) -> Tree:
+    """Entries of a nested mapping, all set at `where`; `depth` counts the sections around it."""
     tree: Tree = {}
     for name, value in values.items():
         if not isinstance(name, str):
             problems.append(f"key {shown(name)} is not text ({where}); write it in quotes")
+        elif isinstance(value, Mapping) and depth == MAX_DEPTH:
+            problems.append(f"{name}: more than {MAX_DEPTH} sections within each other ({where})")
         elif isinstance(value, Mapping):
-            tree[name] = Entry(tree_from_mapping(value, where, problems), where)
+            tree[name] = Entry(tree_from_mapping(value, where, problems, depth + 1), where)
         else:
             tree[name] = Entry(value, where)
     return tree
@@ -78,6 +97,9 @@ def _entry(
 ) -> Entry | None:
     if isinstance(node, yaml.MappingNode) and node.tag == _MAPPING_TAG:
         return Entry(_section(loader, node, where, problems), place)
+    if node.tag in _NUMBER_TAGS and len(node.value) > MAX_DIGITS:
+        problems.append(f"{place}: a number of {len(node.value)} digits; no setting takes it")
+        return None
     try:
         return Entry(loader.construct_object(node, deep=True), place)
     except yaml.constructor.ConstructorError:
@@ -85,8 +107,11 @@ def _entry(
             f"{place}: the YAML tag or value `{node.tag}` is refused; "
             f"use plain numbers, text, true, false, null and lists"
         )
-    except ValueError as error:  # such as the date 2024-99-99
-        problems.append(f"{place}: YAML cannot read {shown(node.value)}: {error}; quote it")
+    except Exception:  # the date 2024-99-99, `!!bool x`: each constructor fails in its own way
+        problems.append(
+            f"{place}: YAML cannot read {shown(node.value)} as {node.tag.rpartition(':')[2]}; "
+            f"quote it, or write another value"
+        )
     return None
 
 

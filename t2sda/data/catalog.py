@@ -10,13 +10,16 @@ from typing import Protocol
 
 from t2sda.data.datasets import DrawnStreets, FileDataset, SegmentationDataset, check_name
 from t2sda.data.label_formats import LABEL_FORMATS
-from t2sda.data.patterns import check_below_root, check_label_pattern
+from t2sda.data.patterns import check_below_root, check_image_pattern, check_label_pattern
 from t2sda.data.taxonomies import ClassGroup, Taxonomy
 from t2sda.errors import MissingFileError, UserError
+from t2sda.files import is_folder, is_missing, read_small_file, user_path
 from t2sda.images.finding import Found, alternatives, counted, find_files, fixed_folder
 from t2sda.registry import Registry, nearest_first
 
 DATASETS_VARIABLE = "T2SDA_DATASETS"
+MAX_LIST_BYTES = 1 << 28
+"""Of a list file: some million names."""
 
 
 class OpensDataset(Protocol):
@@ -74,13 +77,20 @@ class DatasetSpec:
             raise UserError(f"dataset '{self.name}': `images` is an empty list; give a pattern")
         for pattern in self.patterns:
             check_below_root(
-                self.name, images=pattern, labels=self.labels, class_pixels=self.class_pixels
+                self.name,
+                images=pattern,
+                labels=self.labels,
+                class_pixels=self.class_pixels,
             )
         if any((self.stems is not None) != ("{stem}" in pattern) for pattern in self.patterns):
             raise UserError(
                 f"dataset '{self.name}': `images` has {{stem}} exactly when `stems` names a list "
                 f"file; found images={self.images!r}, stems={self.stems!r}"
             )
+        user_path(self.root, f"dataset '{self.name}': root")
+        if self.stems is not None:
+            for pattern in self.patterns:
+                check_image_pattern(self.name, pattern)
         if self.labels is not None:
             for pattern in self.patterns:
                 check_label_pattern(self.name, pattern, self.labels)
@@ -135,8 +145,8 @@ class DatasetSpec:
         """
         roots = (self.root, *self.other_roots)
         folders = [*([Path(self.beside)] if self.beside else []), *dataset_folders()]
-        candidates = [folder / Path(root).expanduser() for folder in folders for root in roots]
-        existing = [candidate for candidate in candidates if candidate.is_dir()]
+        candidates = [folder / user_path(root, "root") for folder in folders for root in roots]
+        existing = [candidate for candidate in candidates if is_folder(candidate)]
         if not existing:
             raise MissingFileError(
                 f"dataset '{self.name}': no folder "
@@ -144,7 +154,7 @@ class DatasetSpec:
                 f"set {DATASETS_VARIABLE} to the folder that holds {self.root}/"
             )
         beginning = fixed_folder(self.patterns[0])
-        return next((root for root in existing if (root / beginning).is_dir()), existing[0])
+        return next((root for root in existing if is_folder(root / beginning)), existing[0])
 
     def _pairs(self, root: Path) -> tuple[list[tuple[Path, Path | None]], Found]:
         """(image, its label or None) of each, and what was found."""
@@ -173,19 +183,24 @@ class DatasetSpec:
     def _image_of(self, root: Path, stem: str) -> Path:
         """The first of the patterns' files that is there, else that of the first."""
         paths = [root / pattern.replace("{stem}", stem) for pattern in self.patterns]
-        return next((path for path in paths if path.exists()), paths[0])
+        return next((path for path in paths if not is_missing(path)), paths[0])
 
     def _stems(self, root: Path) -> list[str]:
         list_path = root / str(self.stems)
-        if not list_path.is_file():
+        if is_missing(list_path):
             raise MissingFileError(f"dataset '{self.name}': the list file {list_path} is missing")
         try:
-            lines = list_path.read_text(encoding="utf-8-sig").splitlines()
+            lines = read_small_file(list_path, MAX_LIST_BYTES).decode("utf-8-sig").splitlines()
         except UnicodeDecodeError as error:
             raise UserError(
                 f"dataset '{self.name}': the list file {list_path} is not UTF-8 ({error}); save it "
                 f"as UTF-8 text"
             ) from None
+        if broken := [number for number, line in enumerate(lines, 1) if "\0" in line]:
+            raise UserError(
+                f"dataset '{self.name}': the list file {list_path}:{broken[0]} holds a NUL "
+                f"character; it has one name a line"
+            )
         return [line.strip() for line in lines if line.strip()]
 
     def _label_of(self, root: Path, stem: str, wildcards: Sequence[str] = ()) -> Path | None:
@@ -240,7 +255,7 @@ def open_dataset(name: str) -> SegmentationDataset:
 def dataset_folders() -> list[Path]:
     """Where relative roots are looked for: T2SDA_DATASETS first, then the working directory."""
     listed = os.environ.get(DATASETS_VARIABLE, "").split(os.pathsep)
-    return [*(Path(folder).expanduser() for folder in listed if folder), Path()]
+    return [*(user_path(folder, DATASETS_VARIABLE) for folder in listed if folder), Path()]
 
 
 def _check_has_colours(name: str, taxonomy: Taxonomy) -> None:

@@ -18,6 +18,7 @@ from t2sda.data.manifest import MANIFEST_NAME, differences
 from t2sda.data.parallel import Progress, mapped, unseen
 from t2sda.data.taxonomies import ClassGroup
 from t2sda.errors import MissingFileError, UserError
+from t2sda.files import is_missing
 from t2sda.images import Header, read_header, read_image
 from t2sda.images.files import content_of
 from t2sda.images.finding import find_files
@@ -153,14 +154,25 @@ def duplicates_across(
     return [
         Finding(
             "images in two splits",
-            f"{seen[first][digest]} ({first}) and {seen[second][digest]} ({second}) are the same "
-            f"image; remove it from one of them, or scores will be too good",
+            _in_both(first, seen[first][digest], second, seen[second][digest]),
             fatal=False,
         )
         for place, first in enumerate(names)
         for second in names[place + 1 :]
         for digest in seen[first].keys() & seen[second].keys()
     ]
+
+
+def _in_both(first: str, name: str, second: str, other: str) -> str:
+    if name == other or _is_one_file(name, other):
+        return (
+            f"{name} is in {first} and in {second}; leave it out of the pattern or list of one of "
+            f"them, or scores will be too good"
+        )
+    return (
+        f"{name} ({first}) and {other} ({second}) are the same image; remove it from one of them, "
+        f"or scores will be too good"
+    )
 
 
 def _examine_files(dataset: FileDataset, image_path: Path, label_path: Path | None) -> Examination:
@@ -213,7 +225,7 @@ def _notes_on(path: Path, header: Header, image: np.ndarray) -> list[Finding]:
 def _examine_label(
     dataset: FileDataset, image_path: Path, label_path: Path, image: Header | None
 ) -> tuple[list[Finding], np.ndarray | None]:
-    if not label_path.is_file():
+    if is_missing(label_path):
         text = f"{image_path} has no label; expected {label_path}: add it, or remove the image"
         return [Finding("images without label", text)], None
     try:
@@ -307,10 +319,29 @@ def _duplicates(examinations: Iterable[Examination]) -> list[Finding]:
     first: dict[str, str] = {}
     for item in examinations:
         if item.digest and item.digest in first:
-            text = f"{item.name} is the same image as {first[item.digest]}; remove one"
-            findings.append(Finding("images that are there twice", text, fatal=False))
+            findings.append(_twice(item.name, first[item.digest]))
         first.setdefault(item.digest, item.name)
     return findings
+
+
+def _twice(name: str, first: str) -> Finding:
+    """Advice to remove a file only where another one holds the image."""
+    if name == first:
+        text = f"{name} is listed more than once; fine if it is to be drawn more often"
+        return Finding("images that are listed twice", text, fatal=False)
+    if _is_one_file(name, first):
+        text = f"{name} and {first} are two names of one file; leave one name out"
+        return Finding("images under two names", text, fatal=False)
+    text = f"{name} is the same image as {first}; remove one"
+    return Finding("images that are there twice", text, fatal=False)
+
+
+def _is_one_file(name: str, other: str) -> bool:
+    """By path: whoever deletes one of them has deleted both, or left a link to nothing."""
+    try:
+        return Path(name).samefile(other)
+    except (OSError, ValueError):  # drawn scenes and packed samples have names that are no paths
+        return False
 
 
 def _digests(examinations: Iterable[Examination]) -> dict[str, str]:

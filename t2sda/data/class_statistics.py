@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import itertools
+import logging
 import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -13,10 +14,12 @@ import numpy as np
 
 from t2sda.data.datasets import SegmentationDataset
 from t2sda.data.parallel import Progress, mapped, unseen
-from t2sda.data.replacements import UNUSABLE, tell
+from t2sda.data.replacements import UNUSABLE
 from t2sda.distributed import barrier, is_main
 from t2sda.errors import UserError
 from t2sda.files import make_writable_dir, written_whole
+
+logger = logging.getLogger(__name__)
 
 CACHE_VARIABLE = "T2SDA_CACHE"
 LABELS_LOOKED_AT = 16
@@ -37,7 +40,7 @@ def class_pixels(
         dataset: labelled.
         progress: shows how far the counting is.
         on_error: "stop", or "skip": an image whose label cannot be used has no pixels of any class,
-            so that it is never drawn for one; how many there are is told.
+            so that it is never drawn for one; a warning says how many there are.
     Returns:
         (N, num_classes + 1) int64; the last column counts ignored pixels.
     Raises:
@@ -56,7 +59,7 @@ def class_pixels(
     shape = (len(dataset), dataset.taxonomy.num_classes + 1)
     if is_main():
         pixels = _found_or_counted(dataset, count, path, shape, progress)
-        _tell_unusable(dataset, pixels)
+        _warn_unusable(dataset, pixels)
     barrier()
     return _found_or_counted(dataset, count, path, shape, progress)
 
@@ -109,10 +112,10 @@ def _pixels_if_usable(dataset: SegmentationDataset, index: int) -> np.ndarray:
         return np.zeros(dataset.taxonomy.num_classes + 1, dtype=np.int64)
 
 
-def _tell_unusable(dataset: SegmentationDataset, pixels: np.ndarray) -> None:
+def _warn_unusable(dataset: SegmentationDataset, pixels: np.ndarray) -> None:
     unusable = np.flatnonzero(pixels.sum(axis=1) == 0)
     if len(unusable):
-        tell(
+        logger.warning(
             f"DATA.ON_ERROR skip: {len(unusable)} of {len(dataset)} labels of '{dataset.name}' "
             f"cannot be used, the first one that of {dataset.name_of(int(unusable[0]))}; their "
             f"images are not drawn. `t2sda data check` says what is wrong"

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import colorsys
+from collections import Counter
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from t2sda.config.errors import shown
+from t2sda.config.errors import MAX_PROBLEMS, shown
 from t2sda.config.yaml_text import Tree, parse_yaml
 from t2sda.data.catalog import DATASETS, DatasetSpec, register_dataset
 from t2sda.data.label_tables import TAXONOMIES
-from t2sda.data.taxonomies import CITYSCAPES_19, ClassGroup, Colour, Taxonomy
+from t2sda.data.taxonomies import CITYSCAPES_19, MAX_CLASSES, ClassGroup, Colour, Taxonomy
 from t2sda.errors import MissingFileError, UserError
+from t2sda.files import mistaken_for, read_small_file
 from t2sda.registry import nearest_first
 from t2sda.structures import IGNORE_INDEX
 
@@ -64,20 +66,20 @@ def read_dataset_file(path: Path) -> list[DatasetSpec]:
 
 def _tree_of(path: Path) -> Tree:
     try:
-        text = path.read_bytes()
-    except FileNotFoundError:
+        text = read_small_file(path)
+    except MissingFileError:
         raise MissingFileError(f"{path}: no such dataset file") from None
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror})") from None
 
     def where(mark: yaml.Mark | None) -> str:
         return str(path) if mark is None else f"{path}:{mark.line + 1}"
 
     problems: list[str] = []
     root = parse_yaml(text, where, problems)
+    if mistaken := mistaken_for(text):
+        raise UserError(f"{path}: is {mistaken}")
     if problems:
         title = f"{path}: not a dataset file (a pattern that begins with * or {{ needs quotes):"
-        raise UserError("\n  ".join([title, *problems]))
+        raise UserError("\n  ".join([title, *problems[:MAX_PROBLEMS]]))
     if root is None or not isinstance(root.value, dict):
         raise UserError(
             f"{path}: not a dataset file; it holds `key: value` lines with at least "
@@ -155,6 +157,10 @@ class _Reader:
                 raise UserError(f"{self.path}: `labels` without `classes` (or `taxonomy`)")
             return CITYSCAPES_19  # of an unlabelled set nothing but pictures is read
         names = tuple(self._texts("classes", self._value("classes")))
+        if not 2 <= len(names) <= MAX_CLASSES:
+            raise self._error(
+                "classes", f"found {len(names)} classes; 2 to {MAX_CLASSES} are possible"
+            )
         palette = self._palette(names)
         in_colours = self._label_format() == "colours"
         if in_colours and "ids" in self.tree:
@@ -279,7 +285,7 @@ class _Reader:
 
     def _text(self, key: str) -> str:
         value = self._value(key)
-        if not isinstance(value, str) or not value:
+        if not isinstance(value, str) or not value or "\0" in value:
             raise self._error(key, f"found {shown(value)}; must be text")
         return value
 
@@ -288,9 +294,9 @@ class _Reader:
         wrong = [text for text in texts if not isinstance(text, str)]
         if wrong:
             raise self._error(key, f"found {shown(wrong[0])}; must be text: write it in quotes")
-        double = [text for text in texts if texts.count(text) > 1]
-        if double:
-            raise self._error(key, f"'{double[0]}' is there twice")
+        (text, count), *_ = Counter(texts).most_common(1) or [("", 0)]
+        if count > 1:
+            raise self._error(key, f"{shown(text)} is there twice")
         return texts
 
     def _ids(self, key: str, value: Any) -> list[int]:

@@ -21,6 +21,7 @@ from t2sda.data.label_formats import LabelReader
 from t2sda.data.taxonomies import CITYSCAPES_19, ClassGroup, LabelIdError, Taxonomy
 from t2sda.data.transforms import AS_STORED, Box, Resize, resize_image
 from t2sda.errors import MissingFileError, UnreadableFileError, UserError
+from t2sda.files import is_missing
 from t2sda.images import Header, read_header, read_image, read_label
 from t2sda.images.orientation import UPRIGHT, upright_size
 from t2sda.structures import IGNORE_INDEX
@@ -219,7 +220,7 @@ class FileDataset(SegmentationDataset):
         """
         image_path, label_path = self.pairs[index]
         assert label_path is not None, "asked for the label of an unlabelled set"
-        if not label_path.is_file():
+        if is_missing(label_path):
             raise MissingFileError(
                 f"dataset '{self.name}': image {image_path} has no label; expected {label_path}"
             )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import logging
 from collections import Counter
 from collections.abc import Callable, Generator
 from typing import NamedTuple
@@ -13,12 +14,13 @@ from torch.utils.data import DataLoader, get_worker_info
 
 from t2sda.config import SCHEMA, Field
 from t2sda.data.domains import DomainPairs, DomainSample, FailedSample, collate
-from t2sda.data.replacements import tell
 from t2sda.data.samplers import MicroBatchPositions
 from t2sda.data.worker_watch import WorkerWatch
 from t2sda.errors import UserError
 from t2sda.resources import shortage
 from t2sda.structures import DomainBatch
+
+logger = logging.getLogger(__name__)
 
 SCHEMA.declare(
     "DATA",
@@ -72,10 +74,10 @@ class DomainLoader:
         self,
         pairs: DomainPairs,
         positions: MicroBatchPositions,
-        num_workers: int,
-        pin_memory: bool,
+        num_workers: int = 0,
+        pin_memory: bool = False,
         timeout: float = 0,
-        report: Callable[[str], None] = tell,
+        report: Callable[[str], None] = logger.warning,
     ) -> None:
         self.skipped: Counter[str] = Counter()
         self.report = report
@@ -104,6 +106,14 @@ class DomainLoader:
         if self._running is not None:
             self._running.close()
         self._watch.kill()
+
+    def report_skipped(self) -> None:
+        """Warn once more of what was skipped, in numbers."""
+        if self.skipped:
+            self.report(
+                f"DATA.ON_ERROR skip: {self.skipped.total()} samples were replaced because of "
+                f"{len(self.skipped)} files that cannot be used"
+            )
 
     def explained(self, error: Exception) -> Exception:
         """What an error of the training process means, if a loader process is behind it."""

@@ -12,6 +12,10 @@ from t2sda.images.finding import WILDCARD
 def check_below_root(dataset: str, **patterns: str | None) -> None:
     """Raise UserError for a pattern that globbing would refuse, by the name of its key."""
     for key, pattern in patterns.items():
+        if pattern is not None and key != "images" and not PurePosixPath(pattern).name.strip("."):
+            raise UserError(f"dataset '{dataset}': {key}={pattern!r} names no file")
+        if "\0" in (pattern or ""):
+            raise UserError(f"dataset '{dataset}': {key}={pattern!r} holds a NUL character")
         if pattern is not None and PurePosixPath(pattern).is_absolute():
             raise UserError(
                 f"dataset '{dataset}': {key}={pattern!r} is absolute; name the folder in `root`, "
@@ -48,18 +52,29 @@ def check_label_pattern(dataset: str, images: str, labels: str) -> None:
         )
 
 
-def _placeholders(dataset: str, labels: str) -> list[str]:
+def check_image_pattern(dataset: str, images: str) -> None:
+    """Raise UserError if `images` of a dataset with `stems` has more to fill in than {stem}."""
+    unknown = [name for name in _placeholders(dataset, images, "images") if name != "stem"]
+    if unknown:
+        raise UserError(
+            f"dataset '{dataset}': images={images!r} has {{{unknown[0]}}}, but a list file gives "
+            f"only {{stem}}"
+        )
+
+
+def _placeholders(dataset: str, pattern: str, key: str = "labels") -> list[str]:
     try:
-        parts = list(string.Formatter().parse(labels))
+        parts = list(string.Formatter().parse(pattern))
     except ValueError as error:
         raise UserError(
-            f"dataset '{dataset}': labels={labels!r} has unbalanced braces ({error}); write "
+            f"dataset '{dataset}': {key}={pattern!r} has unbalanced braces ({error}); write "
             f"{{stem}}"
         ) from None
-    for _, name, _, conversion in parts:
-        if conversion:
+    for _, name, form, conversion in parts:
+        if conversion or form:
+            more = f"!{conversion}" if conversion else f":{form}"
             raise UserError(
-                f"dataset '{dataset}': labels={labels!r} has {{{name}!{conversion}}}; write "
+                f"dataset '{dataset}': {key}={pattern!r} has {{{name}{more}}}; write "
                 f"{{{name}}}: names are put in as they are"
             )
     return [name for _, name, _, _ in parts if name is not None]

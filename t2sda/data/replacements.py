@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from typing import TypeVar
 
@@ -31,11 +30,6 @@ UNUSABLE = (UnreadableFileError, MissingFileError, LabelIdError)
 """What a file is to blame for, and not a setting."""
 
 Made = TypeVar("Made")
-
-
-def tell(message: str) -> None:
-    """Print a line to stderr."""
-    print(message, file=sys.stderr, flush=True)
 
 
 class Replacements:

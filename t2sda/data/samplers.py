@@ -87,11 +87,11 @@ class MicroBatchPositions:
 
     Args:
         batch_size: samples per step, over all ranks and micro-steps.
+        max_iter: where to stop.
         accumulation: micro-steps per step.
         world_size: number of ranks.
         rank: this one.
         first_iteration: where to start.
-        max_iter: where to stop.
     Raises:
         UserError: if a step's samples cannot be shared out evenly.
     """
@@ -100,11 +100,11 @@ class MicroBatchPositions:
         self,
         *,
         batch_size: int,
-        accumulation: int,
-        world_size: int,
-        rank: int,
-        first_iteration: int,
         max_iter: int,
+        accumulation: int = 1,
+        world_size: int = 1,
+        rank: int = 0,
+        first_iteration: int = 0,
     ) -> None:
         shares = accumulation * world_size
         if batch_size % shares:

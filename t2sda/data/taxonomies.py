@@ -80,8 +80,8 @@ class Taxonomy:
         outside = [raw for raw in self.train_ids if not 0 <= raw <= MAX_RAW_ID]
         if outside:
             raise UserError(
-                f"taxonomy '{self.name}': raw ids {outside} cannot be in a label file; ids are 0 "
-                f"to {MAX_RAW_ID}"
+                f"taxonomy '{self.name}': raw ids {outside[:5]} cannot be in a label file; ids are "
+                f"0 to {MAX_RAW_ID}"
             )
 
     def _check_targets(self, what: str, table: Mapping[Any, int]) -> None:

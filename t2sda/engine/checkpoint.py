@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import pickle
 import platform
 import re
-from collections.abc import Callable, Mapping
+import stat
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,11 +17,17 @@ from torch import nn
 import t2sda
 from t2sda.config import SCHEMA, Field, config_from_mapping, config_to_mapping
 from t2sda.data.taxonomies import Taxonomy
+from t2sda.engine.checkpoint_validation import (
+    SKIPPED_STEPS,
+    structure_problems,
+    tensor_problems,
+)
 from t2sda.engine.hooks import Hook, Stage
 from t2sda.errors import MissingFileError, UserError
-from t2sda.files import PARTIAL_SUFFIX, written_whole
+from t2sda.files import is_regular_file, reason, written_whole
 from t2sda.structures import Step
 from t2sda.weights import licences
+from t2sda.weights.torch_files import DamagedFileError, is_whole, read_torch_file
 
 SCHEMA.declare(
     "CHECKPOINT",
@@ -34,8 +40,7 @@ SCHEMA.declare(
 )
 
 _OURS = "t2sda checkpoint "
-FORMAT = f"{_OURS}2"
-_ZIP = b"PK\x03\x04"  # what torch.save writes begins with it
+FORMAT = f"{_OURS}3"
 _NAME = re.compile(r"checkpoint_(\d{7,})\.pth")
 
 
@@ -53,6 +58,7 @@ class Checkpoint:
         cfg: the resolved configuration of the run.
         config: the same as it was saved.
         taxonomy: class names and colours.
+        data: what the domains held, see `DomainPairs.fingerprint`.
         versions: of the libraries that wrote it.
         provenance: of imported weights: file, sha256, format, branch, licence; otherwise empty.
     """
@@ -66,8 +72,14 @@ class Checkpoint:
     cfg: CfgNode
     config: dict[str, Any]
     taxonomy: Taxonomy
+    data: dict[str, list[dict[str, str | int]]]
     versions: dict[str, str]
     provenance: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def num_skipped(self) -> int:
+        """How many steps the optimizers may have skipped: none without float16's loss scale."""
+        return SKIPPED_STEPS if self.scaler else 0
 
 
 def checkpoint_path(output_dir: Path, iteration: int) -> Path:
@@ -77,9 +89,15 @@ def checkpoint_path(output_dir: Path, iteration: int) -> Path:
 
 def checkpoints_in(output_dir: Path) -> list[Path]:
     """All finished checkpoints of a run, oldest first."""
-    if not output_dir.is_dir():
+    try:
+        paths = list(output_dir.iterdir())
+    except (FileNotFoundError, NotADirectoryError):
         return []
-    found = [(int(match[1]), path) for path in output_dir.iterdir() if (match := _match(path))]
+    except (OSError, ValueError) as error:
+        raise UserError(f"{output_dir}: cannot be read ({reason(error)})") from None
+    found = [
+        (int(match[1]), path) for path in paths if (match := _match(path)) and is_regular_file(path)
+    ]
     return [path for _, path in sorted(found)]
 
 
@@ -89,10 +107,14 @@ def resolve_checkpoint(run_or_file: Path) -> Path:
     Raises:
         MissingFileError: if there is none.
     """
-    if run_or_file.is_file():
+    try:
+        is_folder = stat.S_ISDIR(run_or_file.stat().st_mode)
+    except (FileNotFoundError, NotADirectoryError):
+        raise MissingFileError(f"{run_or_file}: no such file or folder") from None
+    except (OSError, ValueError) as error:  # no permission, a name that is too long
+        raise UserError(f"{run_or_file}: cannot be read ({reason(error)})") from None
+    if not is_folder:
         return run_or_file
-    if not run_or_file.exists():
-        raise MissingFileError(f"{run_or_file}: no such file or folder")
     found = checkpoints_in(run_or_file)
     if not found:
         raise MissingFileError(f"{run_or_file}: no checkpoint_*.pth in this folder")
@@ -118,7 +140,7 @@ def save_checkpoint(path: Path, content: Mapping[str, Any]) -> None:
 def load_checkpoint(
     path: Path, read_config: Callable[..., CfgNode] = config_from_mapping
 ) -> Checkpoint:
-    """Read a checkpoint to the CPU.
+    """Read a checkpoint to the CPU; its checksums and its structure are checked.
 
     Args:
         path: of the file.
@@ -128,18 +150,9 @@ def load_checkpoint(
         UserError: if the file is damaged, not one of ours, or holds more than plain data.
     """
     try:
-        with path.open("rb") as file:
-            beginning = file.read(len(_ZIP))
-        if beginning != _ZIP:  # torch's reader stumbles over other files
-            raise UserError(f"{path}: not a checkpoint of t2sda, nor any file of torch")
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except UserError:
-        raise
-    except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as error:
-        raise UserError(
-            f"{path}: not a readable checkpoint ({_cause(error)}); if a copy was cut short, "
-            f"delete it and use an older one"
-        ) from None
+        content = read_torch_file(path)
+    except DamagedFileError as error:
+        raise UserError(f"{path}: not a readable checkpoint: {error}; {_instead(path)}") from None
     mark = content.get("format") if isinstance(content, dict) else None
     if not isinstance(mark, str) or not mark.startswith(_OURS):
         raise UserError(f"{path}: not a checkpoint of t2sda (no '{FORMAT}' mark)")
@@ -148,7 +161,9 @@ def load_checkpoint(
             f"{path}: a '{mark}', but this version of t2sda reads '{FORMAT}'; use the version that "
             f"wrote it, or train anew"
         )
-    names = content["taxonomy"]["class_names"]
+    problems = structure_problems(content) or _number_problem(path, content["iteration"])
+    if problems:
+        raise _edited(path, problems)
     return Checkpoint(
         path=path,
         iteration=content["iteration"],
@@ -158,14 +173,8 @@ def load_checkpoint(
         scaler=content["scaler"],
         cfg=read_config(content["config"], origin=str(path)),
         config=content["config"],
-        taxonomy=Taxonomy(
-            name=content["taxonomy"]["name"],
-            class_names=tuple(names),
-            palette=tuple((r, g, b) for r, g, b in content["taxonomy"]["palette"]),
-            subsets={
-                name: tuple(train_ids) for name, train_ids in content["taxonomy"]["subsets"].items()
-            },
-        ),
+        taxonomy=_taxonomy(content["taxonomy"], path),
+        data=content["data"],
         versions=content["versions"],
         provenance=_provenance(content, path),
     )
@@ -177,7 +186,7 @@ def _provenance(content: Mapping[str, Any], path: Path) -> dict[str, str]:
     if not isinstance(found, dict) or not all(
         isinstance(text, str) for pair in found.items() for text in pair
     ):
-        raise UserError(f"{path}: a damaged or edited checkpoint: `provenance` must be texts")
+        raise _edited(path, ["`provenance` must be texts by name"])
     if "licence" in found:
         licences.note(found["licence"])
     return found
@@ -187,31 +196,82 @@ def load_weights_(module: nn.Module, state: Mapping[str, torch.Tensor], origin: 
     """Load a state dict strictly.
 
     Raises:
-        UserError: naming what is missing, left over or of another shape.
+        UserError: naming what is missing, left over, of another shape or type, or not finite.
     """
-    own = module.state_dict()
-    missing = sorted(set(own) - set(state))
-    unknown = sorted(set(state) - set(own))
-    reshaped = [
-        f"{name} {tuple(state[name].shape)} for {tuple(own[name].shape)}"
-        for name in own
-        if name in state and state[name].shape != own[name].shape
-    ]
-    problems = [
-        f"{len(items)} tensors {what}: {', '.join(items[:3])}{' …' if len(items) > 3 else ''}"
-        for what, items in (
-            ("missing", missing),
-            ("unknown", unknown),
-            ("of another shape", reshaped),
-        )
-        if items
-    ]
+    problems = tensor_problems(module.state_dict(), state)
     if problems:
         raise UserError(
-            f"{origin}: a checkpoint of another architecture: {'; '.join(problems)}. "
-            f"Use the configuration that it was trained with"
+            f"{origin}: a checkpoint of another architecture, or an edited one: "
+            f"{'; '.join(problems)}. Use the configuration that it was trained with"
         )
     module.load_state_dict(dict(state))
+
+
+def check_iteration(checkpoint: Checkpoint, max_iter: int) -> None:
+    """Raise UserError if a run of `max_iter` steps was left behind already."""
+    if checkpoint.iteration > max_iter:
+        raise UserError(
+            f"{checkpoint.path}: {checkpoint.iteration} iterations are done, and SOLVER.MAX_ITER "
+            f"is {max_iter}; raise it to go on, or choose another OUTPUT_DIR"
+        )
+
+
+def check_hook_tensors(hooks: Mapping[str, Hook]) -> None:
+    """Raise UserError if the state of a hook holds what no checkpoint takes."""
+    for name, hook in hooks.items():
+        for key, value in hook.state_dict().items():
+            if not isinstance(value, torch.Tensor):
+                raise UserError(
+                    f"hook {name}: '{key}' of its state_dict is {type(value).__name__}; keep state "
+                    f"in tensors, such as torch.tensor({value!r})"
+                )
+
+
+def check_hook_state(
+    hook: Hook, name: str, state: Mapping[str, torch.Tensor], origin: Path
+) -> None:
+    """Raise UserError if a tensor that the fresh hook has is another one in the checkpoint."""
+    own = hook.state_dict()
+    problems = tensor_problems(own, {key: state[key] for key in state if key in own})
+    if problems:
+        raise _edited(origin, [f"hook {name}: {problem}" for problem in problems])
+
+
+def _edited(path: Path, problems: Iterable[str]) -> UserError:
+    return UserError(
+        f"{path}: a damaged or edited checkpoint: {'; '.join(problems)}; {_instead(path)}"
+    )
+
+
+def _number_problem(path: Path, iteration: int) -> list[str]:
+    match = _match(path)
+    if match is None or int(match[1]) == iteration:
+        return []
+    return [f"it is of iteration {iteration}, its name says {int(match[1])}"]
+
+
+def _instead(path: Path) -> str:
+    """What to do about a checkpoint that cannot be used."""
+    older = [other for other in checkpoints_in(path.parent) if other != path]
+    newest = next((other for other in reversed(older) if is_whole(other)), None)
+    if newest is None:
+        return "use another checkpoint"
+    return (
+        f"the newest whole one beside it is {newest}: use that, or delete {path.name} and go on "
+        f"from there with --resume"
+    )
+
+
+def _taxonomy(content: Mapping[str, Any], path: Path) -> Taxonomy:
+    try:
+        return Taxonomy(
+            name=content["name"],
+            class_names=tuple(content["class_names"]),
+            palette=tuple((r, g, b) for r, g, b in content["palette"]),
+            subsets={name: tuple(train_ids) for name, train_ids in content["subsets"].items()},
+        )
+    except UserError as error:
+        raise _edited(path, [str(error)]) from None
 
 
 class CheckpointWriter(Hook):
@@ -245,11 +305,6 @@ class CheckpointWriter(Hook):
         self.period = period
         self.keep = keep
         self.max_iter = max_iter
-
-    def before_train(self, first_iteration: int) -> None:
-        """Remove what a killed process left half-written."""
-        for partial in self.output_dir.glob(f"checkpoint_*{PARTIAL_SUFFIX}"):
-            partial.unlink()
 
     def after_step(self, step: Step) -> None:
         """Save if it is due."""

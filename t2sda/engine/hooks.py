@@ -65,7 +65,7 @@ class Hook:
         return Reads()
 
     def state_dict(self) -> dict[str, Tensor]:
-        """What a resumed run needs to go on exactly."""
+        """What a resumed run needs to go on exactly: tensors alone, numbers as tensors of them."""
         return {}
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:

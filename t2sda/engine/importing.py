@@ -16,6 +16,7 @@ from torch import Tensor
 from t2sda.config import load_config
 from t2sda.data.taxonomies import Taxonomy
 from t2sda.engine.checkpoint import checkpoint_content, save_checkpoint
+from t2sda.engine.checkpoint_validation import is_finite
 from t2sda.errors import UserError
 from t2sda.modeling.segmentor import SegmentationModel, build_segmentation_model
 from t2sda.weights.formats import BRANCHES, FORMATS, OTHER_PARTS, WeightFormat, recognised
@@ -176,17 +177,16 @@ def import_network(
     }
     added = _added(layout, model, own, tensors)
     tensors |= {name: tensor for name, (tensor, _) in added.items()}
-    infinite = [name for name, tensor in tensors.items() if not torch.isfinite(tensor).all()]
-    problems = [
-        _counted("that nothing explains", [*unexplained, *_incomplete(assembly, network.prefix)]),
-        _counted("missing", _missing(own.keys(), tensors, assembly)),
-        _counted("of another shape", _reshaped(tensors, own, assembly)),
-        _counted("not finite", infinite),
-    ]
-    if any(problems):
+    problems = {
+        "that nothing explains": [*unexplained, *_incomplete(assembly, network.prefix)],
+        "missing": _missing(own.keys(), tensors, assembly),
+        **_unfit(tensors, own, assembly),
+    }
+    found_wrong = [_counted(what, names) for what, names in problems.items() if names]
+    if found_wrong:
         raise UserError(
-            f"{path}: {layout.name}: {'; '.join(filter(None, problems))}. Is the file complete, "
-            f"and of this network and {taxonomy.num_classes} classes?"
+            f"{path}: {layout.name}: {'; '.join(found_wrong)}. Is the file complete, and of this "
+            f"network and {taxonomy.num_classes} classes?"
         )
     why = {name: reason for name, (_, reason) in added.items()}
     return Imported(network, cfg, taxonomy, {name: tensors[name] for name in own}, rows, why)
@@ -196,7 +196,7 @@ def write_imported(imported: Imported, output: Path) -> None:
     """The checkpoint, whole or not at all."""
     state = {f"student.model.{name}": tensor for name, tensor in imported.tensors.items()}
     content = checkpoint_content(imported.cfg, imported.taxonomy, iteration=0)
-    parts: dict[str, Any] = {"optimizers": {}, "hooks": {}, "scaler": {}}
+    parts: dict[str, Any] = {"optimizers": {}, "hooks": {}, "scaler": {}, "data": {}}
     save_checkpoint(
         output, {**content, **parts, "meta_arch": state, "provenance": imported.provenance}
     )
@@ -310,14 +310,22 @@ def _missing(own: Collection[str], tensors: Collection[str], assembly: Assembly)
     return missing
 
 
-def _reshaped(
+def _unfit(
     tensors: Mapping[str, Tensor], own: Mapping[str, Tensor], assembly: Assembly
-) -> list[str]:
-    return [
-        f"{' + '.join(assembly.sources[name])} {tuple(tensor.shape)} for {tuple(own[name].shape)}"
-        for name, tensor in tensors.items()
-        if name in assembly.sources and tensor.shape != own[name].shape
-    ]
+) -> dict[str, list[str]]:
+    """Tensors that cannot take the place of ours, by their names in the file."""
+    unfit: dict[str, list[str]] = defaultdict(list)
+    for name, tensor in tensors.items():
+        theirs = " + ".join(assembly.sources.get(name, [name]))
+        is_plain = tensor.layout == torch.strided and not tensor.is_quantized
+        if tensor.shape != own[name].shape:
+            shapes = f"{tuple(tensor.shape)} for {tuple(own[name].shape)}"
+            unfit["of another shape"].append(f"{theirs} {shapes}")
+        elif tensor.dtype != own[name].dtype or not is_plain:
+            unfit["of another type"].append(f"{theirs} {tensor.dtype}")
+        elif not is_finite(tensor):
+            unfit["not finite"].append(theirs)
+    return unfit
 
 
 def _added(
@@ -362,7 +370,5 @@ def _converted(tensor: Tensor, own: Tensor) -> Tensor:
 
 
 def _counted(what: str, names: Sequence[str]) -> str:
-    if not names:
-        return ""
     more = " …" if len(names) > _SHOWN else ""
     return f"{len(names)} tensors {what}: {', '.join(names[:_SHOWN])}{more}"

@@ -2,24 +2,31 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import json
+import logging
+import os
 import sys
 import time
 from collections.abc import Iterator, Sequence
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from t2sda.config import SCHEMA, Field
 from t2sda.engine.hooks import Hook, Stage
-from t2sda.files import written_whole
+from t2sda.errors import printable
+from t2sda.files import is_missing, json_text, open_regular, reason, write_whole
 from t2sda.structures import Step
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
+
+logger = logging.getLogger(__name__)
 
 SCHEMA.declare(
     "LOGGING",
@@ -44,27 +51,49 @@ class MetricWriter(Protocol):
 
 
 class JsonLinesWriter:
-    """One JSON object a line in `metrics.jsonl`, each flushed at once."""
+    """One JSON object a line in `metrics.jsonl`, each flushed at once.
+
+    What cannot be written is kept, and written with the next line.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._waiting = b""
 
     def start(self, first_iteration: int) -> None:
-        """Drop lines behind `first_iteration` and a line that a kill cut short."""
-        if not self.path.exists():
+        """Drop lines behind `first_iteration`, and what is no line: cut short or overwritten."""
+        if is_missing(self.path):
             return
-        lines = self.path.read_text(encoding="utf-8").splitlines()
+        with open_regular(self.path) as file:
+            lines = file.read().splitlines()
         kept = [line for line in lines if _iteration_of(line) <= first_iteration]
-        with written_whole(self.path) as partial:
-            partial.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
+        write_whole(self.path, b"".join(line + b"\n" for line in kept))
 
     def write(self, iteration: int, metrics: dict[str, float]) -> None:
-        """Append a line."""
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps({"iteration": iteration, **metrics}) + "\n")
+        """Append a line; raises OSError and keeps it if the disk does not take it."""
+        self._waiting += json_text({"iteration": iteration, **metrics}).encode() + b"\n"
+        self._flush()
 
     def close(self) -> None:
-        """Every line was closed already."""
+        """Write what is left."""
+        self._flush()
+
+    def __str__(self) -> str:
+        return str(self.path)
+
+    def _flush(self) -> None:
+        if not self._waiting:
+            return
+        with self.path.open("ab", buffering=0) as file:
+            end = file.tell()
+            try:
+                written = file.write(self._waiting)
+                if written < len(self._waiting):  # the disk became full on the way
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            except OSError:
+                file.truncate(end)
+                raise
+        self._waiting = b""
 
 
 class TensorBoardWriter:
@@ -91,6 +120,9 @@ class TensorBoardWriter:
         if self._events is not None:
             self._events.close()
 
+    def __str__(self) -> str:
+        return str(self.folder)
+
 
 class MetricsHook(Hook):
     """Sends every `period`-th step's metrics to the writers.
@@ -108,6 +140,7 @@ class MetricsHook(Hook):
         self.period = period
         self.max_iter = max_iter
         self._last = (0, 0.0)
+        self._failing: set[int] = set()
 
     def before_train(self, first_iteration: int) -> None:
         """Open the writers."""
@@ -129,12 +162,27 @@ class MetricsHook(Hook):
     def after_train(self, next_iteration: int) -> None:
         """Close the writers."""
         for writer in self.writers:
-            writer.close()
+            with self._going_on(writer):
+                writer.close()
 
     def write(self, iteration: int, metrics: dict[str, float]) -> None:
         """Send metrics."""
         for writer in self.writers:
-            writer.write(iteration, metrics)
+            with self._going_on(writer):
+                writer.write(iteration, metrics)
+
+    @contextlib.contextmanager
+    def _going_on(self, writer: MetricWriter) -> Iterator[None]:
+        """A log that cannot be written is no reason to lose a training: it is said once."""
+        try:
+            yield
+            self._failing.discard(id(writer))
+        except OSError as error:
+            if id(writer) not in self._failing:
+                logger.warning(
+                    "%s: metrics cannot be written (%s); training goes on", writer, reason(error)
+                )
+            self._failing.add(id(writer))
 
     def write_evaluation(self, iteration: int, metrics: dict[str, float]) -> None:
         """Send scores; the time they took is not an iteration's."""
@@ -143,10 +191,10 @@ class MetricsHook(Hook):
 
 
 class ProgressHook(Hook):
-    """A bar with the time that is left where a person looks; plain lines in a pipe or a file.
+    """A bar with the time that is left where a person looks, and a log message now and then.
 
     Args:
-        period: iterations between plain lines.
+        period: iterations between log messages.
         max_iter: of the run.
         console: where to show it.
     """
@@ -175,14 +223,13 @@ class ProgressHook(Hook):
         losses = " ".join(f"{name} {step.metrics[name]:.3f}" for name in step.losses)
         if self._bar is not None:
             self._bar.update(self._bar.task_ids[0], completed=done, note=losses)
-        elif done % self.period == 0 or done == self.max_iter:
+        if done % self.period == 0 or done == self.max_iter:
             pace = (time.perf_counter() - self._began) / (done - self._first)
             left = timedelta(seconds=round(pace * (self.max_iter - done)))
-            self.console.print(
+            logger.info(
                 f"iteration {done}/{self.max_iter}  {losses}  lr {step.metrics['lr']:.2e}  "
                 f"{pace:.2f} s/it  eta {left}",
-                highlight=False,
-                soft_wrap=True,
+                extra={"in_bar": self._bar is not None},
             )
 
     def after_train(self, next_iteration: int) -> None:
@@ -214,24 +261,34 @@ def advancing(bar: Progress, indices: Sequence[int], what: str) -> Iterator[int]
 def progress_bar(console: Console) -> Progress:
     """A bar with count, time left and a note; shown where a person looks."""
     return Progress(
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         TimeRemainingColumn(),
-        TextColumn("{task.fields[note]}"),
+        TextColumn("{task.fields[note]}", markup=False),
         console=console,
         disable=not console.is_terminal,
     )
 
 
-def _iteration_of(line: str) -> float:
-    """The line's iteration; infinity for a line that was cut short."""
+def _iteration_of(line: bytes) -> float:
+    """The line's iteration; infinity for what is no such line."""
     try:
         return float(json.loads(line)["iteration"])
-    except (json.JSONDecodeError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
         return float("inf")
 
 
-def standard_console() -> Console:
+class NamesConsole(Console):
+    """A console that file names and messages cannot steer."""
+
+    def print(self, *objects: Any, **options: Any) -> None:
+        """Print text with its control characters spelled out, and anything else as rich does."""
+        shown = (printable(item) if isinstance(item, str) else item for item in objects)
+        super().print(*shown, **options)
+
+
+def standard_console(quiet: bool = False) -> Console:
     """The console on standard output, as wide as its window, 100 columns elsewhere."""
-    return Console(file=sys.stdout, width=None if sys.stdout.isatty() else 100, markup=False)
+    width = None if sys.stdout.isatty() else 100
+    return NamesConsole(file=sys.stdout, width=width, markup=False, quiet=quiet)

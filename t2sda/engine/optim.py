@@ -12,6 +12,7 @@ from fvcore.common.config import CfgNode
 from torch import Tensor, nn
 
 from t2sda.config import SCHEMA, Field
+from t2sda.engine.checkpoint_validation import fresh_moments, optimizer_problems
 from t2sda.errors import UserError
 from t2sda.meta_arch.base import MetaArch, StudentPass
 from t2sda.meta_arch.owners import LrSchedule, OptimizerSettings, ParameterGroup
@@ -172,13 +173,23 @@ def check_every_parameter_is_trained(meta_arch: MetaArch, owners: Sequence[Owner
         raise UserError(f"more than one optimizer trains {_listed(shared)}; leave it to one pass")
 
 
-def load_optimizers_(owners: Sequence[Owner], states: dict[str, dict[str, Any]]) -> None:
+def load_optimizers_(
+    owners: Sequence[Owner],
+    states: dict[str, dict[str, Any]],
+    iteration: int,
+    num_skipped: int = 0,
+) -> None:
     """Load the moments of a checkpoint; rates, decay and betas stay those of the configuration.
 
-    torch's `load_state_dict` would bring the old ones back and ignore a changed setting.
+    Args:
+        owners: of this run, before its first step.
+        states: state dicts by owner.
+        iteration: steps done.
+        num_skipped: how many of them an optimizer may have skipped.
 
     Raises:
-        UserError: if the checkpoint has other owners, or another kind of optimizer.
+        UserError: if the checkpoint has other owners, another kind of optimizer, or moments that
+            are not those of this run's parameters; nothing is loaded then.
     """
     if states.keys() != {owner.name for owner in owners}:
         raise UserError(
@@ -186,22 +197,30 @@ def load_optimizers_(owners: Sequence[Owner], states: dict[str, dict[str, Any]])
             f"{', '.join(owner.name for owner in owners)}; resume with the same passes"
         )
     for owner in owners:
-        _load_optimizer_(owner.optimizer, states[owner.name])
+        _check_optimizer(owner, states[owner.name], iteration, num_skipped)
+    for owner in owners:
+        groups = owner.optimizer.state_dict()["param_groups"]
+        moments = fresh_moments(owner.optimizer, states[owner.name])
+        owner.optimizer.load_state_dict({"state": moments, "param_groups": groups})
 
 
-def _load_optimizer_(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
-    configured = [
-        {name: value for name, value in group.items() if name != "params"}
-        for group in optimizer.param_groups
+def _check_optimizer(owner: Owner, state: dict[str, Any], iteration: int, num_skipped: int) -> None:
+    """Torch itself takes moments of any shape and type, and a fused step then writes anywhere."""
+    kinds = [
+        any("betas" in group for group in groups)
+        for groups in (owner.optimizer.param_groups, state["param_groups"])
     ]
-    if ("betas" in configured[0]) != ("betas" in state["param_groups"][0]):
+    if kinds[0] != kinds[1]:
         raise UserError(
-            f"the checkpoint is of another optimizer than {type(optimizer).__name__}; resume with "
-            f"the same SOLVER.OPTIMIZER"
+            f"the checkpoint is of another optimizer than {type(owner.optimizer).__name__}; resume "
+            f"with the same SOLVER.OPTIMIZER"
         )
-    optimizer.load_state_dict(state)
-    for group, own in zip(optimizer.param_groups, configured, strict=True):
-        group.update(own)
+    problems = optimizer_problems(owner.optimizer, state, iteration, num_skipped)
+    if problems:
+        raise UserError(
+            f"a damaged or edited checkpoint, optimizer of {owner.name}: {'; '.join(problems)}; "
+            f"use an older one"
+        )
 
 
 def _parameters(student: Branch) -> Iterator[tuple[nn.Parameter, bool, bool]]:

@@ -6,7 +6,7 @@ import io
 import os
 import re
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Protocol
 
 import numpy as np
 from PIL import Image
@@ -15,6 +15,14 @@ from t2sda.errors import UserError
 from t2sda.images.by_pillow import rgb_of
 from t2sda.images.files import check_pixels, errors_name
 from t2sda.images.reader import read_image
+
+
+class TensorLike(Protocol):
+    """A tensor of PyTorch, which need not be installed."""
+
+    def detach(self) -> Any:
+        """The numbers alone."""
+
 
 ImageSource = (
     np.ndarray
@@ -26,8 +34,9 @@ ImageSource = (
     | Image.Image
     | io.IOBase
     | BinaryIO
+    | TensorLike
 )
-"""What `as_image` takes, besides tensors of PyTorch, which need not be installed."""
+"""What `as_image` takes."""
 
 TAKEN = (
     "an image is a path, a uint8 RGB array (height, width, 3), a uint8 tensor (3, height, width), "
@@ -39,7 +48,7 @@ def as_image(source: Any) -> np.ndarray:
     """An image of any kind -> (H, W, 3) uint8 RGB, upright, by the table in `t2sda.images`.
 
     Args:
-        source: an ImageSource or a tensor. Arrays and tensors are taken as they are; of PIL images
+        source: an ImageSource. Arrays and tensors are taken as they are; of PIL images
             EXIF orientation is applied, as of files.
 
     Raises:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 from t2sda.errors import UserError
+from t2sda.files import is_folder
 
 IMAGE_SUFFIXES = frozenset(
     (
@@ -110,7 +111,7 @@ class _Search:
 
     def __init__(self, root: Path, pattern: str, takes: Callable[[Path], bool]) -> None:
         pattern = PurePosixPath(pattern).as_posix()  # without ./ and //
-        if not WILDCARD.search(pattern) and (root / pattern).is_dir():
+        if not WILDCARD.search(pattern) and is_folder(root / pattern):
             pattern = (PurePosixPath(pattern) / _ALL_BELOW).as_posix()
         self.root = root
         self.pattern = pattern
@@ -125,13 +126,13 @@ class _Search:
     def matches(self) -> Iterator[tuple[Path, tuple[str, ...]]]:
         """Path and wildcards of every file."""
         regex = _regex_of(self.pattern)
-        for path, is_folder in self._below(self.root / self.base, 1, frozenset()):
+        for path, below in self._below(self.root / self.base, 1, frozenset()):
             found = regex.fullmatch(path.relative_to(self.root).as_posix())
             if found is None:
                 continue
             if not self.hidden and path.name.startswith("."):
-                self._pass_over("hidden folders" if is_folder else "hidden files", path)
-            elif is_folder:
+                self._pass_over("hidden folders" if below else "hidden files", path)
+            elif below:
                 if self.takes_all or self.takes(path):
                     self._pass_over("folders named like files", path)
             elif self.takes_all or self.takes(path):
@@ -152,9 +153,9 @@ class _Search:
         above |= {os.path.realpath(folder)}
         for entry in entries:
             path = folder / entry.name
-            is_folder = entry.is_dir()
-            yield path, is_folder
-            if not is_folder or depth >= self.depth:
+            below = is_folder(path)
+            yield path, below
+            if not below or depth >= self.depth:
                 continue
             if entry.name.startswith(".") and not self.hidden:
                 self._pass_over("hidden folders", path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -37,9 +38,11 @@ def write_frequencies(path: Path, title: str, pixels: np.ndarray, taxonomy: Taxo
         pixels: (N, C + 1) counts, ignored ones last.
         taxonomy: names and colours.
     """
-    # Not pyplot: it keeps a state of its own and may look for a display.
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
+    # Not pyplot: it keeps a state of its own and may look for a display. Not from here: a file
+    # called matplotlibrc in the working directory would be obeyed.
+    with contextlib.chdir("/"):
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
 
     totals = pixels[:, :-1].sum(axis=0)
     shares = totals / max(totals.sum(), 1)
@@ -48,9 +51,10 @@ def write_frequencies(path: Path, title: str, pixels: np.ndarray, taxonomy: Taxo
     FigureCanvasAgg(figure)
     axes = figure.subplots()
     _draw_bars(axes, pixels, shares, order, np.array(taxonomy.palette)[order] / 255)
-    axes.set_yticks(range(len(order)), [taxonomy.class_names[index] for index in order])
+    names = [taxonomy.class_names[index] for index in order]
+    axes.set_yticks(range(len(order)), names, parse_math=False)  # a $ is a $
     axes.set_ylim(len(order) - 0.4, -0.6)
-    axes.set_title(title, loc="left", fontsize=11)
+    axes.set_title(title, loc="left", fontsize=11, parse_math=False)
     axes.spines[["top", "right"]].set_visible(False)
     with written_whole(path) as partial:
         figure.savefig(partial, format="png", dpi=110)

@@ -12,7 +12,7 @@ import numpy as np
 from t2sda.constants import IGNORE_INDEX
 from t2sda.data.taxonomies import Taxonomy
 from t2sda.errors import UserError
-from t2sda.files import written_whole
+from t2sda.files import write_whole
 from t2sda.inference.segmenter import Segmentation
 from t2sda.inference.visualisation import colour_map, overlay, side_by_side
 
@@ -96,19 +96,3 @@ def write_npy(path: Path, array: np.ndarray) -> None:
     buffer = io.BytesIO()
     np.save(buffer, array, allow_pickle=False)
     write_whole(path, buffer.getvalue())
-
-
-def write_whole(path: Path, content: bytes) -> None:
-    """Write a file; `path` is the old one or the whole new one.
-
-    Raises:
-        UserError: if it cannot be written.
-    """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with written_whole(path) as partial:
-            partial.write_bytes(content)
-    except OSError as error:
-        raise UserError(
-            f"{path}: cannot be written ({error.strerror}); finished results are whole"
-        ) from None

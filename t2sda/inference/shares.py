@@ -14,7 +14,8 @@ import numpy as np
 
 from t2sda.data.taxonomies import Taxonomy
 from t2sda.errors import UserError
-from t2sda.inference.results import KINDS, result_paths, write_whole
+from t2sda.files import json_text, write_whole
+from t2sda.inference.results import KINDS, result_paths
 from t2sda.inference.video import VIDEO_KINDS, video_path
 
 RECORD_NAME = "pictures.jsonl"
@@ -99,7 +100,7 @@ class Record:
                 for name, counts in pictures.items()
             },
         }
-        write_whole(path, (json.dumps(content, indent=1) + "\n").encode())
+        write_whole(path, json_text(content, indent=1) + "\n")
 
 
 def results_below(folder: Path) -> set[Path]:
@@ -131,10 +132,10 @@ def _lines(path: Path) -> list[dict[str, Any]]:
     if not path.is_file():
         return []
     found: list[dict[str, Any]] = []
-    for line in path.read_text(encoding="utf-8").splitlines():
+    for line in path.read_bytes().splitlines():
         try:
             values = json.loads(line)
-        except ValueError:
+        except (ValueError, RecursionError):
             break  # torn by a kill; what follows cannot be trusted either
         if not isinstance(values, dict) or (found and not {"name", "pixels"} <= values.keys()):
             break

@@ -17,7 +17,7 @@ import numpy as np
 
 from t2sda.data.taxonomies import Taxonomy
 from t2sda.errors import UnreadableFileError, UserError
-from t2sda.files import PARTIAL_SUFFIX
+from t2sda.files import written_whole
 from t2sda.images.files import check_regular_file, errors_name
 from t2sda.inference.visualisation import colour_map, overlay
 from t2sda.resources import is_out_of_memory
@@ -216,12 +216,14 @@ class VideoWriter:
         self._rate = rate
         self._time_base = time_base
         self._lossless = path.suffix == ".mkv"
-        self._partial = path.with_name(path.name + PARTIAL_SUFFIX)
+        self._file = contextlib.ExitStack()  # gives it its name, or removes what is half-written
         self._stream: Any = None
-        with self._named_errors():
+        with self._named_errors(), contextlib.ExitStack() as after_error:
             path.parent.mkdir(parents=True, exist_ok=True)
+            partial = after_error.enter_context(written_whole(path))
             container_format = "matroska" if self._lossless else "mp4"
-            self._container = self._av.open(str(self._partial), "w", format=container_format)
+            self._container = self._av.open(str(partial), "w", format=container_format)
+            self._file = after_error.pop_all()
 
     def write(self, picture: np.ndarray, pts: int) -> None:
         """Append (H, W, 3) uint8 RGB, or (H, W) uint8 to a lossless file.
@@ -246,20 +248,21 @@ class VideoWriter:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
     ) -> None:
         try:
             if error is None:
-                with self._named_errors():
+                with self._named_errors(), self._file:
                     if self._stream is not None:
                         self._container.mux(self._stream.encode())
                     self._container.close()
-                    self._partial.replace(self.path)
         finally:
             with contextlib.suppress(OSError, ValueError, self._av.error.FFmpegError):
                 self._container.close()
-            with contextlib.suppress(OSError):
-                self._partial.unlink(missing_ok=True)
+            self._file.__exit__(kind, error, traceback)
 
     def _for_h264(self, picture: np.ndarray) -> np.ndarray:
         even = _even(picture)

@@ -19,10 +19,11 @@ from torch import Tensor, nn
 from t2sda.config import SCHEMA, Field
 from t2sda.data.joined import joined_name
 from t2sda.data.taxonomies import Taxonomy
+from t2sda.errors import UserError
 from t2sda.meta_arch.owners import OptimizerSettings
 from t2sda.modeling.branch import Branch, batch_statistics_untracked
 from t2sda.modeling.projector import Projector
-from t2sda.modeling.segmentor import Features, build_segmentation_model
+from t2sda.modeling.segmentor import Features, SegmentationModel, build_segmentation_model
 from t2sda.registry import HOOKS, META_ARCHS, PASSES, TRANSLATORS
 from t2sda.structures import FeatureSpec, Step, TeacherOutput, View
 
@@ -245,10 +246,26 @@ def build_passes(cfg: CfgNode, context: BuildContext) -> dict[str, StudentPass]:
     return passes
 
 
-def build_meta_arch(cfg: CfgNode, taxonomy: Taxonomy) -> MetaArch:
-    """The configured meta-architecture, with freshly initialised or pretrained weights."""
+def build_meta_arch(
+    cfg: CfgNode, taxonomy: Taxonomy, model: SegmentationModel | None = None
+) -> MetaArch:
+    """The configured meta-architecture, with freshly initialised or pretrained weights.
+
+    Args:
+        cfg: resolved.
+        taxonomy: of the source.
+        model: of the student, in place of the one that MODEL describes.
+    Raises:
+        UserError: if the model has other classes.
+    """
     meta_arch = META_ARCHS.get(cfg.META_ARCH.NAME)
-    model = build_segmentation_model(cfg, taxonomy.num_classes)
+    if model is None:
+        model = build_segmentation_model(cfg, taxonomy.num_classes)
+    elif model.num_classes != taxonomy.num_classes:
+        raise UserError(
+            f"the model has {model.num_classes} classes, the source {taxonomy.num_classes}; build "
+            f"it with the classes of DATASETS.SOURCE"
+        )
     context = BuildContext(taxonomy, model.feature_specs)
     projector = None
     if meta_arch.has_projector:

@@ -49,6 +49,9 @@ class TorchPredictor(Predictor):
         taxonomy: of its classes.
         bound: (height, width), or None for images as they are.
         device: where the model is.
+
+    Attributes:
+        model: the network itself, such as `t2sda.export` takes.
     """
 
     runtime = "torch"
@@ -62,7 +65,7 @@ class TorchPredictor(Predictor):
     ) -> None:
         self.taxonomy = taxonomy
         self.letterbox = Letterbox(bound=bound)
-        self._model = model
+        self.model = model
         self._device = device
 
     def _labels(self, frames: list[Frame]) -> list[np.ndarray]:
@@ -77,14 +80,14 @@ class TorchPredictor(Predictor):
         batch = torch.from_numpy(np.stack([frame.image for frame in frames]).transpose(0, 3, 1, 2))
         # Copied: with the strides of the array the network would compute in another order.
         batch = batch.contiguous().to(self._device)
-        was_training = self._model.training
+        was_training = self.model.training
         if was_training:
-            self._model.eval()
+            self.model.eval()
         try:
-            logits = self._model(batch)
+            logits = self.model(batch)
         finally:
             if was_training:
-                self._model.train()
+                self.model.train()
         for frame, own in zip(frames, logits, strict=True):
             height, width = frame.inner_size
             inner = own[:, :height, :width]

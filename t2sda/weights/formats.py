@@ -150,7 +150,7 @@ def _caffe(level: str) -> Place:
         found = re.fullmatch(rf"{level}\.conv2d_list\.(\d)\.(weight|bias)", name)
         if found:
             return [Part(f"head.aspp_modules.{found[1]}.conv.{found[2]}", tensor)]
-        if name == "conv1.weight":
+        if name == "conv1.weight" and tensor.dim() == 4:
             tensor = tensor.flip(1)
         return [Part(f"backbone.net.{name}", tensor)]
 

@@ -93,7 +93,7 @@ def mit_parts(name: str, tensor: Tensor) -> list[Part]:
     """
     name = _original_name(name)
     stem, separator, kind = name.partition("attn.attn.in_proj_")
-    if separator:
+    if separator and tensor.dim():
         dim = tensor.shape[0] // 3
         return [
             Part(f"{stem}attn.q.{kind}", tensor[:dim].clone()),
@@ -102,7 +102,7 @@ def mit_parts(name: str, tensor: Tensor) -> list[Part]:
     for index, half in enumerate((".attn.k.", ".attn.v.")):
         if half in name:
             return [Part(name.replace(half, ".attn.kv."), tensor, index, count=2)]
-    if name.endswith(("mlp.fc1.weight", "mlp.fc2.weight")):
+    if name.endswith(("mlp.fc1.weight", "mlp.fc2.weight")) and tensor.dim() > 2:
         return [Part(name, tensor.flatten(1))]
     return [Part(name, tensor)]
 

@@ -3,27 +3,23 @@
 from __future__ import annotations
 
 import hashlib
-import pickle
-import re
-import zipfile
-from collections.abc import Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor
 
 from t2sda.errors import MissingFileError, UserError
+from t2sda.files import is_regular_file
+from t2sda.weights.sources import read_safetensors
+from t2sda.weights.torch_files import DamagedFileError, read_torch_file
 
 _WRAPPER = "state_dict"
 _NETWORKS = ("model", "ema_model")  # a state dict each, of training scripts that keep two
 _WRAPPED_BY_TORCH = "module."
 _OURS = "t2sda checkpoint "
-_INERT = (
+_HARMLESS = (
     "mmengine.logging.history_buffer.HistoryBuffer",
     "numpy.core.multiarray._reconstruct",
     "numpy.core.multiarray.scalar",
@@ -36,7 +32,7 @@ _INERT = (
     "numpy.dtypes.Int64DType",
     "_codecs.encode",
 )
-"""What training frameworks put beside the tensors; each becomes an empty `_Ignored`."""
+"""What training frameworks put beside the tensors; it is passed over."""
 
 
 @dataclass(frozen=True)
@@ -63,10 +59,10 @@ def read_weight_file(path: Path) -> WeightFile:
         MissingFileError: if there is none.
         UserError: if it cannot be read, holds no tensors, or would run code.
     """
-    if not path.is_file():
+    if not is_regular_file(path):
         raise MissingFileError(f"{path}: no such file")
     is_safe = path.suffix == ".safetensors"
-    content = _read_safetensors(path) if is_safe else _read_pickle(path)
+    content = read_safetensors(path) if is_safe else _read_pickle(path)
     tensors, others = _sorted_out(path, content)
     return WeightFile(path, sha256_of(path), tensors, others)
 
@@ -77,52 +73,11 @@ def sha256_of(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _read_safetensors(path: Path) -> dict[str, Tensor]:
-    try:
-        return load_file(path)
-    except (SafetensorError, OSError) as error:
-        raise UserError(f"{path}: not a readable safetensors file: {error}") from None
-
-
 def _read_pickle(path: Path) -> Any:
     try:
-        with _ignoring_harmless_classes():
-            # Mapped: pages come as they are copied. The format of before torch 1.6 cannot be.
-            is_zip = zipfile.is_zipfile(path)
-            return torch.load(path, map_location="cpu", weights_only=True, mmap=is_zip)
-    except pickle.UnpicklingError as error:
-        raise UserError(f"{path}: {_refusal(str(error))}") from None
-    except (RuntimeError, EOFError, ValueError, OSError, KeyError) as error:
-        first = (str(error).splitlines() or [type(error).__name__])[0]
-        raise UserError(f"{path}: not a readable file of torch.save: {first}") from None
-
-
-def _refusal(reason: str) -> str:
-    found = re.search(r"GLOBAL ([\w.]+)", reason)
-    if found is None:
-        return "not a file of torch.save, or a damaged one; only tensors and plain data are read"
-    return (
-        f"refused: reading it would call `{found[1]}`, which is neither a tensor nor plain data. "
-        f"Nothing was run. Where the file can be trusted, keep its state dict alone: "
-        f"torch.save(model.state_dict(), …), or safetensors"
-    )
-
-
-class _Ignored:
-    """Takes the place of an object that is of no use here; it takes anything and does nothing."""
-
-    def __new__(cls, *_: Any, **__: Any) -> _Ignored:
-        return super().__new__(cls)
-
-    def __init__(self, *_: Any, **__: Any) -> None:
-        pass
-
-    def __setstate__(self, _: Any) -> None:
-        pass
-
-
-def _ignoring_harmless_classes() -> AbstractContextManager[Any]:
-    return torch.serialization.safe_globals([(_Ignored, name) for name in _INERT])
+        return read_torch_file(path, foreign=True, harmless=_HARMLESS, mapped=True)
+    except DamagedFileError as error:
+        raise UserError(f"{path}: refused, nothing in it was run: {error}") from None
 
 
 def _sorted_out(path: Path, content: Any) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -165,7 +120,7 @@ def _described(value: Any) -> str:
     return f"{kind} with {count} tensor{'s' * (count != 1)}" if count else kind
 
 
-def _tensors_in(value: Any) -> Any:
+def _tensors_in(value: Any) -> Iterator[Tensor]:
     if isinstance(value, Tensor):
         yield value
     elif isinstance(value, (Mapping, list, tuple)):

@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
-import pickle
 from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any, TypeGuard
 
-import torch
 from iopath.common.file_io import PathHandler, PathManager
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
 from t2sda.errors import MissingFileError, UserError
+from t2sda.files import is_regular_file, mistaken_for, open_regular
 from t2sda.weights.efficientnet_lite import is_efficientnet_lite, rename_efficientnet_lite
 from t2sda.weights.hub import HUB_PREFIX, HubHandler
+from t2sda.weights.torch_files import DamagedFileError, read_torch_file
 
 PIP_PREFIX = "pip://"
 _SUFFIXES = (".pth", ".pt", ".bin", ".safetensors")
 _WRAPPERS = ("state_dict", "model")  # where training scripts put the state dict in a checkpoint
+
+_TRAINED_UNDER = ("module.", "model.")
+_BESIDE_TRAINED = ("ema_model.", "imnet_model.")  # of the DAFormer family's checkpoints
 
 
 def load_weights(source: str) -> dict[str, Tensor]:
@@ -40,9 +43,9 @@ def load_weights(source: str) -> dict[str, Tensor]:
             f"weights '{source}': expected a file that ends in {', '.join(_SUFFIXES)}, or one of "
             f"{PIP_PREFIX}PACKAGE, {HUB_PREFIX}OWNER/NAME, timm://NAME"
         )
-    if not path.is_file():
+    if not is_regular_file(path):
         raise MissingFileError(f"weights '{source}': there is no file {path.absolute()}")
-    state = _read_safetensors(path) if path.suffix == ".safetensors" else _read_pickle(path)
+    state = read_safetensors(path) if path.suffix == ".safetensors" else _read_pickle(path)
     return rename_efficientnet_lite(state) if is_efficientnet_lite(state) else state
 
 
@@ -77,22 +80,23 @@ WEIGHT_PATHS.register_handler(InstalledPackageHandler())
 WEIGHT_PATHS.register_handler(HubHandler())
 
 
-def _read_safetensors(path: Path) -> dict[str, Tensor]:
+def read_safetensors(path: Path) -> dict[str, Tensor]:
+    """The tensors of a file; raises UserError if it is none."""
     try:
         return load_file(path)
     except SafetensorError as error:
-        raise UserError(f"weights '{path}': no safetensors file: {error}") from error
+        with open_regular(path) as file:
+            mistaken = mistaken_for(file.read(512))
+        what = f"it is {mistaken}" if mistaken else f"no safetensors file: {error}"
+        raise UserError(f"weights '{path}': {what}") from None
 
 
 def _read_pickle(path: Path) -> dict[str, Tensor]:
-    """Reads tensors and plain containers only: a pickle that would run code is refused."""
+    """Reads tensors and plain containers only; no code of the file runs."""
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
-        raise UserError(
-            f"weights '{path}': not a file of plain tensors, or damaged "
-            f"({str(error).splitlines()[0]}); save model.state_dict() with torch.save"
-        ) from error
+        content = read_torch_file(path, foreign=True)
+    except DamagedFileError as error:
+        raise UserError(f"weights '{path}': not a file of plain tensors: {error}") from None
     return _state_dict_of(content, path)
 
 
@@ -100,11 +104,28 @@ def _state_dict_of(content: Any, path: Path) -> dict[str, Tensor]:
     if isinstance(content, Mapping):
         for candidate in (content, *(content.get(wrapper) for wrapper in _WRAPPERS)):
             if _is_state_dict(candidate):
-                return dict(candidate)
+                return _without_prefixes(candidate)
     raise UserError(
         f"weights '{path}': expected a dictionary of tensors, at the top or under "
         f"{' or '.join(map(repr, _WRAPPERS))}, found {_describe(content)}"
     )
+
+
+def _without_prefixes(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Names as the network itself has them, without what a training script put in front.
+
+    Such scripts wrap the network (`module.`) or keep several, of which the trained one is taken.
+    """
+    for prefix in _TRAINED_UNDER:
+        inner = {
+            name.removeprefix(prefix): tensor
+            for name, tensor in state.items()
+            if name.startswith(prefix)
+        }
+        others = [name for name in state if not name.startswith((prefix, *_BESIDE_TRAINED))]
+        if inner and not others:
+            state = inner
+    return dict(state)
 
 
 def _is_state_dict(candidate: Any) -> TypeGuard[Mapping[str, Tensor]]:

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor, nn
 
 from t2sda.errors import UserError
@@ -37,8 +38,8 @@ def load_strict(
         droppable: names that may be left over, because the module leaves these parts out.
 
     Raises:
-        UserError: naming how many tensors are missing, left over or of another shape, and the
-            first of each.
+        UserError: naming how many tensors are missing, left over, of another shape or not finite,
+            and the first of each.
     """
     own = module.state_dict()
     missing = [name for name in own if name not in state and not is_counter(name)]
@@ -49,12 +50,13 @@ def load_strict(
         _describe("missing in the file", missing),
         _describe("unknown to the network", [name for name in unused if name not in droppable]),
         _describe("of another shape", _shape_differences(own, state)),
+        _describe("not finite", [name for name in loaded if not _is_finite(state[name])]),
     ]
     if any(problems):
         raise UserError(
             f"weights '{source}' do not fit {type(module).__name__} ({len(own)} tensors): "
             + "; ".join(filter(None, problems))
-            + ". Are they of another network or size?"
+            + ". Are they of another network or size, or damaged?"
         )
     module.load_state_dict({name: state[name] for name in loaded}, strict=False)
     logger.info("%s: %d tensors loaded, %d not needed", source, len(loaded), len(dropped))
@@ -72,6 +74,10 @@ def _shape_differences(own: Mapping[str, Tensor], state: Mapping[str, Tensor]) -
         for name, tensor in own.items()
         if name in state and state[name].shape != tensor.shape
     ]
+
+
+def _is_finite(tensor: Tensor) -> bool:
+    return not tensor.is_floating_point() or bool(torch.isfinite(tensor).all())
 
 
 def _describe(problem: str, names: list[str]) -> str:

@@ -52,7 +52,9 @@ def test_check_writes_plot_sheet_and_findings(
     assert code == 0
     assert "3 images; height x width: 40x60 (3)" in output
     assert "comparing with harbour_val: 1 in" in output
-    assert re.search(r"note: images in two splits \(1\)\n  .*2\.png \(harbour_train\)", output)
+    assert re.search(
+        r"note: images in two splits \(1\)\n  .*2\.png is in harbour_train and", output
+    )
     findings = Path("check/findings.txt").read_text()
     assert findings.startswith("note: images in two splits: harbour/images/2.png")
     with Image.open("check/harbour_train_classes.png") as plot:

@@ -137,7 +137,7 @@ def test_bad_input(
             tmp_path / "file/out",
             "file/out (Not a directory); choose another folder with --output",
         ),
-        (tmp_path / "file", photos, out, "file: not a checkpoint of t2sda"),
+        (tmp_path / "file", photos, out, "file: not a readable checkpoint"),
         (tmp_path / "text.onnx", photos, out, "text.onnx: not an ONNX file"),
         (tmp_path / "foreign.onnx", photos, out, "takes float32 of shape (1,)"),
         (tmp_path / "nowhere", photos, out, "nowhere: no such file or folder"),

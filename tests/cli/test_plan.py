@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from t2sda.cli.decisions import DECISIONS, decisions_in_force
 from t2sda.cli.main import main
-from t2sda.cli.plan import plan_text
 from t2sda.config import load_config
+from t2sda.training.decisions import DECISIONS, decisions_in_force
+from t2sda.training.plan import plan_text
 
 ROOT = Path(__file__).parents[2]
 ROW = re.compile(r"^\| (B\d+) \|", re.MULTILINE)

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
+import os
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from t2sda.config import ConfigError, Schema, files, find_config, load_config
+from t2sda.errors import UserError
 
 Write = Callable[[str, str], Path]
 
@@ -155,14 +159,13 @@ def test_a_missing_file_names_the_nearest_in_its_folder_and_among_the_shipped(
 def test_a_file_that_may_not_be_read_is_reported(
     schema: Schema, write: Write, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refuse(path: Path) -> bytes:
+    path = write("a.yaml", "SEED: 1\n")
+
+    def refuse(*_: object) -> int:
         raise PermissionError(13, "Permission denied", str(path))
 
-    path = write("a.yaml", "SEED: 1\n")
-    monkeypatch.setattr(Path, "read_bytes", refuse)
-    assert problem_of(path, schema) == (
-        "a.yaml: cannot be read (Permission denied); check its permissions"
-    )
+    monkeypatch.setattr(os, "open", refuse)
+    assert problem_of(path, schema) == "a.yaml: cannot be read (Permission denied)"
 
 
 def test_a_folder_is_no_config_file(shipped: Path) -> None:
@@ -201,3 +204,83 @@ def test_a_source_tree_is_searched_beside_the_package(
     monkeypatch.setattr(files, "__file__", str(tmp_path / "t2sda" / "config" / "files.py"))
     monkeypatch.setattr(files.importlib.util, "find_spec", lambda name: None)
     assert find_config("a.yaml") == tmp_path / "configs" / "a.yaml"
+
+
+@pytest.mark.parametrize("kind", ["pipe", "folder", "device", "link to itself"])
+def test_what_is_no_file_is_named_and_not_read(
+    schema: Schema, write: Write, tmp_path: Path, kind: str
+) -> None:
+    path = tmp_path / "x.yaml"
+    if kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "folder":
+        path.mkdir()
+    elif kind == "link to itself":
+        path.symlink_to(path)
+    else:
+        path.symlink_to("/dev/zero")
+    words = {"pipe": "is a pipe", "folder": "is a folder", "device": "is a device"}
+    for config in (path, write("run.yaml", "_BASE_: x.yaml\n")):
+        assert words.get(kind, "cannot be read") in problem_of(config, schema)
+
+
+@pytest.mark.parametrize("name", ["a" * 300, "~nosuchuser/x.yaml", "\udce4.yaml", "a/" * 3000])
+def test_names_that_no_file_has_are_reported(schema: Schema, write: Write, name: str) -> None:
+    assert problem_of(Path(name), schema)
+    assert problem_of(write("run.yaml", f"_BASE_: {json.dumps(name)}\n"), schema)
+
+
+def test_a_name_with_a_nul_character_is_reported(schema: Schema, write: Write) -> None:
+    with pytest.raises(UserError, match="NUL"):
+        load_config("a\0b", schema=schema)
+    assert "must be a file name" in problem_of(write("run.yaml", '_BASE_: "a\\0b"\n'), schema)
+
+
+def test_a_base_that_many_name_is_read_once_and_wins_where_it_came_last(
+    schema: Schema, write: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for level in range(40):
+        write(f"{level}.yaml", f"_BASE_: [{level + 1}.yaml, {level + 1}.yaml]\n")
+    write("40.yaml", "SEED: 40\n")
+    assert load_config(write("run.yaml", "_BASE_: 0.yaml\n"), schema=schema).SEED == 40
+    # a sets the seed over the common base, then the common base comes again with b
+    write("common.yaml", "SEED: 1\nSOLVER: {NUM_STEPS: 1}\n")
+    write("a.yaml", "_BASE_: common.yaml\nSEED: 2\nSOLVER: {AMP: true}\n")
+    write("b.yaml", "_BASE_: common.yaml\nSOLVER: {NUM_STEPS: 2}\n")
+    cfg = load_config(write("run.yaml", "_BASE_: [a.yaml, b.yaml]\n"), schema=schema)
+    assert (cfg.SEED, cfg.SOLVER.NUM_STEPS, cfg.SOLVER.AMP) == (1, 2, True)
+
+
+def test_a_chain_of_bases_has_an_end(schema: Schema, write: Write) -> None:
+    for level in range(2000):
+        path = write(f"{level}.yaml", f"_BASE_: {level + 1}.yaml\n")
+    write("2000.yaml", "SEED: 1\n")
+    assert "more than 50 files" in problem_of(path.with_name("0.yaml"), schema)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "".join(f"KEY_{number}: 1\n" for number in range(20_000)),
+        "K" * 100_000 + ": 1\n",
+        "SOLVER:\n" + "".join(f"  LR_{number}: 1\n" for number in range(20_000)),
+        "MODEL: {NAME: " + "x" * 100_000 + "}\n",
+    ],
+)
+def test_thousands_of_unknown_keys_and_letters_take_no_minute(
+    schema: Schema, write: Write, text: str
+) -> None:
+    begin = time.process_time()
+    with pytest.raises(ConfigError) as caught:
+        load_config(write("run.yaml", text), schema=schema)
+    assert time.process_time() - begin < 15
+    assert len(str(caught.value)) < 20_000
+
+
+@pytest.mark.parametrize(
+    ("text", "words"), [("<!DOCTYPE html>", "web page"), ("version https://git-lfs.x/v1", "LFS")]
+)
+def test_a_download_that_went_wrong_is_named(
+    schema: Schema, write: Write, text: str, words: str
+) -> None:
+    assert words in problem_of(write("run.yaml", text), schema)

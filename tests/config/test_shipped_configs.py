@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from t2sda.cli.plan import plan_text
 from t2sda.config import load_config
 from t2sda.data.catalog import DATASETS
 from t2sda.meta_arch.base import pass_names
+from t2sda.training.plan import plan_text
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 PARTS = CONFIGS / "base"

@@ -104,8 +104,8 @@ def test_a_value_that_looks_like_a_date_but_is_none_is_reported(
     schema: Schema, write: Write
 ) -> None:
     (problem,) = problems_of(write("run.yaml", "OUTPUT_DIR: 2024-99-99\n"), schema)
-    assert problem.startswith("run.yaml:1: YAML cannot read '2024-99-99': ")
-    assert problem.endswith("; quote it")
+    assert problem.startswith("run.yaml:1: YAML cannot read '2024-99-99' as timestamp")
+    assert problem.endswith("; quote it, or write another value")
 
 
 @pytest.mark.parametrize(("text", "found"), [("- SEED\n", "['SEED']"), ("SEED\n", "'SEED'")])
@@ -129,3 +129,64 @@ def test_a_byte_order_mark_is_no_problem(schema: Schema, tmp_path: Path) -> None
     path = tmp_path / "run.yaml"
     path.write_bytes("SEED: 3\n".encode("utf-8-sig"))
     assert load_config(path, schema=schema).SEED == 3
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        *("!!bool x", "!!bool 3", "!!int ''", "!!int x", "!!int 1:x", "!!float ''", "!!float 1:x"),
+        *("!!timestamp x", "!!timestamp ''", "2024-02-30", "2024-01-01T99:00:00", "!!binary é"),
+        *("[1, !!bool x]", "!!set 1", "!!omap [1]", "!!pairs 2", "!!python/name:os.system x"),
+        *(
+            "!!python/object/apply:os.getcwd []",
+            "!own x",
+            "{a: !!int ''}",
+            "[!!int '', 2024-99-99]",
+        ),
+    ],
+)
+def test_values_that_yaml_itself_fails_on_are_reported(
+    schema: Schema, write: Write, value: str
+) -> None:
+    problems = problems_of(write("run.yaml", f"OUTPUT_DIR: {value}\n"), schema)
+    assert problems
+    assert all("run.yaml:1" in problem for problem in problems)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "SEED: " + "[" * 500 + "]" * 500,
+        "SEED: " + "[" * 100_000,
+        "{a: " * 500 + "1" + "}" * 500,
+        "\n".join(" " * depth + "a:" for depth in range(500)),
+        "- " * 500 + "1",
+    ],
+)
+def test_deep_nesting_is_reported_not_followed(schema: Schema, write: Write, text: str) -> None:
+    (problem,) = problems_of(write("run.yaml", text), schema)
+    assert "more than 20 lists and sections within each other" in problem
+    assert problem.startswith("run.yaml:")
+
+
+@pytest.mark.parametrize(
+    "number",
+    ["9" * 5000, "0x" + "f" * 5000, "1" + ":1" * 5000, "0b" + "1" * 20000, "9" * 5000 + ".0"],
+)
+@pytest.mark.parametrize("key", ["SEED", "BETAS", "UNKNOWN"])
+def test_numbers_of_thousands_of_digits_are_reported(
+    schema: Schema, write: Write, number: str, key: str
+) -> None:
+    value = f"[{number}, 1]" if key == "BETAS" else number
+    section = "SOLVER:\n  " if key == "BETAS" else ""
+    assert all(
+        len(problem) < 300
+        for problem in problems_of(write("run.yaml", f"{section}{key}: {value}"), schema)
+    )
+
+
+def test_a_text_with_a_nul_character_is_no_path(schema: Schema, write: Write) -> None:
+    path = write("run.yaml", 'OUTPUT_DIR: "a\\0b"\nMODEL: {BACKBONE: {WEIGHTS: "\\0"}}\n')
+    assert [problem.split("; ")[1] for problem in problems_of(path, schema)] == [
+        "must not hold a NUL character"
+    ] * 2

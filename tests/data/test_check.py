@@ -248,3 +248,23 @@ def test_drawn_streets_can_be_checked() -> None:
 def test_a_set_that_is_not_there(harbour: DatasetSpec) -> None:
     with pytest.raises(MissingFileError):
         check(replace(harbour, root="nowhere"))
+
+
+def test_no_advice_would_delete_the_only_copy(harbour: DatasetSpec) -> None:
+    root = Path(harbour.root)
+    (root / "images/1.png").unlink()
+    (root / "images/1.png").symlink_to(root / "images/0.png")
+    (root / "images/2.png").unlink()
+    (root / "images/2.png").hardlink_to(root / "images/0.png")
+    (root / "list.txt").write_text("3\n4\n3\n")
+    report = check(harbour)
+    texts = found(report, "images under two names")
+    assert [("1.png" in text, "2.png" in text) for text in texts] == [(True, False), (False, True)]
+    listed = check(replace(harbour, images="images/{stem}.png", stems="list.txt"))
+    (text,) = found(listed, "images that are listed twice")
+    assert "images/3.png is listed more than once" in text
+    other = replace(harbour, name="harbour_val", images="images/*.png", labels=None)
+    across = [finding.text for finding in duplicates_across([listed], [other.open()], unseen)]
+    assert len(across) == 2
+    assert all("leave it out of the pattern or list" in text for text in across)
+    assert "remove" not in " ".join([*texts, text, *across])

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import os
+import re
 from pathlib import Path
 
 import numpy as np
@@ -195,7 +198,7 @@ def test_files_that_cannot_be_used(tmp_path: Path, change: str, message: str) ->
     [
         ("name: harbour\n", "", "`name` is missing"),
         ("[road, car, quay]", "[road, car, road]", "'road' is there twice"),
-        ("[road, car, quay]", "[road]", "1 classes; 2 to 255"),
+        ("[road, car, quay]", "[road]", "found 1 classes; 2 to 255"),
         ("[road, car, quay]", "[road, 7, car]", "found 7; must be text: write it in quotes"),
         ("classes: [road, car, quay]", "", "`labels` without `classes`"),
         ("images/*.png", "*/a.png", "needs quotes"),
@@ -221,7 +224,7 @@ def test_255_classes_are_read_and_256_refused(tmp_path: Path) -> None:
     write_ids(tmp_path / "harbour/labels/a.png", halves(254, 255))
     text = WHOLE.replace("[road, car, quay]", f"[{', '.join(names[:255])}]")
     assert first_label(tmp_path, text) == [254, 255]
-    with pytest.raises(UserError, match="256 classes; 2 to 255"):
+    with pytest.raises(UserError, match="found 256 classes; 2 to 255"):
         read_dataset_file(dataset_file(tmp_path, text.replace("class0,", "class0, class255,")))
 
 
@@ -233,3 +236,84 @@ def test_rgb_where_ids_are_due_names_both_ways_out(tmp_path: Path) -> None:
     (spec,) = read_dataset_file(dataset_file(tmp_path, WHOLE))
     with pytest.raises(UserError, match=r"labels/a\.png: a label has one channel of class ids"):
         spec.open().load(0)
+
+
+@pytest.mark.parametrize(
+    ("images", "message"),
+    [
+        ("images/{stem}_{city}.png", r"has {city}, but a list file gives only {stem}"),
+        ("images/{stem}{0}.png", r"has {0}, but a list file"),
+        ("images/{stem}{}.png", r"has {}, but a list file"),
+        ("images/{stem}{stem:>300}.png", r"has {stem:>300}; write {stem}"),
+        ("images/{stem}{stem:{width}}.png", r"has {stem:{width}}; write"),
+        ("images/{stem}{stem!r}.png", r"has {stem!r}; write"),
+        ("images/{stem}{stem.__class__}.png", r"has {stem.__class__}, but"),
+        ("images/{stem}{stem[0]}.png", "has {stem[0]}, but"),
+        ("images/{stem}{.png", "unbalanced braces"),
+        ("images/{stem}\0.png", "holds a NUL character"),
+    ],
+)
+def test_a_list_file_fills_in_the_stem_and_nothing_else(
+    tmp_path: Path, images: str, message: str
+) -> None:
+    text = WHOLE.replace("images: images/*.png", f"images: {json.dumps(images)}\nstems: list.txt")
+    with pytest.raises(UserError, match=re.escape(message)):
+        read_dataset_file(dataset_file(tmp_path, text))
+
+
+@pytest.mark.parametrize("labels", ["./", ".", "/{stem}", "../{stem}.png"])
+def test_a_pattern_without_a_file_name_is_refused(tmp_path: Path, labels: str) -> None:
+    text = WHOLE.replace("labels: labels/{stem}.png", f"labels: {labels!r}")
+    with pytest.raises(UserError, match="names no file|is absolute|leaves|share one label"):
+        read_dataset_file(dataset_file(tmp_path, text))
+
+
+@pytest.mark.parametrize("key", ["images", "labels", "stems", "root"])
+@pytest.mark.parametrize(
+    "name", ["~nosuchuser/x", "a" * 300, "a/" * 3000 + "x", "[", "[!]", "[z-a]"]
+)
+def test_names_that_no_file_has_find_nothing(tmp_path: Path, key: str, name: str) -> None:
+    values = {"images": "images/*.png", "labels": "labels/{stem}.png", "root": "harbour"}
+    values[key] = name + "/{stem}" if key == "labels" else name
+    if key == "stems":
+        values["images"] = "images/{stem}.png"
+    lines = [f"{item}: {json.dumps(value)}\n" for item, value in values.items()]
+    write_image(tmp_path / "harbour/images/a.png")
+    path = dataset_file(tmp_path, "name: harbour\nclasses: [a, b]\n" + "".join(lines))
+    with pytest.raises(UserError):
+        read_dataset_file(path)[0].open().load(0)
+
+
+@pytest.mark.parametrize("special", ["pipe", "folder", "/dev/zero"])
+def test_a_dataset_file_or_list_that_is_no_file_is_not_read(tmp_path: Path, special: str) -> None:
+    path = tmp_path / "harbour" / "x"
+    path.parent.mkdir()
+    if special == "pipe":
+        os.mkfifo(path)
+    elif special == "folder":
+        path.mkdir()
+    else:
+        path.symlink_to(special)
+    with pytest.raises(UserError, match="not a file"):
+        read_dataset_file(path)
+    text = WHOLE.replace("images: images/*.png", "images: '{stem}.png'\nstems: x")
+    (spec,) = read_dataset_file(dataset_file(tmp_path, text))
+    with pytest.raises(UserError, match="not a file"):
+        spec.open()
+
+
+@pytest.mark.parametrize("content", [b"a\0b\n", b"\xff\n", b"\xff\xfea\0\n\0"])
+def test_a_list_that_is_no_text_is_refused(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "harbour").mkdir()
+    (tmp_path / "harbour/l.txt").write_bytes(content)
+    text = WHOLE.replace("images: images/*.png", "images: '{stem}.png'\nstems: l.txt")
+    (spec,) = read_dataset_file(dataset_file(tmp_path, text))
+    with pytest.raises(UserError, match="UTF-8|NUL"):
+        spec.open()
+
+
+def test_a_list_of_100_000_names_is_refused_in_seconds(tmp_path: Path) -> None:
+    names = ", ".join(f"c{number}" for number in range(50_000))
+    text = WHOLE.replace("[road, car, quay]", f"[{names}]")
+    with pytest.raises(UserError, match="50000 classes; 2 to 255"):
+        read_dataset_file(dataset_file(tmp_path, text))

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import os
 import pickle
-import resource
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +15,9 @@ from t2sda.config import load_config
 from t2sda.data.taxonomies import CITYSCAPES_19
 from t2sda.engine.checkpoint import (
     CheckpointWriter,
+    check_hook_state,
+    check_hook_tensors,
+    check_iteration,
     checkpoint_path,
     checkpoints_in,
     load_checkpoint,
@@ -25,7 +25,9 @@ from t2sda.engine.checkpoint import (
     resolve_checkpoint,
     save_checkpoint,
 )
+from t2sda.engine.hooks import Hook
 from t2sda.errors import MissingFileError, UserError
+from tests.full_disk import file_size_limit
 
 
 def writer(folder: Path, module: nn.Module, keep: int = 0) -> CheckpointWriter:
@@ -36,6 +38,7 @@ def writer(folder: Path, module: nn.Module, keep: int = 0) -> CheckpointWriter:
             "optimizers": {"student": torch.optim.AdamW(module.parameters()).state_dict()},
             "hooks": {"Running": {"mean": torch.ones(2)}},
             "scaler": {},
+            "data": {},
         },
         load_config(None),
         CITYSCAPES_19,
@@ -43,17 +46,6 @@ def writer(folder: Path, module: nn.Module, keep: int = 0) -> CheckpointWriter:
         keep=keep,
         max_iter=10,
     )
-
-
-@contextmanager
-def file_size_limit(size: int) -> Iterator[None]:
-    """Every write beyond `size` bytes fails, as on a full disk."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 def test_round_trip(tmp_path: Path) -> None:
@@ -72,7 +64,7 @@ def test_a_checkpoint_of_another_format_gets_one_clear_message(tmp_path: Path) -
     path = tmp_path / "old.pth"
     torch.save({"format": "t2sda checkpoint 1", "optimizer": {}}, path)
     with pytest.raises(
-        UserError, match="a 't2sda checkpoint 1', but .* reads 't2sda checkpoint 2'"
+        UserError, match="a 't2sda checkpoint 1', but .* reads 't2sda checkpoint 3'"
     ):
         load_checkpoint(path)
 
@@ -95,14 +87,6 @@ def test_a_full_disk_never_spoils_the_file_that_is_replaced(tmp_path: Path) -> N
     with file_size_limit(1000), pytest.raises(UserError, match="cannot be written"):
         save_checkpoint(path, {"weights": torch.zeros(1000)})
     assert path.read_bytes() == before
-
-
-def test_half_written_files_are_not_found_and_removed_at_the_start(tmp_path: Path) -> None:
-    partial = tmp_path / "checkpoint_0000004.pth.partial"
-    partial.write_bytes(b"half")
-    assert checkpoints_in(tmp_path) == []
-    writer(tmp_path, nn.Linear(1, 1)).before_train(0)
-    assert not partial.exists()
 
 
 def test_only_the_newest_are_kept(tmp_path: Path) -> None:
@@ -150,10 +134,10 @@ class Malicious:
 def test_nothing_in_a_checkpoint_is_executed(tmp_path: Path) -> None:
     path, trace = tmp_path / "evil.pth", tmp_path / "trace"
     torch.save({"format": Malicious(f"touch {trace}")}, path)
-    with pytest.raises(UserError, match="not a readable checkpoint"):
+    with pytest.raises(UserError, match="not a readable checkpoint: it holds `posix.system`"):
         load_checkpoint(path)
     path.write_bytes(pickle.dumps(Malicious(f"touch {trace}")))
-    with pytest.raises(UserError, match="nor any file of torch"):
+    with pytest.raises(UserError, match="no file of torch"):
         load_checkpoint(path)
     assert not trace.exists()
 
@@ -172,3 +156,100 @@ def test_another_architecture_says_what_differs() -> None:
         r"1 tensors of another shape: weight \(2, 4\) for \(2, 3\)",
     ):
         load_weights_(nn.Linear(3, 2), state, Path("other.pth"))
+
+
+def flipped(path: Path, mark: bytes) -> None:
+    """Damage the byte behind `mark`."""
+    content = bytearray(path.read_bytes())
+    content[content.index(mark) + len(mark)] ^= 1
+    path.write_bytes(content)
+
+
+def test_a_flipped_bit_of_a_weight_is_found_and_an_older_checkpoint_offered(
+    tmp_path: Path,
+) -> None:
+    module = nn.Linear(3, 2)
+    for iteration in (2, 4, 6):
+        writer(tmp_path, module).save(iteration)
+    mark = module.weight.detach().numpy().tobytes()[:8]
+    flipped(checkpoint_path(tmp_path, 6), mark)
+    checkpoint_path(tmp_path, 4).write_bytes(b"")
+    with pytest.raises(
+        UserError,
+        match=r"0000006\.pth: .*checksum of .* does not fit; the newest whole one beside "
+        r"it is .*0000002\.pth: use that, or delete checkpoint_0000006.pth",
+    ):
+        load_checkpoint(checkpoint_path(tmp_path, 6))
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "it is empty"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:1\n", "a Git LFS pointer"),
+        (b"\n<!DOCTYPE html><html>", "a web page"),
+        (b"PK\x03\x04" + bytes(50), "damaged or was cut short"),
+    ],
+)
+def test_what_lies_in_place_of_a_checkpoint_is_said(
+    tmp_path: Path, content: bytes, message: str
+) -> None:
+    path = checkpoint_path(tmp_path, 2)
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=f"{message}.*use another checkpoint"):
+        load_checkpoint(path)
+
+
+def test_a_pipe_is_no_checkpoint_and_nobody_waits_for_it(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.pth")
+    with pytest.raises(UserError, match="is a pipe, not a file"):
+        load_checkpoint(tmp_path / "pipe.pth")
+    os.mkfifo(checkpoint_path(tmp_path, 9))
+    assert checkpoints_in(tmp_path) == []
+
+
+def test_a_checkpoint_under_another_number_is_refused(tmp_path: Path) -> None:
+    writer(tmp_path, nn.Linear(1, 1)).save(2)
+    other = checkpoint_path(tmp_path, 2).rename(checkpoint_path(tmp_path, 4))
+    with pytest.raises(UserError, match="of iteration 2, its name says 4"):
+        load_checkpoint(other)
+    assert load_checkpoint(other.rename(tmp_path / "best.pth")).iteration == 2
+
+
+def test_fewer_iterations_than_are_done_are_an_error(tmp_path: Path) -> None:
+    module = nn.Linear(1, 1)
+    writer(tmp_path, module).save(4)
+    checkpoint = load_checkpoint(checkpoint_path(tmp_path, 4))
+    with pytest.raises(UserError, match=r"4 iterations are done, and SOLVER.MAX_ITER is 3"):
+        check_iteration(checkpoint, 3)
+    check_iteration(checkpoint, 4)
+
+
+def test_missing_and_mistyped_parts_are_named_together(tmp_path: Path) -> None:
+    writer(tmp_path, nn.Linear(1, 1)).save(2)
+    path = checkpoint_path(tmp_path, 2)
+    content = torch.load(path, weights_only=True)
+    del content["iteration"]
+    content["versions"] = 3
+    torch.save(content, path)
+    with pytest.raises(UserError, match=r"`iteration` is missing; `versions` must be"):
+        load_checkpoint(path)
+
+
+def test_the_state_of_a_hook_fits_the_hook() -> None:
+    class Running(Hook):
+        def state_dict(self) -> dict[str, torch.Tensor]:
+            return {"mean": torch.zeros(2)}
+
+    check_hook_state(Running(), "Running", {"mean": torch.ones(2), "old": torch.ones(1)}, Path("a"))
+    with pytest.raises(UserError, match=r"a: .*hook Running: .*mean \(3,\) for \(2,\)"):
+        check_hook_state(Running(), "Running", {"mean": torch.ones(3)}, Path("a"))
+
+
+def test_state_of_a_hook_that_no_checkpoint_takes_is_refused_before_training() -> None:
+    class Counting(Hook):
+        def state_dict(self) -> dict[str, torch.Tensor]:
+            return {"count": 3}  # type: ignore[dict-item]
+
+    with pytest.raises(UserError, match=r"hook Counting: 'count' .* int; .*torch\.tensor\(3\)"):
+        check_hook_tensors({"Counting": Counting()})

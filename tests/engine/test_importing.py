@@ -364,7 +364,12 @@ def test_half_precision_becomes_float32_and_nan_is_refused(tmp_path: Path) -> No
     found = imported(halves, tmp_path)
     assert {t.dtype for t in found.tensors.values()} == {torch.float32, torch.int64}
     state["decode_head.classifier.bias"][3] = torch.nan
-    with pytest.raises(UserError, match=r"1 tensors not finite: head\.linear_pred\.bias"):
+    with pytest.raises(UserError, match=r"1 tensors not finite: decode_head\.classifier\.bias"):
+        imported(state, tmp_path)
+    state["decode_head.classifier.bias"] = torch.zeros(19, dtype=torch.int64)
+    with pytest.raises(
+        UserError, match=r"of another type: decode_head\.classifier\.bias torch.int64"
+    ):
         imported(state, tmp_path)
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 import torch
@@ -160,7 +162,7 @@ def test_a_resumed_run_takes_moments_from_the_checkpoint_and_rates_from_the_sett
     # HEAD_LR_FACTOR 1 gives head and backbone one rate: the groups must stay the same all the same.
     changed = ["SOLVER.BASE_LR", "1e-3", "SOLVER.HEAD_LR_FACTOR", "1", "SOLVER.BETAS", "[0.8, 0.9]"]
     resumed = build_owner("student", student_optimizer(load_config(None, changed), second))
-    load_optimizers_([resumed], {"student": trained.optimizer.state_dict()})
+    load_optimizers_([resumed], {"student": trained.optimizer.state_dict()}, 1)
     groups = resumed.optimizer.param_groups
     assert {group["base_lr"] for group in groups} == {1e-3}
     assert {group["betas"] for group in groups} == {(0.8, 0.9)}
@@ -171,10 +173,23 @@ def test_a_resumed_run_takes_moments_from_the_checkpoint_and_rates_from_the_sett
 def test_a_resumed_run_needs_the_owners_and_the_optimizer_of_before() -> None:
     owner = stepped(Branch(TinyModel()))  # type: ignore[arg-type]
     with pytest.raises(UserError, match="optimizers of student, critic, this run of student"):
-        load_optimizers_([owner], {"student": {}, "critic": {}})
+        load_optimizers_([owner], {"student": {}, "critic": {}}, 1)
     descent = stepped(Branch(TinyModel()), "SOLVER.OPTIMIZER", "sgd")  # type: ignore[arg-type]
     with pytest.raises(UserError, match=r"another optimizer than AdamW; .* SOLVER\.OPTIMIZER"):
-        load_optimizers_([owner], {"student": descent.optimizer.state_dict()})
+        load_optimizers_([owner], {"student": descent.optimizer.state_dict()}, 1)
+
+
+def test_no_optimizer_is_loaded_when_the_moments_of_one_do_not_fit() -> None:
+    first, second = (stepped(Branch(TinyModel())) for _ in range(2))  # type: ignore[arg-type]
+    owners = [first, replace(second, name="critic")]
+    states = {owner.name: copy.deepcopy(owner.optimizer.state_dict()) for owner in owners}
+    for moments in states["student"]["state"].values():
+        moments["exp_avg"].fill_(7.0)
+    states["critic"]["state"][0]["exp_avg"] = torch.zeros(1)
+    with pytest.raises(UserError, match=r"optimizer of critic: .*exp_avg is \(1,\), must be"):
+        load_optimizers_(owners, states, 1)
+    for moments in first.optimizer.state.values():
+        assert not (moments["exp_avg"] == 7.0).any()
 
 
 def test_sgd_descends_with_momentum_and_decay() -> None:

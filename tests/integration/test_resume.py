@@ -67,15 +67,15 @@ def test_killed_inside_a_checkpoint_write(
 ) -> None:
     run = tmp_path / "run"
     process = start(tiny_config, run)
-    wait_for(lambda: list(run.glob("*.partial")), process)
+    wait_for(lambda: list(run.glob(".checkpoint_*.partial")), process)
     process.kill()
     assert process.wait() == -signal.SIGKILL
     assert start(tiny_config, run).wait() == 0
-    assert not list(run.glob("*.partial"))
+    assert not list(run.rglob("*.partial"))
     assert checkpoint_differences(undisturbed, run / FINAL) == []
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1])
 def test_a_signal_leaves_a_checkpoint(
     tiny_config: Path, tmp_path: Path, undisturbed: Path, number: signal.Signals
 ) -> None:

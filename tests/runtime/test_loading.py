@@ -211,7 +211,7 @@ def test_files_that_are_something_else(tmp_path: Path) -> None:
         load_model(foreign_onnx(tmp_path / "foreign.onnx"))
     for name, message in (
         ("text.onnx", "not an ONNX file"),
-        ("text.pth", "not a checkpoint of t2sda"),
+        ("text.pth", "not a readable checkpoint: it is no file of torch"),
     ):
         (tmp_path / name).write_text("hello")
         with pytest.raises(UserError, match=f"{name}: {message}"):

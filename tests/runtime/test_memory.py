@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from t2sda.errors import UserError
-from t2sda.runtime.memory import TooLargeError, is_out_of_memory, named_if_too_large
+from t2sda.resources import is_out_of_memory
+from t2sda.runtime.memory import TooLargeError, named_if_too_large
 
 
 def raised_by(allocate: object) -> Exception:

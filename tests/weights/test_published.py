@@ -51,8 +51,8 @@ def test_a_pickle_that_would_run_code_is_refused_and_does_not(
         "among tensors": {**tensors, "b": trap},
     }
     write(content[where], tmp_path / "file.pth")
-    refused = r"refused: reading it would call `(_?io|builtins)\.open`"
-    unknown = "only tensors and plain data are read"  # torch does not know the pickle's protocol
+    refused = r"nothing in it was run: it holds `(_?io|builtins)\.open`, which .* could run code"
+    unknown = "nothing in it was run: "  # torch does not know the pickle's protocol
     with pytest.raises(UserError, match=unknown if write is as_bare_pickle else refused):
         read_weight_file(tmp_path / "file.pth")
     assert not (tmp_path / "trap").exists()
@@ -90,7 +90,7 @@ def test_safetensors_give_the_same_and_a_digest(tmp_path: Path) -> None:
     assert torch.equal(found.tensors["a"], torch.arange(3.0))
     assert found.sha256 == sha256_of(tmp_path / "file.safetensors")
     (tmp_path / "file.safetensors").write_bytes(b"\xff" * 100)
-    with pytest.raises(UserError, match="not a readable safetensors file"):
+    with pytest.raises(UserError, match="no safetensors file"):
         read_weight_file(tmp_path / "file.safetensors")
 
 
@@ -115,5 +115,5 @@ def test_what_is_no_file_of_torch_is_said(tmp_path: Path) -> None:
     whole = (tmp_path / "file.pth").read_bytes()
     for damaged in (b"", b"<html>", whole[: len(whole) // 2]):
         (tmp_path / "file.pth").write_bytes(damaged)
-        with pytest.raises(UserError, match="not a (readable )?file of torch.save"):
+        with pytest.raises(UserError, match="refused, nothing in it was run: it is "):
             read_weight_file(tmp_path / "file.pth")

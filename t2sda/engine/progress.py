@@ -1,14 +1,18 @@
-"""How far long work is: a bar where a person looks, a line now and then in a pipe or a file."""
+"""How far long work is: a bar where a person looks, a log message now and then elsewhere."""
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Iterator, Sequence
 
 from rich.console import Console
 
-from t2sda.cli.infer_progress import SECONDS_BETWEEN_LINES
 from t2sda.engine.metrics import advancing, progress_bar
+
+SECONDS_BETWEEN_LINES = 10.0
+
+logger = logging.getLogger(__name__)
 
 
 class ConsoleProgress:
@@ -36,9 +40,6 @@ class ConsoleProgress:
             if done and now - said > SECONDS_BETWEEN_LINES:
                 said = now
                 left = (now - begin) / done * (len(indices) - done)
-                self._say(f"{what}: {done}/{len(indices)}, {left:.0f} s left")
+                logger.info("%s: %d/%d, %.0f s left", what, done, len(indices), left)
             yield index
-        self._say(f"{what}: {len(indices)} in {time.perf_counter() - begin:.1f} s")
-
-    def _say(self, text: str) -> None:
-        self.console.print(text, highlight=False, soft_wrap=True)
+        logger.info("%s: %d in %.1f s", what, len(indices), time.perf_counter() - begin)

@@ -1,4 +1,4 @@
-"""What a run will do, in words: printed by `train` at its start and by `show-config --plan`."""
+"""What a run will do, in words: `show-config --plan`, and plan.txt in a run's folder."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ from collections.abc import Iterator
 
 from fvcore.common.config import CfgNode
 
-from t2sda.cli.decisions import decisions_in_force
+from t2sda.data.datasets import SegmentationDataset
+from t2sda.data.domains import DomainPairs
 from t2sda.data.joined import joined_name
 from t2sda.data.translation.fda import FdaTranslator, RandomStyleFdaTranslator
 from t2sda.engine.reweighting import reweighting_hooks
@@ -19,6 +20,7 @@ from t2sda.meta_arch.base import (
 from t2sda.meta_arch.feature_distance import carrying_pass
 from t2sda.modeling.heads.base import head_names
 from t2sda.registry import META_ARCHS, PASSES, TRANSLATORS
+from t2sda.training.decisions import decisions_in_force
 
 INDENT = 14
 
@@ -30,6 +32,22 @@ def plan_text(cfg: CfgNode, num_processes: int = 1) -> str:
         for index, text in enumerate(texts):
             lines.append(f"{name if index == 0 else '':<{INDENT}}{text}".rstrip())
     return "\n".join(lines)
+
+
+def summary_text(cfg: CfgNode, pairs: DomainPairs, num_processes: int) -> list[str]:
+    """The few lines that a run begins with."""
+    lines = {
+        "method": f"{cfg.META_ARCH.NAME} with {_network(cfg)}",
+        "passes": ", ".join(pass_names(cfg)),
+        "source": _counted(pairs.source),
+        "target": "none" if pairs.target is None else _counted(pairs.target),
+        "batch": _batch(cfg, num_processes),
+    }
+    return [f"{name:<{INDENT}}{text}" for name, text in lines.items()]
+
+
+def _counted(dataset: SegmentationDataset) -> str:
+    return f"{dataset.name}, {len(dataset)} images"
 
 
 def _sections(cfg: CfgNode, num_processes: int) -> Iterator[tuple[str, list[str]]]:

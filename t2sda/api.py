@@ -1,0 +1,115 @@
+"""Training and scoring from Python: what `import t2sda` offers beside `load_model`.
+
+result = t2sda.train("quickstart.yaml", overrides={"SOLVER.MAX_ITER": 100}, output_dir="runs/first")
+scores = t2sda.evaluate(result.predictor, "streets_hazy_val")
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from fvcore.common.config import CfgNode
+
+from t2sda import config
+from t2sda.data.catalog import open_dataset
+from t2sda.data.datasets import SegmentationDataset
+from t2sda.distributed import process_group
+from t2sda.engine.device import choose_device
+from t2sda.engine.hooks import Hook
+from t2sda.engine.metrics import standard_console
+from t2sda.engine.progress import ConsoleProgress
+from t2sda.evaluation import evaluator
+from t2sda.evaluation.evaluator import Scores
+from t2sda.modeling.segmentor import SegmentationModel
+from t2sda.plugins import load_components
+from t2sda.registry import check_registered
+from t2sda.resources import named_shortages
+from t2sda.runtime.loading import load_model
+from t2sda.runtime.predictor import PathLike, Predictor
+from t2sda.training.run import TrainingResult, run_training
+
+ConfigSource = PathLike | Mapping[str, Any] | None
+Overrides = Mapping[str, Any] | Sequence[str]
+
+load_components([])
+
+
+def load_config(
+    source: ConfigSource = None,
+    overrides: Overrides = (),
+    *,
+    output_dir: PathLike | None = None,
+    plugins: Sequence[str] = (),
+) -> CfgNode:
+    """The checked, frozen configuration of a run.
+
+    Args:
+        source: a YAML file, the name of a shipped one, a nested mapping, or a configuration; None
+            for the defaults.
+        overrides: settings that replace those of `source`, as {"SOLVER.MAX_ITER": 100} or as on a
+            command line, ["SOLVER.MAX_ITER", "100"].
+        output_dir: the same as the setting OUTPUT_DIR.
+        plugins: modules or .py files that register components of your own.
+
+    Raises:
+        ConfigError: a UserError, with everything that is wrong.
+    """
+    load_components(plugins)
+    cfg = config.load_config(source, overrides)
+    if output_dir is not None:
+        cfg = config.load_config(cfg, {"OUTPUT_DIR": os.fspath(output_dir)})
+    check_registered(cfg)
+    load_components([], cfg.DATASETS.FILES)
+    return cfg
+
+
+def train(
+    source: ConfigSource,
+    *,
+    overrides: Overrides = (),
+    resume: bool = False,
+    weights: PathLike | None = None,
+    output_dir: PathLike | None = None,
+    plugins: Sequence[str] = (),
+    model: SegmentationModel | None = None,
+    hooks: Sequence[Hook] = (),
+) -> TrainingResult:
+    """Train by a configuration, as `t2sda train` does; log messages go to `logging`.
+
+    Args:
+        source, overrides, output_dir, plugins: see `load_config`.
+        resume: go on from the newest checkpoint of the output folder, if it holds one.
+        weights: checkpoint or run folder whose student to start from.
+        model: of your own, trained in place of the one that MODEL describes.
+        hooks: of your own, beside those of HOOKS.NAMES.
+
+    Raises:
+        UserError: what is wrong and what to do.
+    """
+    cfg = load_config(source, overrides, output_dir=output_dir, plugins=plugins)
+    device = choose_device(cfg.DEVICE)
+    start = None if weights is None else os.fspath(weights)
+    with process_group(device), named_shortages():
+        return run_training(cfg, device, resume=resume, weights=start, model=model, hooks=hooks)
+
+
+def evaluate(
+    model: PathLike | Predictor, dataset: str | SegmentationDataset, *, device: str | None = None
+) -> Scores:
+    """Score a network on a labelled dataset.
+
+    Args:
+        model: what `load_model` takes, or a predictor.
+        dataset: a name of `t2sda.datasets.names()`, or a dataset.
+        device: of a file that is loaded, see `load_model`.
+
+    Raises:
+        UserError: if the dataset is unlabelled or has other classes than the network.
+    """
+    predictor = model if isinstance(model, Predictor) else load_model(Path(model), device=device)
+    opened = open_dataset(dataset) if isinstance(dataset, str) else dataset
+    progress = ConsoleProgress(standard_console())
+    return evaluator.evaluate(predictor, opened, predictor.taxonomy, progress)

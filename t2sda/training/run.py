@@ -1,0 +1,373 @@
+"""A training run: composed of a configuration, or of objects of one's own, then run."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import threading
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from fvcore.common.config import CfgNode
+
+import t2sda
+from t2sda.config import changed_keys, dump_config
+from t2sda.data.catalog import open_dataset
+from t2sda.data.domains import DomainPairs
+from t2sda.data.loader import DomainLoader
+from t2sda.data.samplers import MicroBatchPositions
+from t2sda.distributed import barrier, broadcast_from_main_, is_main, rank, world_size
+from t2sda.engine.checkpoint import (
+    Checkpoint,
+    CheckpointWriter,
+    check_hook_state,
+    check_hook_tensors,
+    check_iteration,
+    checkpoints_in,
+    load_checkpoint,
+    load_weights_,
+)
+from t2sda.engine.device import choose_device, lay_out_, use_deterministic_algorithms
+from t2sda.engine.evaluation_hook import EvaluationHook
+from t2sda.engine.hooks import Hook, RunObjects, build_hooks
+from t2sda.engine.metrics import (
+    JsonLinesWriter,
+    MetricsHook,
+    MetricWriter,
+    ProgressHook,
+    TensorBoardWriter,
+    standard_console,
+)
+from t2sda.engine.optim import build_owners, load_optimizers_
+from t2sda.engine.precision import Precision
+from t2sda.engine.progress import ConsoleProgress
+from t2sda.engine.trainer import Trainer, TrainerSettings
+from t2sda.errors import UserError
+from t2sda.evaluation.evaluator import Scores, check_classes
+from t2sda.files import make_writable_dir, only_writer, write_whole
+from t2sda.logs import log_to_file
+from t2sda.meta_arch.base import build_meta_arch, reads_target_labels
+from t2sda.modeling.normalization import share_statistics
+from t2sda.modeling.segmentor import SegmentationModel
+from t2sda.runtime.checkpoints import TorchPredictor
+from t2sda.signals import stop_on_signals
+from t2sda.training.plan import plan_text, summary_text
+from t2sda.training.scoring import check_same_classes, evaluate_all, load_student_
+
+logger = logging.getLogger(__name__)
+
+Fingerprint = Mapping[str, Sequence[Mapping[str, str | int]]]
+"""See `DomainPairs.fingerprint`."""
+HARMLESS_CHANGES = ("OUTPUT_DIR", "DATA.NUM_WORKERS", "LOGGING.", "CHECKPOINT.", "EVALUATION.")
+"""Settings that a resumed run may change without changing its numbers."""
+
+
+@dataclass(frozen=True)
+class TrainingResult:
+    """What came of a run.
+
+    Attributes:
+        output_dir: its folder.
+        iteration: steps done.
+        scores: of the last evaluation; empty if there was none.
+        stopped_by: the signal that ended it early; None: it ran to the end.
+        predictor: of the student.
+    """
+
+    output_dir: Path
+    iteration: int
+    scores: list[Scores]
+    stopped_by: signal.Signals | None
+    predictor: TorchPredictor
+
+
+def run_training(
+    cfg: CfgNode,
+    device: torch.device | None = None,
+    *,
+    resume: bool = False,
+    weights: str | None = None,
+    model: SegmentationModel | None = None,
+    hooks: Sequence[Hook] = (),
+) -> TrainingResult:
+    """Run a `TrainingRun`, which has the same arguments, and log it to its folder's log.txt."""
+    folder = Path(cfg.OUTPUT_DIR)
+    check_folder(folder, resume)
+    with ExitStack() as stack:
+        if is_main():
+            stack.enter_context(only_writer(folder, "--output-dir"))
+            stack.enter_context(log_to_file(folder))
+        run = TrainingRun(cfg, device, resume=resume, weights=weights, model=model, hooks=hooks)
+        return run.run()
+
+
+class TrainingRun:
+    """One run in one output folder.
+
+    Args:
+        cfg: resolved and frozen.
+        device: of this rank; by default what DEVICE says.
+        resume: go on from the folder's newest checkpoint, if there is one.
+        weights: checkpoint or run folder whose student to start from.
+        model: to train in place of the one that MODEL describes, in a script or a notebook;
+            `load_model` reads its checkpoints only if MODEL describes it as well.
+        hooks: further ones, beside those that HOOKS.NAMES builds.
+    Raises:
+        UserError: if the folder holds a run already and `resume` is not set.
+    """
+
+    def __init__(
+        self,
+        cfg: CfgNode,
+        device: torch.device | None = None,
+        *,
+        resume: bool = False,
+        weights: str | None = None,
+        model: SegmentationModel | None = None,
+        hooks: Sequence[Hook] = (),
+    ) -> None:
+        self.cfg = cfg
+        self.device = device = device or choose_device(cfg.DEVICE)
+        console = standard_console(quiet=not is_main())
+        self.output_dir = Path(cfg.OUTPUT_DIR)
+        self.first_iteration = 0
+        self.last_scores: list[Scores] = []
+        self.progress = ProgressHook(cfg.LOGGING.PERIOD, cfg.SOLVER.MAX_ITER, console)
+        found = check_folder(self.output_dir, resume)
+        checkpoint = load_checkpoint(found) if found is not None else None
+        if checkpoint is not None:
+            check_iteration(checkpoint, cfg.SOLVER.MAX_ITER)
+        if cfg.SOLVER.DETERMINISTIC:
+            use_deterministic_algorithms()
+        torch.manual_seed(cfg.SEED)
+        self.pairs = DomainPairs.from_config(
+            cfg, ConsoleProgress(console), target_labels=reads_target_labels(cfg)
+        )
+        self.data = self.pairs.fingerprint()
+        self.taxonomy = self.pairs.source.taxonomy
+        for name in cfg.EVALUATION.DATASETS:  # now, not after hours of training
+            check_classes(open_dataset(name), self.taxonomy)
+        self.meta_arch = build_meta_arch(cfg, self.taxonomy, model).to(device)
+        if world_size() > 1:
+            share_statistics(self.meta_arch)
+        lay_out_(self.meta_arch.student, cfg)
+        self.owners = build_owners(cfg, self.meta_arch)
+        self.hooks = build_hooks(cfg, RunObjects(self.meta_arch, self.output_dir))
+        self.hooks |= named_hooks(hooks, self.hooks)
+        check_hook_tensors(self.hooks)
+        self.precision = Precision(cfg.SOLVER.PRECISION, device)
+        if checkpoint is not None:
+            self._restore(checkpoint)
+        elif weights is not None:
+            load_student_(self.meta_arch.student.model, weights, self.taxonomy)
+        broadcast_from_main_(self.meta_arch)
+
+    def run(self) -> TrainingResult:
+        """Train to the end or to a signal."""
+        trainer = Trainer(
+            self.meta_arch,
+            self.owners,
+            self.precision,
+            self._all_hooks(),
+            TrainerSettings.from_config(self.cfg),
+            self.device,
+        )
+        make_writable_dir(self.output_dir, "--output-dir")
+        if is_main():
+            write_whole(self.output_dir / "config.yaml", dump_config(self.cfg))
+            write_whole(self.output_dir / "plan.txt", plan_text(self.cfg, world_size()) + "\n")
+        self._describe()
+        batches = self._batches()
+        try:
+            with ExitStack() as stack:
+                received: list[int] = []
+                if threading.current_thread() is threading.main_thread():  # others get no signals
+                    received = stack.enter_context(
+                        stop_on_signals(trainer.request_stop, logger.info)
+                    )
+                next_iteration = trainer.run(batches, self.first_iteration)
+        except (RuntimeError, EOFError, ConnectionError) as error:
+            raise batches.explained(error) from error.__cause__
+        finally:
+            batches.close()
+            self.progress.stop()
+            batches.report_skipped()
+        barrier()
+        stopped_by = None
+        if next_iteration < self.cfg.SOLVER.MAX_ITER:
+            # Of several ranks, one alone may have got the signal.
+            stopped_by = signal.Signals(received[0] if received else signal.SIGTERM)
+            logger.info("stopped after iteration %d; go on with --resume", next_iteration)
+        else:
+            logger.info("finished; the run is in %s", self.output_dir)
+        predictor = TorchPredictor(
+            self.meta_arch.student.model,
+            self.taxonomy,
+            tuple(self.cfg.EVALUATION.IMAGE_SIZE) or None,
+            self.device,
+        )
+        return TrainingResult(
+            self.output_dir, next_iteration, self.last_scores, stopped_by, predictor
+        )
+
+    def _restore(self, checkpoint: Checkpoint) -> None:
+        check_same_classes(checkpoint, self.taxonomy)
+        load_weights_(self.meta_arch, checkpoint.meta_arch, checkpoint.path)
+        try:
+            load_optimizers_(
+                self.owners, checkpoint.optimizers, checkpoint.iteration, checkpoint.num_skipped
+            )
+        except UserError as error:
+            raise UserError(f"{checkpoint.path}: {error}") from None
+        for name, state in checkpoint.hooks.items():
+            if name in self.hooks:
+                check_hook_state(self.hooks[name], name, state, checkpoint.path)
+                self.hooks[name].load_state_dict(state)
+        self.precision.load_scale(checkpoint.scaler)
+        self.first_iteration = checkpoint.iteration
+        changes = [
+            f"{key} was {old}, is {new}"
+            for key, old, new in changed_keys(checkpoint.cfg, self.cfg)
+            if not key.startswith(HARMLESS_CHANGES)
+        ]
+        changes += changed_data(checkpoint.data, self.data)
+        if changes:
+            logger.warning(
+                "the resumed run will differ from an uninterrupted one: %s", "; ".join(changes)
+            )
+
+    def _all_hooks(self) -> list[Hook]:
+        solver, period = self.cfg.SOLVER, self.cfg.LOGGING.PERIOD
+        metrics = MetricsHook(self._writers(), period, solver.MAX_ITER)
+        hooks = [*self.hooks.values(), metrics, self._evaluation_hook(metrics)]
+        if is_main():
+            hooks += [self.progress, self._checkpoint_writer()]
+        return hooks
+
+    def _writers(self) -> list[MetricWriter]:
+        if not is_main():
+            return []
+        writers: list[MetricWriter] = [JsonLinesWriter(self.output_dir / "metrics.jsonl")]
+        if self.cfg.LOGGING.TENSORBOARD:
+            writers.append(TensorBoardWriter(self.output_dir / "tensorboard"))
+        return writers
+
+    def _checkpoint_writer(self) -> CheckpointWriter:
+        return CheckpointWriter(
+            self.output_dir,
+            self._state,
+            self.cfg,
+            self.taxonomy,
+            period=self.cfg.CHECKPOINT.PERIOD,
+            keep=self.cfg.CHECKPOINT.KEEP,
+            max_iter=self.cfg.SOLVER.MAX_ITER,
+        )
+
+    def _state(self) -> dict[str, Any]:
+        """What a checkpoint holds of the live objects."""
+        hooks = {name: hook.state_dict() for name, hook in self.hooks.items()}
+        return {
+            "meta_arch": self.meta_arch.state_dict(),
+            "optimizers": {owner.name: owner.optimizer.state_dict() for owner in self.owners},
+            "hooks": {name: state for name, state in hooks.items() if state},
+            "scaler": self.precision.scaler.state_dict(),
+            "data": self.data,
+        }
+
+    def _evaluation_hook(self, metrics: MetricsHook) -> EvaluationHook:
+        def report(iteration: int, scores: list[Scores]) -> None:
+            self.last_scores = scores
+            for item in scores:
+                metrics.write_evaluation(iteration, item.as_metrics())
+                logger.info(
+                    "iteration %d: %s mIoU %.1f %%", iteration, item.dataset, 100 * item.mean_iou
+                )
+
+        return EvaluationHook(
+            lambda: evaluate_all(
+                self.cfg,
+                self.meta_arch.student.model,
+                self.taxonomy,
+                self.device,
+                self.progress.track,
+            ),
+            report,
+            period=self.cfg.EVALUATION.PERIOD if self.cfg.EVALUATION.DATASETS else 0,
+            max_iter=self.cfg.SOLVER.MAX_ITER,
+        )
+
+    def _batches(self) -> DomainLoader:
+        positions = MicroBatchPositions(
+            batch_size=self.cfg.SOLVER.BATCH_SIZE,
+            accumulation=self.cfg.SOLVER.ACCUMULATION,
+            world_size=world_size(),
+            rank=rank(),
+            first_iteration=self.first_iteration,
+            max_iter=self.cfg.SOLVER.MAX_ITER,
+        )
+        pin = self.device.type == "cuda"
+        timeout = self.cfg.DATA.WORKER_TIMEOUT
+        return DomainLoader(self.pairs, positions, self.cfg.DATA.NUM_WORKERS, pin, timeout)
+
+    def _describe(self) -> None:
+        parameters = sum(p.numel() for p in self.meta_arch.student.parameters())
+        lines = [
+            f"t2sda {t2sda.__version__}, torch {torch.__version__}, {self.device}, "
+            f"{world_size()} process(es)",
+            *summary_text(self.cfg, self.pairs, world_size()),
+            f"{parameters / 1e6:.1f} M student parameters, {self.cfg.SOLVER.PRECISION}; "
+            f"iterations {self.first_iteration} to {self.cfg.SOLVER.MAX_ITER}",
+            f"all that is decided: {self.output_dir / 'plan.txt'}, or `t2sda show-config --plan`",
+        ]
+        for line in lines:
+            logger.info(line)
+
+
+def check_folder(output_dir: Path, resume: bool) -> Path | None:
+    """The checkpoint that a run in the folder goes on from.
+
+    Raises:
+        UserError: if the folder holds a run already and `resume` is not set.
+    """
+    found = checkpoints_in(output_dir)
+    if found and not resume:
+        raise UserError(
+            f"{output_dir} holds a run already ({found[-1].name}); continue it with --resume "
+            f"(resume=True in Python), or choose another folder with --output-dir"
+        )
+    return found[-1] if found else None
+
+
+def named_hooks(hooks: Sequence[Hook], others: Mapping[str, Hook]) -> dict[str, Hook]:
+    """Hooks that were handed in by the names of their classes, as HOOKS.NAMES has them.
+
+    Raises:
+        UserError: if one has the name of another; their states would be mixed up.
+    """
+    named: dict[str, Hook] = {}
+    for hook in hooks:
+        name = type(hook).__name__
+        if name in others or name in named:
+            raise UserError(f"two hooks are called {name}; give the class of one another name")
+        named[name] = hook
+    return named
+
+
+def changed_data(old: Fingerprint, new: Fingerprint) -> list[str]:
+    """How the datasets of a domain differ from those that a checkpoint was trained on."""
+    changes = []
+    for domain in sorted(old.keys() & new.keys()):
+        before = {str(item["name"]): item for item in old[domain]}
+        now = {str(item["name"]): item for item in new[domain]}
+        for name in sorted(before.keys() & now.keys()):  # other names: a changed setting
+            if before[name] != now[name]:
+                changes.append(
+                    f"the {domain} '{name}' had {before[name]['images']} images, has "
+                    f"{now[name]['images']}"
+                    f"{', of other names' if before[name]['images'] == now[name]['images'] else ''}"
+                )
+    return changes
