@@ -24,7 +24,13 @@ class DamagedFileError(UserError):
     """A file that is not what was written, or never was a file of torch; one line says why."""
 
 
-def read_torch_file(path: Path, *, any_writer: bool = False) -> Any:
+def read_torch_file(
+    path: Path,
+    *,
+    any_writer: bool = False,
+    harmless: Collection[str] | None = None,
+    mapped: bool = False,
+) -> Any:
     """The content of a file of `torch.save`, on the CPU: tensors, numbers, text, containers.
 
     Args:
@@ -42,8 +48,9 @@ def read_torch_file(path: Path, *, any_writer: bool = False) -> Any:
     if not is_zip and not any_writer:
         raise DamagedFileError("it is no file of torch")
     try:
-        with _stand_ins_for(path) if any_writer and is_zip else nullcontext():
-            return torch.load(path, map_location="cpu", weights_only=True)
+        with _stand_ins_for(path, harmless) if any_writer else nullcontext():
+            is_mapped = mapped and is_zip
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=is_mapped)
     except Exception as error:  # whatever the readers of pickles and archives fail with
         raise DamagedFileError(_cause(error)) from None
 

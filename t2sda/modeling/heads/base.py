@@ -50,9 +50,7 @@ class Head(nn.Module):
     ) -> Self:
         """Build it for a backbone's pyramid; of a width and dropout, unless it is overridden."""
         settings = cfg.MODEL.HEAD
-        return cls(
-            feature_specs, num_classes, channels=settings.CHANNELS, dropout=settings.DROPOUT
-        )
+        return cls(feature_specs, num_classes, channels=settings.CHANNELS, dropout=settings.DROPOUT)
 
     @classmethod
     def levels_read(cls, num_levels: int) -> tuple[int, ...]:
