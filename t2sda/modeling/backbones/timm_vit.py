@@ -41,7 +41,7 @@ class TimmViT(Backbone):
     pooling towards the coarser one. Absolute position embeddings are resampled to the grid of the
     image, rotary ones are computed for it.
 
-    Images may have any size: they are padded with their mean colour, below and at the right, to
+    Images may have any size: they are padded with their mean color, below and at the right, to
     whole patches, and the features are cut back. Patches whose side is no power of two (14 of
     DINOv2) see the image resampled, by 14 / 16, so that a patch covers 16 pixels and the levels
     have the strides 4, 8, 16 and 32.
