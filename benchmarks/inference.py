@@ -74,7 +74,7 @@ def main(argv: list[str] | None = None) -> int:
     contest = hold_contest(contenders, args.rounds)
     console = standard_console()
     console.print(table_of(contest))
-    console.print(f"other processes kept {contest.foreign_load:.2f} cores busy", highlight=False)
+    console.print(f"other processes kept {contest.other_load:.2f} cores busy", highlight=False)
     print_changed(args, files)
     model = model_of_checkpoint(open_checkpoint(Path(args.run)))
     peak = matmul_peak(args.threads)

@@ -87,7 +87,7 @@ class Contest:
     """All results, and what others used of the machine meanwhile, in cores."""
 
     results: list[Result]
-    foreign_load: float
+    other_load: float
 
 
 def hold_contest(contenders: Sequence[Contender], rounds: int, calls: int = 3) -> Contest:
@@ -106,12 +106,12 @@ def hold_contest(contenders: Sequence[Contender], rounds: int, calls: int = 3) -
         for _ in range(rounds):
             for worker in workers:
                 worker.turn(calls)
-        foreign = load.cores()
+        other = load.cores()
         results = [result for worker in workers for result in worker.finish()]
     finally:
         for worker in workers:
             worker.close()
-    return Contest(results, foreign)
+    return Contest(results, other)
 
 
 class _Worker:
@@ -215,8 +215,8 @@ class _ForeignLoad:
 
     def cores(self) -> float:
         """Since it was made."""
-        foreign = (busy_seconds() - self._busy) - (self._own_seconds() - self._own)
-        return max(foreign, 0.0) / (time.perf_counter() - self._began)
+        other = (busy_seconds() - self._busy) - (self._own_seconds() - self._own)
+        return max(other, 0.0) / (time.perf_counter() - self._began)
 
     def _own_seconds(self) -> float:
         return sum(_process_seconds(pid) for pid in self._pids)

@@ -24,7 +24,7 @@ from t2sda.runtime.description import Description
 from t2sda.runtime.loading import load_model
 from t2sda.runtime.runtimes import runtime_for, runtimes_for
 
-MUCH_FOREIGN_LOAD = 0.2
+MUCH_OTHER_LOAD = 0.2
 """Cores; above it the times are worth little."""
 
 
@@ -37,9 +37,9 @@ def command(argv: Sequence[str]) -> int:
     contest = hold_contest(_contenders(args), args.rounds)
     console = standard_console()
     console.print(table_of(contest))
-    note = " (much: repeat on a quiet machine)" if contest.foreign_load > MUCH_FOREIGN_LOAD else ""
+    note = " (much: repeat on a quiet machine)" if contest.other_load > MUCH_OTHER_LOAD else ""
     console.print(
-        f"other processes kept {contest.foreign_load:.2f} of {os.cpu_count()} cores busy{note}; "
+        f"other processes kept {contest.other_load:.2f} of {os.cpu_count()} cores busy{note}; "
         f"{args.rounds} rounds of 3 calls",
         highlight=False,
     )
@@ -53,7 +53,7 @@ def command(argv: Sequence[str]) -> int:
 
 
 CONDITIONS = {"size": "{}", "batch": "batch {}", "threads": "{} threads"}
-"""Columns that are told in the title where all rows agree, and how."""
+"""Columns that move to the title where all rows agree, and how."""
 
 
 def table_of(contest: Contest) -> Table:
@@ -63,10 +63,10 @@ def table_of(contest: Contest) -> Table:
         {"model": name, **_row(result, contest)}
         for name, result in zip(names, contest.results, strict=True)
     ]
-    told = [name for name in CONDITIONS if len({row[name] for row in rows}) == 1]
-    title = ", ".join(["latency in ms", *(CONDITIONS[name].format(rows[0][name]) for name in told)])
+    same = [name for name in CONDITIONS if len({row[name] for row in rows}) == 1]
+    title = ", ".join(["latency in ms", *(CONDITIONS[name].format(rows[0][name]) for name in same)])
     table = Table(title=title, title_justify="left", box=None, pad_edge=False)
-    columns = [name for name in rows[0] if name not in told]
+    columns = [name for name in rows[0] if name not in same]
     for name in columns:
         if name == "model":
             table.add_column(name, overflow="fold")
@@ -92,7 +92,7 @@ def _row(result: Result, contest: Contest) -> dict[str, str]:
 
 
 def short_names(paths: Sequence[str]) -> list[str]:
-    """Of every path as many parts from its end as tell it from all others."""
+    """Of every path as many parts from its end as distinguish it from all others."""
     return [_short_name(Path(path), [Path(other) for other in paths]) for path in paths]
 
 
@@ -114,7 +114,7 @@ def ratio(result: Result, contest: Contest) -> float:
 def as_json(contest: Contest) -> dict[str, Any]:
     """The table, with every time."""
     return {
-        "foreign_load_cores": round(contest.foreign_load, 3),
+        "other_load_cores": round(contest.other_load, 3),
         "results": [
             {
                 "model": result.contender.name,

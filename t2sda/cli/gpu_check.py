@@ -84,7 +84,7 @@ def _training_checks(folder: Path, device: str) -> list[Check]:
 def _train(run: Path, device: str, precision: str, compiled: bool) -> str:
     """A short run in a process of its own, so that its peak memory is its own."""
     if compiled and device == "cpu":
-        raise Skipped("no GPU: compiling for a CPU takes minutes and tells nothing about a GPU")
+        raise Skipped("no GPU: compiling for a CPU takes minutes and says nothing about a GPU")
     crop, iterations = SIZES[device]
     began = time.perf_counter()
     result = subprocess.run(

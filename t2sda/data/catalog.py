@@ -273,6 +273,6 @@ def _check_own_labels(name: str, images: object, pairs: Sequence[tuple[Path, Pat
         if label is not None and owners.setdefault(label, image) != image:
             raise UserError(
                 f"dataset '{name}': {owners[label]} and {image} would share the label {label}; "
-                f"tell them apart in `labels` by {{1}}, {{2}}, …, what the wildcards of "
+                f"distinguish them in `labels` by {{1}}, {{2}}, …, what the wildcards of "
                 f"images={images!r} stand for"
             )

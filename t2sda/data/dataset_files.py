@@ -324,7 +324,7 @@ class _Reader:
 
 
 def distinct_colours(count: int) -> tuple[Colour, ...]:
-    """Colours that are told apart: hues by the golden ratio, in three shades."""
+    """Distinct colors: hues by the golden ratio, in three shades."""
     colours = []
     for index in range(count):
         hue = (index * 0.618034) % 1.0

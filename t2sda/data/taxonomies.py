@@ -26,7 +26,7 @@ class LabelIdError(UserError):
 
 @dataclass(frozen=True)
 class ClassGroup:
-    """Classes that count as one in a score, because a label set does not tell them apart."""
+    """Classes that count as one in a score, because a label set does not distinguish them."""
 
     name: str
     train_ids: tuple[int, ...]
@@ -62,7 +62,7 @@ class Taxonomy:
         if not 2 <= self.num_classes <= MAX_CLASSES:
             raise UserError(
                 f"taxonomy '{self.name}': {self.num_classes} classes; 2 to {MAX_CLASSES} can be "
-                f"told apart in 8-bit labels with {IGNORE_INDEX} for ignored pixels"
+                f"distinct in 8-bit labels with {IGNORE_INDEX} for ignored pixels"
             )
         if len(self.palette) != self.num_classes:
             raise UserError(
@@ -131,10 +131,6 @@ class Taxonomy:
             unknown = np.unique(raw_label[train_label < 0], axis=0).tolist()
             raise LabelIdError(self._unknown(unknown, of_colours=raw_label.ndim == 3))
         return train_label.astype(np.uint8)
-
-    def unknown_in(self, raw_label: np.ndarray) -> list[Any]:
-        """Ids or (R, G, B) colours of a raw label that the taxonomy does not know, in order."""
-        return np.unique(raw_label[self._looked_up(raw_label) < 0], axis=0).tolist()
 
     def _looked_up(self, raw_label: np.ndarray) -> np.ndarray:
         """(H, W) int16 train ids, -1 where unknown."""

@@ -1,7 +1,7 @@
 """What a checkpoint must hold: its structure, every tensor of it, the state of its optimizers.
 
-A file's checksums tell damage from what was written; these rules tell what fits the run from what
-does not. Each function says what is wrong, in words that complete "a damaged or edited checkpoint".
+A file's checksums find damage; these rules find what is whole but does not fit the run. Each
+function says what is wrong, in words that complete "a damaged or edited checkpoint".
 """
 
 from __future__ import annotations

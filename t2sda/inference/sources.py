@@ -51,7 +51,7 @@ class Sources:
 def find_sources(source: str, output_dir: Path) -> Sources:
     """The images and videos that a file, folder or pattern stands for.
 
-    A folder is searched with its sub-folders for images and videos, told by their content; links
+    A folder is searched with its sub-folders for images and videos, recognized by content; links
     are followed. A pattern is one of `t2sda.images.finding.find_files`. Hidden files are passed
     over, and so are results of earlier runs: what lies below an `output_dir` inside of the folder
     that is searched, or is called like a result of a run that left its record there.

@@ -24,7 +24,7 @@ from t2sda.resources import is_out_of_memory
 
 VIDEO_KINDS = ("overlay", "color", "trainid", "panel")
 QUALITY = "18"
-"""Constant rate factor of H.264: hardly to be told from the original."""
+"""Constant rate factor of H.264: hardly distinguishable from the original."""
 _ATTACHED_PICTURE = 0x400  # disposition
 _UNSPECIFIED = 2  # of color spaces
 _BT709, _SMPTE170M, _LIMITED_RANGE = 1, 6, 1

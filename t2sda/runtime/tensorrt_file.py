@@ -1,6 +1,6 @@
 """Engines of TensorRT and TensorRT-RTX on the current GPU.
 
-An engine has no room for our metadata; it lies beside it as `NAME.engine.json`. Tensors on the GPU
+An engine cannot hold our metadata; it lies beside it as `NAME.engine.json`. Tensors on the GPU
 are torch's, so that running an engine needs it; saying what an engine is does not.
 """
 

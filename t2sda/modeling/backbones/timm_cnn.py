@@ -125,6 +125,17 @@ class TimmCNN(Backbone):
             for features, spec in zip(self.net(padded), self.feature_specs, strict=True)
         )
 
+    def published_names(self) -> dict[str, str | None]:
+        """Of the whole classifier; see Backbone.published_names."""
+        own = self.net.state_dict().keys()
+        names = {
+            name: _feature_name(name, own) for name in create_on_meta(self.timm_name).state_dict()
+        }
+        return {
+            f"net.{theirs}": f"net.{ours}" if ours in own else None
+            for theirs, ours in names.items()
+        }
+
     def load_pretrained(self, state: Mapping[str, Tensor], source: str) -> LoadReport:
         """Load the state dict of timm's whole classifier, or of its `features_only` form.
 

@@ -109,6 +109,14 @@ class TimmViT(Backbone):
             for level, spec in zip(self.pyramid(features), self.feature_specs, strict=True)
         )
 
+    def published_names(self) -> dict[str, str | None]:
+        """Of the whole classifier; see Backbone.published_names."""
+        own = self.net.state_dict().keys()
+        return {
+            f"net.{name}": f"net.{name}" if name in own else None
+            for name in create_on_meta(self.timm_name).state_dict()
+        }
+
     def load_pretrained(self, state: Mapping[str, Tensor], source: str) -> LoadReport:
         """Load timm's state dict of the transformer; its classifier may be left over."""
         droppable = create_on_meta(self.timm_name).state_dict().keys()
@@ -173,7 +181,7 @@ def _to_level(in_channels: int, channels: int) -> tuple[nn.Module, ...]:
 
 def _refuse_other_than_vit(timm_name: str) -> None:
     net = create_on_meta(timm_name)
-    # A hybrid has convolutions in the place of PatchEmbed, with strides it does not tell.
+    # A hybrid has convolutions in the place of PatchEmbed, with strides it does not state.
     cuts_patches = isinstance(getattr(net, "patch_embed", None), import_timm().layers.PatchEmbed)
     if not (cuts_patches and hasattr(net, "blocks") and hasattr(net, "forward_intermediates")):
         raise UserError(
