@@ -96,10 +96,10 @@ def run_training(
 ) -> TrainingResult:
     """Run a `TrainingRun`, which has the same arguments, and log it to its folder's log.txt."""
     folder = Path(cfg.OUTPUT_DIR)
-    check_folder(folder, resume)
     with ExitStack() as stack:
         if is_main():
             stack.enter_context(only_writer(folder, "--output-dir"))
+            check_folder(folder, resume)  # before anything is written to it
             stack.enter_context(log_to_file(folder))
         run = TrainingRun(cfg, device, resume=resume, weights=weights, model=model, hooks=hooks)
         return run.run()
