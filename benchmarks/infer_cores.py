@@ -45,11 +45,11 @@ def main() -> int:
         start_wall, start_cpu = timed(args.model, folder / "one", folder / "out_one")
         busy = busy_seconds()
         wall, cpu = timed(args.model, folder / "all", folder / "out_all")
-        foreign = max(busy_seconds() - busy - cpu, 0.0) / wall
+        others = max(busy_seconds() - busy - cpu, 0.0) / wall
     print(f"start-up and one image: {start_wall:.1f} s wall, {start_cpu:.1f} s CPU")
     print(f"{args.images} images: {wall:.1f} s wall, {cpu:.1f} s CPU on {cores} cores")
-    idle = max(1 - (cpu / wall + foreign) / cores, 0.0)
-    print(f"other processes kept {foreign:.2f} cores busy meanwhile, {100 * idle:.1f} % were idle")
+    idle = max(1 - (cpu / wall + others) / cores, 0.0)
+    print(f"other processes kept {others:.2f} cores busy meanwhile, {100 * idle:.1f} % were idle")
     wall, cpu = wall - start_wall, cpu - start_cpu
     print(
         f"without start-up: {args.images / wall:.1f} images a second; cores busy "

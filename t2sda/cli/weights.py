@@ -115,7 +115,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--to",
         metavar="CONFIG",
-        help="configuration whose MODEL it is to be (default: what the tensors tell)",
+        help="configuration whose MODEL it is to be (default: what the tensors show)",
     )
     parser.add_argument(
         "--taxonomy",

@@ -49,8 +49,12 @@ class Head(nn.Module):
         cls, cfg: CfgNode, feature_specs: Sequence[FeatureSpec], num_classes: int
     ) -> Self:
         """Build it for a backbone's pyramid; of a width and dropout, unless it is overridden."""
-        settings = cfg.MODEL.HEAD
-        return cls(feature_specs, num_classes, channels=settings.CHANNELS, dropout=settings.DROPOUT)
+        return cls(
+            feature_specs,
+            num_classes,
+            channels=cfg.MODEL.HEAD.CHANNELS,
+            dropout=cfg.MODEL.HEAD.DROPOUT,
+        )
 
     @classmethod
     def levels_read(cls, num_levels: int) -> tuple[int, ...]:
