@@ -18,6 +18,7 @@ from t2sda.files import atomic_writer, check_writable_file
 from t2sda.runtime.description import taxonomy_called
 from t2sda.weights.formats import BRANCHES
 from t2sda.weights.published import read_weight_file
+from t2sda.weights.sources import WEIGHT_PATHS
 
 CHECKPOINT_SUFFIX = ".pth"
 REPORT_SUFFIX = ".tensors.txt"
@@ -29,7 +30,7 @@ def command(argv: Sequence[str]) -> int:
     if (args.verb == "import") != (args.output is not None):
         raise UserError("--output OUT.pth: needed by `weights import`, and by it alone")
     load_datasets(args)
-    file = read_weight_file(args.weights)
+    file = read_weight_file(Path(WEIGHT_PATHS.get_local_path(args.weights)))
     network = network_of(file, args.branch)
     console = standard_console()
     _describe(console, network)
@@ -104,7 +105,12 @@ def _parser() -> argparse.ArgumentParser:
         metavar="import|inspect",
         help="write a checkpoint, or only say what the file is",
     )
-    parser.add_argument("weights", type=Path, metavar="FILE", help=".pth, .bin or .safetensors")
+    parser.add_argument(
+        "weights",
+        metavar="FILE",
+        help=".pth, .pt, .bin or .safetensors, or a source as for MODEL.BACKBONE.WEIGHTS, such as "
+        "hf://OWNER/NAME",
+    )
     parser.add_argument("--output", type=Path, metavar="OUT.pth", help="checkpoint to write")
     parser.add_argument(
         "--branch",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -242,7 +243,7 @@ def _by_own_names(assembly: Assembly, model: SegmentationModel) -> Assembly:
 
 
 def _rows(
-    network: Network, assembly: Assembly, model: SegmentationModel, own: Collection[str]
+    network: Network, assembly: Assembly, model: SegmentationModel, own: AbstractSet[str]
 ) -> tuple[list[Row], list[str]]:
     """What became of every tensor of the file; the names of those that nothing explains."""
     used: dict[str, list[str]] = defaultdict(list)
@@ -265,6 +266,8 @@ def _rows(
             row = replace(row, left_out=network.beside[full_name])
         elif name in used and name not in strange:
             row = replace(row, used_as=tuple(used[name]))
+        elif is_counter(name) and _statistics_of(used[name]) & own:
+            row = replace(row, left_out="a count of steps, which this network does not keep")
         elif why := _why_left_out(name, used[name], network.layout, without):
             row = replace(row, left_out=why)
         elif used[name]:
@@ -276,11 +279,14 @@ def _rows(
 def _why_left_out(
     name: str, targets: Sequence[str], layout: WeightFormat, without: Collection[str]
 ) -> str | None:
-    if is_counter(name):
-        return "a count of steps, which this network does not keep"
     if targets and all(target in without for target in targets):
         return "of the classifier or a level, which this backbone does not have"
     return layout.why_left_out(name)
+
+
+def _statistics_of(counters: Sequence[str]) -> set[str]:
+    """Names of the variances that belong to the counters of BatchNorms."""
+    return {f"{name.rpartition('.')[0]}.running_var" for name in counters}
 
 
 def _incomplete(assembly: Assembly, prefix: str) -> list[str]:

@@ -66,6 +66,7 @@ def test_inspect_says_what_a_file_is_and_writes_nothing(
         (["import", "daformer.pth"], "--output OUT.pth: needed by `weights import`"),
         (["inspect", "daformer.pth", "--output", "a.pth"], "--output OUT.pth: needed by"),
         (["import", "daformer.pth", "--output", "a.onnx"], "a checkpoint's name ends in .pth"),
+        (["inspect", "pip://not-installed"], "the package is not installed"),
         (["import", "nowhere.pth", "--output", "a.pth"], "nowhere.pth: no such file"),
     ],
 )

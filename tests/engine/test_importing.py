@@ -373,6 +373,16 @@ def test_half_precision_becomes_float32_and_nan_is_refused(tmp_path: Path) -> No
         imported(state, tmp_path)
 
 
+def test_counts_of_frozen_norms_are_left_out_and_those_of_none_refused(tmp_path: Path) -> None:
+    state = layouts.tensors(layouts.resnet_v1c(50))
+    found = imported(state, tmp_path, "MODEL.NORM=frozen")
+    counters = {name for name in state if name.endswith("num_batches_tracked")}
+    assert {row.name for row in found.rows if row.left_out} == counters
+    strange = state | {"layer2.0.bn9.num_batches_tracked": torch.tensor(1)}
+    with pytest.raises(UserError, match=r"explains: layer2\.0\.bn9\.num_batches_tracked"):
+        imported(strange, tmp_path, "MODEL.NORM=frozen")
+
+
 def test_other_files_are_refused_with_what_they_hold(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"2 tensors \(a\.weight, a\.bias, …\) in no known layout"):
         imported({"a.weight": torch.zeros(2, 2), "a.bias": torch.zeros(2)}, tmp_path)
