@@ -379,7 +379,8 @@ def _is_plain(tensor: Tensor) -> bool:
 
 def _converted(tensor: Tensor, own: Tensor) -> Tensor:
     """In our type; half precision becomes float32."""
-    return tensor.to(own.dtype) if tensor.is_floating_point() else tensor
+    both_floating = tensor.is_floating_point() and own.is_floating_point()
+    return tensor.to(own.dtype) if both_floating else tensor
 
 
 def _counted(what: str, names: Sequence[str]) -> str:
