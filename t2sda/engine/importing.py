@@ -124,6 +124,9 @@ def network_of(file: WeightFile, branch: str = "student") -> Network:
         for name, prefix in prefixes.items()
         if name != branch
     } | OTHER_PARTS
+    strange = [name for name, tensor in state.items() if not _is_plain(tensor)]
+    if strange:
+        raise UserError(f"{file.path}: {_counted('sparse, quantized or without content', strange)}")
     others = [name for name in file.tensors if not name.startswith(prefix)]
     beside = {
         name: why
@@ -323,11 +326,10 @@ def _unfit(
     unfit: dict[str, list[str]] = defaultdict(list)
     for name, tensor in tensors.items():
         theirs = " + ".join(assembly.sources.get(name, [name]))
-        is_plain = tensor.layout == torch.strided and not tensor.is_quantized
         if tensor.shape != own[name].shape:
             shapes = f"{tuple(tensor.shape)} for {tuple(own[name].shape)}"
             unfit["of another shape"].append(f"{theirs} {shapes}")
-        elif tensor.dtype != own[name].dtype or not is_plain:
+        elif tensor.dtype != own[name].dtype:
             unfit["of another type"].append(f"{theirs} {tensor.dtype}")
         elif not is_finite(tensor):
             unfit["not finite"].append(theirs)
@@ -370,9 +372,15 @@ def _fresh_of(model: SegmentationModel) -> list[str]:
     ]
 
 
+def _is_plain(tensor: Tensor) -> bool:
+    is_dense = tensor.layout == torch.strided and not tensor.is_quantized
+    return is_dense and tensor.device.type != "meta"
+
+
 def _converted(tensor: Tensor, own: Tensor) -> Tensor:
     """In our type; half precision becomes float32."""
-    return tensor.to(own.dtype) if tensor.is_floating_point() else tensor
+    both_floating = tensor.is_floating_point() and own.is_floating_point()
+    return tensor.to(own.dtype) if both_floating else tensor
 
 
 def _counted(what: str, names: Sequence[str]) -> str:

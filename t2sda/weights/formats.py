@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from t2sda.errors import UserError
 from t2sda.weights import licences
 from t2sda.weights.mit import mit_parts, mit_variant
 from t2sda.weights.parts import Part, Place
@@ -229,7 +230,10 @@ _HEADS = {
 
 def _head_settings(state: Mapping[str, Tensor]) -> Settings:
     inside = {name.split(".")[1] for name in state if name.startswith("head.")}
-    name, norm = next(_HEADS[part] for part in _HEADS if part in inside)
+    part = next((part for part in _HEADS if part in inside), None)
+    if part is None:
+        raise UserError("a head without any of its layers " + " or ".join(_HEADS))
+    name, norm = _HEADS[part]
     settings: Settings = {"MODEL.HEAD.NAME": name}
     if norm is not None:
         widths = [

@@ -392,6 +392,12 @@ def test_other_files_are_refused_with_what_they_hold(tmp_path: Path) -> None:
     strange = {f"model.{name}": tensor for name, tensor in daformer.items()}
     with pytest.raises(UserError, match="1 tensors belong to no network: discriminator.weight"):
         imported(strange | {"discriminator.weight": torch.zeros(1)}, tmp_path)
+    sparse = daformer | {"backbone.norm1.bias": torch.zeros(32).to_sparse()}
+    with pytest.raises(UserError, match=r"sparse, .*: backbone\.norm1\.bias"):
+        imported(sparse, tmp_path)
+    headless = {name: t for name, t in daformer.items() if not name.startswith("decode_head.")}
+    with pytest.raises(UserError, match="a head without any of its layers"):
+        imported(headless | {"decode_head.head.a": torch.zeros(1)}, tmp_path)
     with pytest.raises(UserError, match="is none of the published sizes"):
         imported({n: t for n, t in daformer.items() if "block3.1" not in n}, tmp_path)
 
