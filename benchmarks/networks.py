@@ -1,9 +1,10 @@
-"""SegFormer-B0 beside Hugging Face's: time and memory, same weights, same allocator, one run.
+"""Time and memory of networks side by side: same weights, same allocator, one run.
 
-Both give logits on the grid of stride 4. Rounds are interleaved, and every figure is a median.
-Memory is measured in a process for each: the most that was resident during a call, above what was
-resident before it. Allocator settings are those of the environment and the same for both; the
-second command has the ones that `make quickstart` uses.
+SegFormer-B0 beside Hugging Face's; both give logits on the grid of stride 4. HRDA of MiT-B0 on one
+window, at half of the usual sizes: its details in one batch, beside one by one. Rounds are
+interleaved, and every figure is a median. Memory is measured in a process for each: the most that
+was resident during a call, above what was resident before it. Allocator settings are those of the
+environment and the same for both; the second command has the ones that `make quickstart` uses.
 
     python -m benchmarks.networks
     env MALLOC_MMAP_THRESHOLD_=4294967296 MALLOC_TRIM_THRESHOLD_=8589934592 \
@@ -28,10 +29,16 @@ import torch
 from torch import Tensor, nn
 
 import t2sda.builtin  # noqa: F401  (fills the registries)
+from t2sda.modeling.backbones.mit import MiT
+from t2sda.modeling.heads.daformer import DAFormerHead
+from t2sda.modeling.heads.segformer import SegFormerHead
+from t2sda.modeling.hrda import HRDA
 from tests.references.huggingface import segformer, with_weights_of
 
 VARIANT, CHANNELS, NUM_CLASSES = "b0", 256, 19
 WARMUP = 2
+WINDOW, DETAIL = (512, 512), (256, 256)
+HRDA_PAIR = ("batched", "one by one")
 
 
 @dataclass(frozen=True)
@@ -40,6 +47,8 @@ class Case:
 
     name: str
     size: tuple[int, int]
+    pair: tuple[str, str] = ("ours", "theirs")
+    """Names of the networks that are compared, ours first."""
     batch: int = 1
     precision: torch.dtype = torch.float32
     backward: bool = False
@@ -51,6 +60,8 @@ CASES = (
     Case("forward, float32, 512x1024", (512, 1024), target=1.8),
     Case("forward, bfloat16, 512x1024", (512, 1024), precision=torch.bfloat16, target=1.8),
     Case("forward + backward, float32, 512x512", (512, 512), backward=True, target=1.3),
+    Case("HRDA, forward, float32, 512x512", WINDOW, HRDA_PAIR),
+    Case("HRDA, forward, bfloat16, 512x512", WINDOW, HRDA_PAIR, precision=torch.bfloat16),
 )
 
 
@@ -79,6 +90,13 @@ class Theirs(nn.Module):
         return self.network(image).logits
 
 
+class OneByOne(HRDA):
+    """HRDA that sees window after window, as it would in a loop."""
+
+    def _logits_of(self, image: Tensor) -> Tensor:
+        return torch.cat([super(OneByOne, self)._logits_of(window) for window in image.split(1)])
+
+
 def main() -> int:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -93,15 +111,25 @@ def main() -> int:
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, {allocator()}")
     print(f"largest difference of the logits {largest_difference(networks):.1e}")
     for index, case in enumerate(CASES):
-        report(case, times_of(networks, case, args.rounds), memory_of_all(networks, index))
+        pair = {name: networks[name] for name in case.pair}
+        report(case, times_of(pair, case, args.rounds), memory_of_all(pair, index))
+    print(encoder_passes(networks["batched"]))
     return 0
 
 
 def build() -> dict[str, nn.Module]:
-    """Both networks with the same random weights."""
+    """All networks; those of a pair have the same random weights."""
     torch.manual_seed(0)
     theirs = segformer(VARIANT, CHANNELS, NUM_CLASSES)
-    return {"ours": Ours(*with_weights_of(theirs, VARIANT)), "theirs": Theirs(theirs)}
+    networks = {"ours": Ours(*with_weights_of(theirs, VARIANT)), "theirs": Theirs(theirs)}
+    for name, kind in zip(HRDA_PAIR, (HRDA, OneByOne), strict=True):
+        torch.manual_seed(0)
+        backbone = MiT(VARIANT)
+        specs = backbone.feature_specs
+        head = DAFormerHead(specs, NUM_CLASSES, channels=CHANNELS)
+        attention = SegFormerHead(specs, NUM_CLASSES, channels=CHANNELS)
+        networks[name] = kind(backbone, head, attention, DETAIL, WINDOW)
+    return networks
 
 
 def action(network: nn.Module, case: Case) -> Callable[[], None]:
@@ -160,23 +188,38 @@ def _status(field: str) -> int:
 
 def report(case: Case, times: dict[str, list[float]], memory: dict[str, int]) -> None:
     """One block of lines: milliseconds and MiB of both, and the ratios."""
-    ours, theirs = (statistics.median(times[name]) for name in ("ours", "theirs"))
+    ours, theirs = case.pair
+    seconds = {name: statistics.median(times[name]) for name in case.pair}
+    times_faster = seconds[theirs] / seconds[ours]
     print(
-        f"{case.name:<38} ours {1e3 * ours:7.1f} ms, theirs {1e3 * theirs:7.1f} ms, "
-        f"{theirs / ours:.2f}x (target {case.target}x)"
+        f"{case.name:<38} {ours} {1e3 * seconds[ours]:7.1f} ms, {theirs} "
+        f"{1e3 * seconds[theirs]:7.1f} ms, {times_faster:.2f}x (target {case.target}x)"
     )
     print(
-        f"{'  peak memory':<38} ours {memory['ours'] / 2**20:6.0f} MiB, "
-        f"theirs {memory['theirs'] / 2**20:6.0f} MiB, "
-        f"{memory['ours'] / memory['theirs']:.2f} of theirs (target 1)"
+        f"{'  peak memory':<38} {ours} {memory[ours] / 2**20:6.0f} MiB, "
+        f"{theirs} {memory[theirs] / 2**20:6.0f} MiB, ratio {memory[ours] / memory[theirs]:.2f}"
     )
+
+
+@torch.no_grad()
+def encoder_passes(network: nn.Module) -> str:
+    """How often the encoder runs for an image of twice the window's width, and on how many."""
+    seen: list[int] = []
+    encoder = network.get_submodule("backbone")
+    handle = encoder.register_forward_pre_hook(lambda _, images: seen.append(len(images[0])))
+    network.eval()(torch.zeros(1, 3, WINDOW[0], 2 * WINDOW[1]))
+    handle.remove()
+    return f"HRDA, an image of 2:1: {sum(seen)} images through the encoder in {len(seen)} forwards"
 
 
 @torch.no_grad()
 def largest_difference(networks: dict[str, nn.Module]) -> float:
     """Of the logits in float32; zero up to rounding, or the comparison would be none."""
     image = torch.randn(1, 3, 128, 256, generator=torch.Generator().manual_seed(1))
-    return float((networks["ours"](image) - networks["theirs"](image)).abs().max())
+    pairs = {case.pair for case in CASES}
+    for network in networks.values():
+        network.eval()
+    return max(float((networks[a](image) - networks[b](image)).abs().max()) for a, b in pairs)
 
 
 def allocator() -> str:

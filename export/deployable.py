@@ -50,12 +50,13 @@ class Deployable(nn.Module):
 
 
 def in_half_precision(model: SegmentationModel) -> SegmentationModel:
-    """A copy whose backbone and head compute in float16 (evaluation mode).
+    """A copy whose backbone and heads compute in float16 (evaluation mode).
 
     Normalisation before them and up-sampling after them stay in float32: values up to 255 and the
     positions of borders need the digits.
     """
     half = copy.deepcopy(model)
     half.backbone.half().register_forward_pre_hook(lambda _, images: (images[0].half(),))
-    half.head.half()
+    for network in half.networks[1:]:
+        network.half()
     return half

@@ -10,6 +10,7 @@ import torch
 from t2sda.errors import MissingFileError, UserError
 from t2sda.files import pair_written_whole
 from t2sda.runtime.metadata import Metadata
+from t2sda.runtime.sliding import sliding
 from t2sda.runtime.tensorrt_file import (
     ENGINE_SUFFIXES,
     PROFILE_KEY,
@@ -122,7 +123,9 @@ def _verified(
         assert metadata.image_size is not None
         batches = list(street_batches(metadata, metadata.image_size))
     return verify(
-        Network(EngineRunner(content, target), metadata.output_kind, metadata.layout),
+        Network(
+            sliding(EngineRunner(content, target), metadata), metadata.output_kind, metadata.layout
+        ),
         onnx_network(onnx_path, metadata),
         batches,
         ENGINE_TOLERANCES[metadata.precision],

@@ -75,10 +75,11 @@ def export_onnx(
     """
     require("onnxscript", "onnx")
     check_output(output, (".onnx",))
+    window_step = _window_step(model, image_size, output_kind, dynamic)
     metadata = Metadata(
         taxonomy=taxonomy,
         image_size=None if dynamic else image_size,
-        image_bound=image_bound if dynamic else None,
+        image_bound=image_bound if dynamic or window_step else None,
         pixel_mean=tuple(model.pixel_mean.flatten().tolist()),
         pixel_std=tuple(model.pixel_std.flatten().tolist()),
         layout=layout,
@@ -86,6 +87,7 @@ def export_onnx(
         precision=precision,
         origin=origin or {},
         versions=_versions(),
+        window_step=window_step,
     )
     with _evaluating(model):
         shipped = in_half_precision(model) if precision == "fp16" else model
@@ -98,6 +100,35 @@ def export_onnx(
             output,
             lambda written: verify_onnx(written, model, metadata, image_size, tolerance),
         )
+
+
+def _window_step(
+    model: SegmentationModel,
+    image_size: tuple[int, int],
+    output_kind: OutputKind,
+    dynamic: bool,
+) -> tuple[int, int] | None:
+    """That of a model that slides, for a graph of one window; one of another size slides itself.
+
+    Raises:
+        UserError: if it cannot be exported so.
+    """
+    if model.sliding is None:
+        return None
+    window, step = model.sliding
+    if dynamic:
+        raise UserError(
+            f"--dynamic: this {type(model).__name__} takes windows of {window[0]}x{window[1]} and "
+            f"slides over images of any size; leave it out"
+        )
+    if image_size != window:
+        return None
+    if output_kind != "logits":
+        raise UserError(
+            f"--output-kind {output_kind}: windows of {window[0]}x{window[1]} give logits, which "
+            f"are averaged; leave it out, or give the --size of whole images"
+        )
+    return step
 
 
 def _exported(deployable: Deployable, image_size: tuple[int, int], dynamic: bool) -> Any:

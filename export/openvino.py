@@ -21,6 +21,7 @@ from t2sda.runtime.openvino_file import (
     with_blank_digest,
 )
 from t2sda.runtime.packages import require
+from t2sda.runtime.sliding import sliding
 
 from .onnx import check_output
 from .verify import (
@@ -99,7 +100,7 @@ def ir_network(path: Path, metadata: Metadata) -> Network:
         graph.add_outputs([found[-1].input_value(0)])
     run = OpenVinoRunner(graph, "cpu", metadata.precision, 0, path)
     return Network(
-        run,
+        sliding(run, metadata),
         kind,
         metadata.layout,
         None if kind == "logits" else lambda images: run.all_outputs(images)[-1],

@@ -273,8 +273,13 @@ def _opened(source: Path) -> tuple[Any, Metadata]:
 
 
 def framed_batch(picture: np.ndarray, metadata: Metadata) -> np.ndarray:
-    """(1, H, W, 3), framed as the runtime would."""
-    return metadata.letterbox(picture).image[None]
+    """(1, H, W, 3), framed as the runtime would; of a graph that slides the first window."""
+    framed = metadata.letterbox(picture).image
+    if metadata.window_step is not None:
+        assert metadata.image_size is not None
+        height, width = metadata.image_size
+        framed = np.ascontiguousarray(framed[:height, :width])
+    return framed[None]
 
 
 def _calibrated(model_proto: Any, batches: list[np.ndarray], folder: Path) -> Any:

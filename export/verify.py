@@ -24,6 +24,7 @@ from t2sda.runtime.metadata import Metadata, OutputKind
 from t2sda.runtime.onnxruntime_file import SessionRunner, checked_properties, open_session
 from t2sda.runtime.opened import Runner
 from t2sda.runtime.packages import require
+from t2sda.runtime.sliding import sliding
 from t2sda.streets import DOMAINS, draw_street
 
 TIE = 1e-4
@@ -196,13 +197,21 @@ def verify_onnx(
 
 def street_batches(metadata: Metadata, image_size: tuple[int, int]) -> Iterable[np.ndarray]:
     """Drawn streets of the shapes that the graph takes."""
-    shapes = static_shapes(image_size) if metadata.image_size else dynamic_shapes(image_size)
+    if metadata.window_step:
+        shapes = sliding_shapes(image_size, metadata.window_step)
+    else:
+        shapes = static_shapes(image_size) if metadata.image_size else dynamic_shapes(image_size)
     return (street_pictures(shape, index) for index, shape in enumerate(shapes))
 
 
 def static_shapes(image_size: tuple[int, int]) -> list[tuple[int, int, int]]:
     """Batches (B, H, W) for a graph of one size: three pictures, one by one."""
     return [(1, *image_size)] * 3
+
+
+def sliding_shapes(window: tuple[int, int], step: tuple[int, int]) -> list[tuple[int, int, int]]:
+    """Batches (B, H, W) for a graph that slides: a window, and an image of two that overlap."""
+    return [(1, *window), (1, window[0], window[1] + step[1] // 2)]
 
 
 def dynamic_shapes(image_size: tuple[int, int]) -> list[tuple[int, int, int]]:
@@ -285,7 +294,8 @@ def torch_network(model: SegmentationModel) -> Network:
 
 def onnx_network(path: Path, metadata: Metadata) -> Network:
     """An ONNX file as it is, and the logits of a file of labels or probabilities."""
-    kind, run = metadata.output_kind, SessionRunner(open_session(path, "cpu"))
+    kind = metadata.output_kind
+    run = sliding(SessionRunner(open_session(path, "cpu")), metadata)
     to_logits = None
     if kind != "logits":
         cut = open_session(giving_logits(path, kind), "cpu", name=path)

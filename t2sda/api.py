@@ -26,6 +26,7 @@ from t2sda.evaluation import evaluator
 from t2sda.evaluation.evaluator import Scores
 from t2sda.modeling.segmentor import SegmentationModel
 from t2sda.plugins import load_components
+from t2sda.registry import check_registered
 from t2sda.resources import named_shortages
 from t2sda.runtime.loading import load_model
 from t2sda.runtime.predictor import PathLike, Predictor
@@ -66,6 +67,7 @@ def load_config(
     cfg = config.load_config(source, overrides)
     if output_dir is not None:
         cfg = config.load_config(cfg, {"OUTPUT_DIR": os.fspath(output_dir)})
+    check_registered(cfg)
     load_components([], cfg.DATASETS.FILES)
     return cfg
 

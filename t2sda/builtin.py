@@ -29,6 +29,7 @@ import t2sda.modeling.heads.daformer
 import t2sda.modeling.heads.deeplabv2
 import t2sda.modeling.heads.light
 import t2sda.modeling.heads.segformer
+import t2sda.modeling.hrda
 import t2sda.modeling.projector
 import t2sda.modeling.segmentor  # noqa: F401
 from t2sda.data.shipped import register_shipped

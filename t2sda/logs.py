@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
+from t2sda.errors import printable
+
 ROOT = logging.getLogger("t2sda")
 """Every module logs to `logging.getLogger(__name__)`, below this one."""
 LOG_NAME = "log.txt"
@@ -26,10 +28,11 @@ class ConsoleHandler(logging.Handler):
         if getattr(record, "in_bar", False):
             return
         try:
+            text = printable(self.format(record))
             if record.levelno >= logging.WARNING:
-                print(f"{record.levelname.lower()}: {self.format(record)}", file=sys.stderr)
+                print(f"{record.levelname.lower()}: {text}", file=sys.stderr)
             else:
-                print(self.format(record), flush=True)
+                print(text, flush=True)
         except Exception:
             self.handleError(record)
 
@@ -44,7 +47,7 @@ class LogFile(logging.FileHandler):
 
     def format(self, record: logging.LogRecord) -> str:
         """The message as one line."""
-        return " | ".join(super().format(record).splitlines())
+        return printable(" | ".join(super().format(record).splitlines()))
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802  (logging's name)
         """A log that cannot be written is no reason to stop."""

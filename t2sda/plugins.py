@@ -13,7 +13,7 @@ from types import ModuleType
 from t2sda.errors import UserError
 from t2sda.files import open_regular
 
-LOADED_FILES: set[Path] = set()
+LOADED_FILES: dict[Path, ModuleType] = {}
 """Plugins that were given as files; what they register stays."""
 
 
@@ -91,7 +91,7 @@ def _load_file(path: Path) -> None:
     except BaseException:
         del sys.modules[path.stem]
         raise
-    LOADED_FILES.add(path.resolve())
+    LOADED_FILES[path.resolve()] = module
 
 
 def _file_of(module: ModuleType) -> Path | None:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from copy import copy
 from importlib import import_module
 
-from t2sda import plugins
 from t2sda.config import SCHEMA
 from t2sda.data.catalog import DATASETS
+from t2sda.plugins import LOADED_FILES
 from t2sda.registry import BACKBONES, HEADS, HOOKS, META_ARCHS, MODELS, PASSES, TRANSLATORS
 
 
@@ -19,10 +20,11 @@ def components_restored() -> Iterator[None]:
     import_module("t2sda.builtin")
     owners = (BACKBONES, DATASETS, HEADS, HOOKS, META_ARCHS, MODELS, PASSES, TRANSLATORS, SCHEMA)
     before = [{name: copy(value) for name, value in vars(owner).items()} for owner in owners]
-    loaded = set(plugins.LOADED_FILES)
+    loaded = set(LOADED_FILES)
     try:
         yield
     finally:
-        plugins.LOADED_FILES &= loaded
+        for path in LOADED_FILES.keys() - loaded:
+            sys.modules.pop(LOADED_FILES.pop(path).__name__, None)
         for owner, state in zip(owners, before, strict=True):
             vars(owner).update(state)

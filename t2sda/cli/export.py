@@ -117,13 +117,16 @@ def export_checkpoint(
     checkpoint: Checkpoint, output: Path, args: argparse.Namespace, precision: str
 ) -> object:
     """The file of a branch as the arguments ask for it; returns the verification's report."""
+    model = model_of_checkpoint(checkpoint, args.branch)
+    size = tuple(args.size) if args.size else default_image_size(checkpoint.cfg, model.sliding)
+    in_windows = model.sliding is not None and size == model.sliding.window
     return export_onnx(
-        model_of_checkpoint(checkpoint, args.branch),
+        model,
         checkpoint.taxonomy,
         output,
-        image_size=tuple(args.size) if args.size else default_image_size(checkpoint.cfg),
+        image_size=size,
         dynamic=args.dynamic,
-        output_kind=args.output_kind,
+        output_kind=args.output_kind or ("logits" if in_windows else "labels"),
         layout=args.layout,
         precision=precision,
         image_bound=tuple(checkpoint.cfg.EVALUATION.IMAGE_SIZE) or None,
@@ -152,7 +155,7 @@ def _quantized(
 
 
 def _check_onnx_source(name: str, args: argparse.Namespace) -> None:
-    if args.branch != "student" or args.output_kind != "labels" or args.layout != "nhwc":
+    if args.branch != "student" or args.output_kind or args.layout != "nhwc":
         raise UserError(
             f"{args.source}: an ONNX file has its branch, output and layout already; leave out "
             f"--branch, --output-kind and --layout"

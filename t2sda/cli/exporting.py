@@ -15,15 +15,20 @@ from t2sda.data.transforms import Resize
 from t2sda.engine.checkpoint import Checkpoint
 from t2sda.errors import MissingFileError, UserError
 from t2sda.export.verify import TOLERANCES, Tolerance
+from t2sda.modeling.segmentor import Sliding
 from t2sda.runtime.metadata import LAYOUTS, OUTPUT_KINDS
 
 
-def default_image_size(cfg: CfgNode) -> tuple[int, int]:
+def default_image_size(cfg: CfgNode, sliding: Sliding | None = None) -> tuple[int, int]:
     """(height, width) of what the network was scored or trained on, before cropping.
+
+    Of one that slides, its window.
 
     Raises:
         UserError: if the configuration does not say and the source dataset is not here.
     """
+    if sliding is not None:
+        return sliding.window
     if cfg.EVALUATION.IMAGE_SIZE:
         height, width = cfg.EVALUATION.IMAGE_SIZE
         return height, width
@@ -72,12 +77,16 @@ def add_network_arguments(parser: argparse.ArgumentParser) -> None:
         default="student",
         help="which network of the checkpoint (default: student)",
     )
-    add_size_arguments(parser, "EVALUATION.IMAGE_SIZE of the run, or the size of its source images")
+    add_size_arguments(
+        parser,
+        "EVALUATION.IMAGE_SIZE of the run, or the size of its source images; of a network that "
+        "slides, its window",
+    )
     parser.add_argument(
         "--output-kind",
         choices=OUTPUT_KINDS,
-        default="labels",
-        help="uint8 train ids (default), or float32 logits or probabilities",
+        help="uint8 train ids (default), or float32 logits (of a network that slides the default) "
+        "or probabilities",
     )
     parser.add_argument(
         "--layout",

@@ -232,17 +232,6 @@ def _is_group(value: Any) -> bool:
     return is_mapping and _is_list(_is_count)(value.get("params"))
 
 
-def _is_fingerprint(value: Any) -> bool:
-    return (
-        _is_mapping(_is_text, lambda item: _is_text(item) or _is_count(item))(value)
-        and {
-            "name",
-            "images",
-        }
-        <= value.keys()
-    )
-
-
 def _is_scaler_state(value: Any) -> bool:
     if not _is_mapping(_is_text, _is_number)(value):
         return False
@@ -275,6 +264,16 @@ def _is_colour(value: Any) -> bool:
     return _is_list(_is_count)(value) and len(value) == 3 and max(value) <= 255
 
 
+def _is_fingerprint(value: Any) -> bool:
+    rules = {"name": _is_text, "images": _is_count, "files_sha256": _is_text}
+    return isinstance(value, list) and all(
+        isinstance(item, dict)
+        and item.keys() == rules.keys()
+        and all(rule(item[key]) for key, rule in rules.items())
+        for item in value
+    )
+
+
 PARTS: dict[str, tuple[Rule, str]] = {
     "iteration": (_is_count, "a whole number, 0 or more"),
     "meta_arch": (_is_mapping(_is_text, _is_tensor), "tensors by name"),
@@ -283,10 +282,7 @@ PARTS: dict[str, tuple[Rule, str]] = {
     "scaler": (_is_scaler_state, "the state dict of a loss scaler, or empty"),
     "config": (_is_mapping(_is_text, _anything), "settings by name"),
     "taxonomy": (_is_taxonomy, "the name, class names, palette and subsets of a label set"),
-    "data": (
-        _is_mapping(_is_text, _is_list(_is_fingerprint)),
-        "datasets by domain",
-    ),
+    "data": (_is_mapping(_is_text, _is_fingerprint), "names, counts and digests of datasets"),
     "versions": (_is_mapping(_is_text, _is_text), "versions by name"),
 }
 """What there is beside the mark of the format: a rule, and the same in words."""

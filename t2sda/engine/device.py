@@ -18,7 +18,7 @@ SCHEMA.declare(
             False, "weights and features in channels-last order: faster for depthwise CNNs"
         ),
         "COMPILE": Field(
-            False, "torch.compile backbone and head; takes minutes before the first step"
+            False, "torch.compile backbone and heads; takes minutes before the first step"
         ),
         "DETERMINISTIC": Field(
             False,
@@ -66,5 +66,5 @@ def lay_out_(branch: Branch, cfg: CfgNode) -> None:
     if cfg.SOLVER.CHANNELS_LAST:
         branch.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     if cfg.SOLVER.COMPILE:
-        branch.model.backbone.compile()
-        branch.model.head.compile()
+        for network in branch.model.networks:
+            network.compile()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -67,9 +68,26 @@ class Features:
     """The logits, once somebody asked for them."""
 
     @property
+    def known_logits(self) -> Tensor | None:
+        """`computed_logits`; None where a gradient is wanted that they do not carry."""
+        known = self.computed_logits
+        if known is None or known.requires_grad or not torch.is_grad_enabled():
+            return known
+        return None
+
+    @property
     def deepest(self) -> Tensor:
         """(B, D, h, w), h(x) of the coarsest level."""
         return self.levels[-1]
+
+
+class Sliding(NamedTuple):
+    """How a model goes over images that are larger than what it takes at once."""
+
+    window: tuple[int, int]
+    """(height, width)."""
+    step: tuple[int, int]
+    """(height, width) from one window to the next; logits are averaged where they overlap."""
 
 
 class AuxiliaryHead(nn.Module):
@@ -107,10 +125,14 @@ class SegmentationModel(nn.Module):
         backbone: h.
         head: f.
         aux_head: for the loss alone; not exported.
+
+    Attributes:
+        sliding: how `forward` goes over large images; None: it takes any image whole.
     """
 
     pixel_mean: Tensor
     pixel_std: Tensor
+    sliding: Sliding | None = None
 
     def __init__(
         self, backbone: Backbone, head: Head, aux_head: AuxiliaryHead | None = None
@@ -141,6 +163,16 @@ class SegmentationModel(nn.Module):
         set_norm(backbone, cfg.MODEL.NORM)
         head = HEADS.get(cfg.MODEL.HEAD.NAME).from_config(cfg, backbone.feature_specs, num_classes)
         return cls(backbone, head, _auxiliary_head(cfg, backbone.feature_specs, num_classes))
+
+    @classmethod
+    def head_names(cls, cfg: CfgNode) -> list[str]:
+        """Registered names of the heads that are built: the head, the auxiliary one if any."""
+        return [name for name in (cfg.MODEL.HEAD.NAME, cfg.MODEL.AUX_HEAD.NAME) if name]
+
+    @property
+    def networks(self) -> tuple[nn.Module, ...]:
+        """The backbone first, then what reads its features on the way to the logits."""
+        return (self.backbone, self.head)
 
     @property
     def feature_specs(self) -> tuple[FeatureSpec, ...]:
@@ -175,10 +207,9 @@ class SegmentationModel(nn.Module):
 
     def logits(self, features: Features) -> Tensor:
         """f: (B, C, H, W) float32 at the image's size, upsampled bilinearly; computed once."""
-        known = features.computed_logits
-        if known is not None and (known.requires_grad or not torch.is_grad_enabled()):
-            return known
-        features.computed_logits = _upsampled(self.head(features.levels), features.size)
+        if features.known_logits is None:
+            features.computed_logits = enlarged(self.head(features.levels), features.size)
+        assert features.computed_logits is not None
         return features.computed_logits
 
     def loss(
@@ -188,7 +219,7 @@ class SegmentationModel(nn.Module):
         weight: Tensor | None = None,
         normalizer: Tensor | None = None,
     ) -> Tensor:
-        """Cross entropy of the model's output, and of the auxiliary head's.
+        """That of the model's output, and cross entropy of the auxiliary head's.
 
         Args:
             features: of the labelled images.
@@ -198,11 +229,21 @@ class SegmentationModel(nn.Module):
         Returns:
             Scalar.
         """
-        loss = cross_entropy(self.logits(features), labels, weight, normalizer)
+        loss = self.output_loss(features, labels, weight, normalizer)
         if self.aux_head is None:
             return loss
-        logits = _upsampled(self.aux_head(features.levels), features.size)
+        logits = enlarged(self.aux_head(features.levels), features.size)
         return loss + self.aux_head.weight * cross_entropy(logits, labels, weight, normalizer)
+
+    def output_loss(
+        self,
+        features: Features,
+        labels: Tensor,
+        weight: Tensor | None = None,
+        normalizer: Tensor | None = None,
+    ) -> Tensor:
+        """Cross entropy of the model's output; see `loss`."""
+        return cross_entropy(self.logits(features), labels, weight, normalizer)
 
     def deepest_features(self, image: Tensor, backbone: Backbone) -> Tensor:
         """(B, D, h, w): `features(image).deepest` if this model had another `backbone`."""
@@ -214,7 +255,7 @@ class SegmentationModel(nn.Module):
         return backbone((image - self.pixel_mean) / self.pixel_std)
 
     def _refuse_smaller_than_a_cell(self, size: Sequence[int]) -> None:
-        side = self.backbone.feature_specs[-1].stride
+        side = self.feature_specs[-1].stride
         if min(size) < side:
             nearest = "x".join(str(max(side, length)) for length in size)
             raise UserError(
@@ -228,7 +269,8 @@ def build_segmentation_model(cfg: CfgNode, num_classes: int) -> SegmentationMode
     return MODELS.get(cfg.MODEL.NAME).from_config(cfg, num_classes)
 
 
-def _upsampled(coarse: Tensor, size: tuple[int, int]) -> Tensor:
+def enlarged(coarse: Tensor, size: tuple[int, int]) -> Tensor:
+    """(B, C, h, w) -> (B, C, *size) float32 or better, bilinearly, corners not aligned."""
     return F.interpolate(at_least_float32(coarse), size=size, mode="bilinear", align_corners=False)
 
 

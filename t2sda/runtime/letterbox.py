@@ -52,11 +52,13 @@ class Letterbox:
         bound: where `size` is None: images are resized to fit it, as in an evaluation; None: they
             stay as they are.
         fill: color of the rest.
+        smallest: where `size` is None: what is smaller is continued by its border.
     """
 
     size: Size | None = None
     bound: Size | None = None
     fill: tuple[int, int, int] = (0, 0, 0)
+    smallest: Size = (SMALLEST_SIDE, SMALLEST_SIDE)
 
     def __call__(self, image: np.ndarray) -> Frame:
         """(H, W, 3) uint8 RGB -> what the network sees of it."""
@@ -67,7 +69,9 @@ class Letterbox:
         height, width = keep_ratio_size(size, self.bound) if self.bound else size
         inner_size = max(height, 1), max(width, 1)  # a line of pixels may round to none
         seen = resize_image(image, inner_size)
-        below, right = (max(SMALLEST_SIDE - side, 0) for side in inner_size)
+        below, right = (
+            max(least - side, 0) for least, side in zip(self.smallest, inner_size, strict=True)
+        )
         if below or right:
             seen = cv2.copyMakeBorder(seen, 0, below, 0, right, cv2.BORDER_REPLICATE)
         return Frame(seen, inner_size, size)

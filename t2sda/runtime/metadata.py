@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import operator
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -25,7 +26,7 @@ DIGEST_KEY = "digest"
 KEYS = (
     *("format", "taxonomy", "class_names", "palette", "subsets", "image_size", "image_bound"),
     *("pixel_mean", "pixel_std", "layout", "output_kind", "precision"),
-    *("origin", "versions"),
+    *("origin", "versions", "window_step"),
 )
 """What the file holds besides its digest, each a JSON value; further keys, such as those of other
 tools, may be."""
@@ -44,13 +45,16 @@ class Metadata:
         taxonomy: class names and colors, by train id.
         image_size: (height, width) that the graph takes; None where it takes any.
         image_bound: (height, width) that images of other sizes are resized to fit before a graph
-            that takes any size, ratio kept, as in the run's evaluations; None: as they are.
+            that takes any size or slides, ratio kept, as in the run's evaluations; None: as they
+            are.
         pixel_mean, pixel_std: of R, G, B in [0, 255]; applied inside the graph.
         layout: of the input, "nhwc" or "nchw".
         output_kind: "labels", "logits" or "probabilities".
         precision: "fp32", "fp16", "bf16" or "int8": what most of the network computes in.
         origin: where the weights come from: run, iteration, branch, config_sha256.
         versions: of the libraries that wrote the file.
+        window_step: (height, width) from one window of `image_size` to the next, where the graph
+            slides over images and its logits are averaged; None: it takes images whole.
     """
 
     taxonomy: Taxonomy
@@ -63,10 +67,17 @@ class Metadata:
     precision: str
     origin: Mapping[str, str | int]
     versions: Mapping[str, str]
+    window_step: tuple[int, int] | None = None
 
     @property
     def letterbox(self) -> Letterbox:
-        """How images of any size are brought to what the graph takes: on the mean color."""
+        """How images of any size are brought to what the graph takes: on the mean color.
+
+        A graph that slides takes them as they are, continued to the size of a window.
+        """
+        if self.window_step is not None:
+            assert self.image_size is not None
+            return Letterbox(bound=self.image_bound, smallest=self.image_size)
         red, green, blue = (min(max(round(value), 0), 255) for value in self.pixel_mean)
         return Letterbox(self.image_size, self.image_bound, (red, green, blue))
 
@@ -87,6 +98,7 @@ class Metadata:
             "precision": self.precision,
             "origin": dict(self.origin),
             "versions": dict(self.versions),
+            "window_step": self.window_step,
         }
         return {key: json.dumps(value, ensure_ascii=False) for key, value in values.items()}
 
@@ -171,7 +183,20 @@ def _parsed(values: dict[str, Any]) -> Metadata:
         precision=_one_of(values["precision"], PRECISIONS),
         origin=_record(values["origin"]),
         versions=_record(values["versions"]),
+        window_step=_step(values),
     )
+
+
+def _step(values: dict[str, Any]) -> tuple[int, int] | None:
+    """Of windows, which overlap or touch; logits alone can be averaged."""
+    if values["window_step"] is None:
+        return None
+    step, window = _size(values["window_step"]), _size(values["image_size"])
+    if values["output_kind"] != "logits" or any(map(operator.gt, step, window)):
+        raise ValueError(
+            f"windows of {window} in steps of {step} that give {values['output_kind']}"
+        )
+    return step
 
 
 def positive(deviations: tuple[float, ...]) -> tuple[float, ...]:

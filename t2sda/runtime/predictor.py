@@ -17,6 +17,7 @@ from t2sda.images import ImageSource, as_image, is_one_image
 from .letterbox import Frame, Letterbox, resize_labels, resize_maps, softmax
 from .metadata import Metadata
 from .opened import Runner
+from .sliding import sliding
 
 PathLike = str | os.PathLike[str]
 Picture = ImageSource
@@ -115,7 +116,8 @@ class FilePredictor(Predictor):
     """An exported file, in whatever runtime runs it.
 
     A graph of one size gets every image as large as it fits, its ratio kept, on a ground of the
-    mean color. A graph of any size gets it as it is, or resized to fit `metadata.image_bound`.
+    mean color. A graph of any size gets it as it is, or resized to fit `metadata.image_bound`; one
+    that slides gets that in windows.
     Results come back at the image's own size: logits bilinearly, labels (where the file holds
     nothing else) from the nearest pixel. What is no label of a class, or no number, is an error.
 
@@ -139,7 +141,7 @@ class FilePredictor(Predictor):
         input_type: str = "uint8",
     ) -> None:
         self.path = path
-        self.run = run
+        self.run = sliding(run, metadata)
         self.metadata = metadata
         self.taxonomy = metadata.taxonomy
         self.letterbox = metadata.letterbox

@@ -13,6 +13,7 @@ from t2sda.meta_arch.base import has_pass, pass_classes, recording_passes
 from t2sda.meta_arch.pull import contrasts, pulls
 from t2sda.meta_arch.self_training import MixedPass
 from t2sda.meta_arch.target_labels import reads_pseudo_labels
+from t2sda.modeling.hrda import is_hrda
 from t2sda.registry import META_ARCHS, TRANSLATORS
 
 
@@ -112,6 +113,7 @@ DECISIONS = (
             + (f", T2SDA.NEGATIVE_DRAW {cfg.T2SDA.NEGATIVE_DRAW}" if contrasts(cfg) else "")
         ),
     ),
+    Decision("B14", is_hrda, _always("pull loss and feature distance read HRDA's context")),
     Decision(
         "B15",
         _has_teacher,

@@ -27,7 +27,7 @@ def test_there_is_a_decision_for_every_row_of_the_page() -> None:
 
 def test_every_decision_is_in_force_in_some_shipped_run() -> None:
     names = [
-        "gta5_to_cityscapes/t2sda_daformer_mit_b5.yaml",
+        "gta5_to_cityscapes/t2sda_hrda_mit_b5.yaml",
         "dg/gta5_t2sda_daformer_mit_b5.yaml",
         "ablations/translator/color_jitter.yaml",
     ]

@@ -63,6 +63,11 @@ def test_every_method_is_there_for_both_benchmarks_and_architectures() -> None:
         for method in methods
         for network in ("deeplabv2_r101", "daformer_mit_b5")
     }
+    expected |= {
+        f"{benchmark}_to_cityscapes/{method}_hrda_mit_b5.yaml"
+        for benchmark in ("gta5", "synthia")
+        for method in ("daformer", "t2sda", "mic", "t2sda_mic")
+    }
     assert expected <= set(map(name_of, FILES))
 
 

@@ -170,6 +170,7 @@ CONTENT: dict[str, Any] = {
     },
     "hooks": {"Running": {"mean": torch.zeros(2)}},
     "scaler": {},
+    "data": {"source": [{"name": "own", "images": 2, "files_sha256": "0af"}]},
     "config": {"SEED": 0},
     "taxonomy": {
         "name": "two",
@@ -177,7 +178,6 @@ CONTENT: dict[str, Any] = {
         "palette": [[0, 0, 0], [1, 2, 255]],
         "subsets": {"one": [1]},
     },
-    "data": {"source": [{"name": "streets", "images": 2, "digest": "00"}]},
     "versions": {"torch": "2"},
 }
 
@@ -202,10 +202,10 @@ def test_a_whole_structure_has_no_problem() -> None:
         ("optimizers", {"a": {"state": {"0": {}}, "param_groups": []}}),
         ("optimizers", {"a": {"state": {}, "param_groups": [{"lr": 0.1}]}}),
         ("optimizers", {"a": {"state": {}, "param_groups": [{"params": ["a"]}]}}),
+        *(("data", value) for value in (None, {"source": {}}, {"source": [{"name": "own"}]})),
         *(("scaler", value) for value in (None, {"scale": 1.0}, {"scale": math.nan})),
         ("scaler", {**torch.amp.GradScaler("cpu").state_dict(), "scale": 0.0}),
         *(("config", value) for value in (None, [1], {1: 2})),
-        *(("data", value) for value in (None, [], {"source": [{"name": "streets"}]})),
         *(("versions", value) for value in (None, {"torch": 2})),
         *(("taxonomy", value) for value in (None, {}, [["a", "b"]])),
         ("taxonomy", {**CONTENT["taxonomy"], "class_names": ["a", 2]}),

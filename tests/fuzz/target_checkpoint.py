@@ -52,6 +52,7 @@ def whole() -> bytes:
         "optimizers": {"student": optimizer.state_dict()},
         "hooks": {},
         "scaler": {},
+        "data": {"source": [{"name": "own", "images": 2, "files_sha256": "0af"}]},
     }
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder)

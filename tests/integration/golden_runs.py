@@ -38,6 +38,10 @@ METHODS = {
         )
     },
     "t2sda_dg": "dg/gta5_t2sda_daformer_mit_b5.yaml",
+    **{
+        f"{name}_hrda": f"gta5_to_cityscapes/{name}_hrda_mit_b5.yaml"
+        for name in ("t2sda", "t2sda_mic")
+    },
 }
 """Shipped configurations; network, data and schedule are replaced by SMALL."""
 STEPS = 5
@@ -66,6 +70,17 @@ SMALL_THINGS = {"FEATURE_DISTANCE.CLASSES": "[road, building, vegetation, sky]"}
 """In pictures this small no thing fills a cell of 32 pixels."""
 SMALL_CONFIDENCE = {"SELF_TRAINING.PSEUDO_LABEL_THRESHOLD": "0.06"}
 """Five steps make no teacher sure; at 0.968 all pseudo-labels would weigh 0."""
+SMALL_HRDA = {
+    "MODEL.HRDA.DETAIL_SIZE": "[64, 96]",
+    "MODEL.HRDA.WINDOW_SIZE": "[128, 192]",
+    "DATA.SOURCE_SIZE": "[192, 384]",
+    "DATA.SOURCE_WINDOW": "[160, 320]",
+    "DATA.TARGET_SIZE": "[192, 384]",
+    "DATA.CROP_SIZE": "[128, 192]",
+    "RARE_CLASSES.CROP_FACTOR": "0.5",
+    "SELF_TRAINING.PSEUDO_LABEL_THRESHOLD": "0.055",
+}
+"""Twice the size of the others, as its context is half of it."""
 
 
 class Recorder(Hook):
@@ -89,6 +104,8 @@ def small_config(name: str, weights: Path) -> CfgNode:
         settings |= SMALL_CONFIDENCE
     if shipped.FEATURE_DISTANCE.WEIGHT > 0:
         settings |= SMALL_THINGS
+    if shipped.MODEL.NAME == "HRDA":
+        settings |= SMALL_HRDA
     overrides = [word for pair in settings.items() for word in pair]
     return load_config(ROOT / "configs" / METHODS[name], overrides)
 

@@ -39,7 +39,8 @@ def broken(tmp_path: Path, tiny_config: Path) -> Path:
 def refused(result: subprocess.CompletedProcess[str], pattern: str) -> None:
     assert result.returncode == 2, result.stdout + result.stderr
     assert "Traceback" not in result.stderr
-    assert result.stderr.startswith("error: ")
+    error = [line for line in result.stderr.splitlines() if not line.startswith("warning: ")]
+    assert error[0].startswith("error: "), result.stderr
     assert re.search(pattern, result.stderr), result.stderr
 
 

@@ -21,10 +21,19 @@ from tests.meta_arch.conftest import make_batch, step_of  # noqa: F401
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 METHODS = ("source_only", "fda", "minent", "dacs", "daformer", "t2sda", "mic", "t2sda_mic")
+HRDA_METHODS = ("daformer", "t2sda", "mic", "t2sda_mic")
 SMALLEST = {
     "deeplabv2_r101": ("MODEL.BACKBONE.DEPTH", "18"),
     "daformer_mit_b5": ("MODEL.BACKBONE.VARIANT", "b0", "MODEL.HEAD.CHANNELS", "32"),
+    "hrda_mit_b5": (
+        *("MODEL.BACKBONE.VARIANT", "b0", "MODEL.HEAD.CHANNELS", "32"),
+        *("MODEL.HRDA.DETAIL_SIZE", "[32, 48]", "MODEL.HRDA.WINDOW_SIZE", "[64, 96]"),
+    ),
 }
+RUNS = [
+    *((method, network) for network in list(SMALLEST)[:2] for method in METHODS),
+    *((method, "hrda_mit_b5") for method in HRDA_METHODS),
+]
 
 
 @pytest.fixture(scope="module")
@@ -35,14 +44,14 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     states: dict[str, nn.Module] = {
         "deeplabv2_r101": ResNetV1c(18).net,
         "daformer_mit_b5": MiT("b0"),
+        "hrda_mit_b5": MiT("b0"),
     }
     for name, module in states.items():
         torch.save(module.state_dict(), folder / f"{name}.pth")
     return {name: str(folder / f"{name}.pth") for name in states}
 
 
-@pytest.mark.parametrize("network", SMALLEST)
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize(("method", "network"), RUNS)
 def test_a_method_steps_on_an_architecture(
     method: str,
     network: str,

@@ -98,6 +98,10 @@ VARIANTS = {
         *("META_ARCH.PASSES", "[source_pull, mixed]", "TRANSLATION.NAME", ""),
         *("T2SDA.POSITIVES", "target", "REWEIGHTING.APPLY_TO", "target"),
     ],
+    "HRDA with masked consistency": [
+        *("META_ARCH.PASSES", "[source, mixed, pull, masked]", "MASKED.BLOCK_SIZE", "16"),
+        *("MODEL.NAME", "HRDA", "MODEL.HRDA.DETAIL_SIZE", "[32, 48]"),
+    ],
 }
 NUM_IMAGES = 4
 """Images of the whole mini-batch."""

@@ -46,7 +46,7 @@ def weight(name: str, shape: Sequence[int], salt: str = "") -> np.ndarray:
         value = 1.0 + 0.1 * noise
     else:
         value = noise / np.sqrt(float(np.prod(shape[1:])))
-        if name.endswith("conv_seg.weight"):
+        if name.endswith("conv_seg.weight") and "attention" not in name:
             value = value * CLASSIFIER_GAIN
     return value.astype(np.float32)
 

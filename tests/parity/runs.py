@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -21,6 +22,7 @@ from t2sda.losses.masking import block_mask
 from t2sda.losses.mixing import draw_pasted_classes
 from t2sda.losses.pseudo_labels import pseudo_label_quality
 from t2sda.modeling.backbones.mit import MiT
+from t2sda.modeling.hrda import HRDA, Box, draw_box
 from t2sda.structures import TARGET_PROBS, DomainBatch, Step
 from tests.parity import recipe
 from tests.parity.depthwise import use_fast_depthwise
@@ -29,6 +31,7 @@ from tests.training import trainer_of
 RECORDS = Path(__file__).parent / "records"
 CONFIGS = Path(__file__).parents[2] / "configs" / "gta5_to_cityscapes"
 PIXEL_MEAN = (123.675, 116.28, 103.53)
+NUM_LEVELS = 4
 PIXEL_STD = (58.395, 57.12, 57.375)
 
 SMALL = [
@@ -38,14 +41,19 @@ SMALL = [
 ]
 """The records' network and schedule; methods, weights of losses and rates are the shipped ones."""
 SELF_TRAINING = [
-    "RARE_CLASSES.ENABLED=false",
     *("STRONG_AUGMENTATION.JITTER_PROBABILITY=0.0", "STRONG_AUGMENTATION.BLUR_PROBABILITY=0.0"),
 ]
+BLOCKS = ["MASKED.BLOCK_SIZE=16"]
+WINDOWS = ["MODEL.HRDA.DETAIL_SIZE=[128, 128]", "MODEL.HRDA.WINDOW_SIZE=[256, 256]"]
 OWN = {
     "source_only": ["SOURCE_AUGMENTATION.PHOTOMETRIC=false"],
     "daformer": SELF_TRAINING,
-    "mic": [*SELF_TRAINING, "MASKED.BLOCK_SIZE=16"],
+    "mic": [*SELF_TRAINING, *BLOCKS],
+    "hrda": [*SELF_TRAINING, *WINDOWS],
+    "mic_hrda": [*SELF_TRAINING, *WINDOWS, *BLOCKS],
 }
+CONFIG_OF = {"hrda": "daformer_hrda", "mic_hrda": "mic_hrda"}
+"""Beginning of a configuration's name; of other cases NAME_daformer."""
 
 
 def read_record(name: str) -> dict[str, Any]:
@@ -133,18 +141,39 @@ class Recorder(Hook):
         )
 
 
-def published_name(name: str) -> str | None:
+PUBLISHED = {
+    "attention.linear_c.": "decode_head.scale_attention.embed_layers.",
+    "attention.linear_fuse.": "decode_head.scale_attention.fuse_layer.",
+    "attention.linear_pred.": "decode_head.scale_attention.conv_seg.",
+    "head.": "decode_head.head.",
+}
+"""Beginnings of HRDA's names, ours and theirs; other models have no `.head`."""
+
+
+def published_name(name: str, model: nn.Module) -> str | None:
     """The name in the records of one of a model's tensors; None for what is ours alone."""
     if name in ("pixel_mean", "pixel_std"):
         return None
-    return name.replace("head.", "decode_head.", 1) if name.startswith("head.") else name
+    for ours, theirs in PUBLISHED.items():
+        if name.startswith(ours):
+            theirs = theirs if isinstance(model, HRDA) else "decode_head."
+            return theirs + name.removeprefix(ours)
+    return name
+
+
+def published_order(name: str, array: np.ndarray) -> np.ndarray:
+    """A tensor as they have it, or ours of theirs: their 1x1 fusion sees the finest level first."""
+    if not name.endswith("scale_attention.fuse_layer.conv.weight"):
+        return array
+    return np.concatenate(np.split(array, NUM_LEVELS, axis=1)[::-1], axis=1)
 
 
 def load_recipe_(model: nn.Module) -> None:
     """Give a segmentation model the records' weights and buffers."""
     for name, tensor in model.state_dict().items():
-        if (published := published_name(name)) is not None:
-            tensor.copy_(torch.from_numpy(recipe.weight(published, tuple(tensor.shape))))
+        if (published := published_name(name, model)) is not None:
+            weight = recipe.weight(published, tuple(tensor.shape))
+            tensor.copy_(torch.from_numpy(published_order(published, weight)))
 
 
 def set_exact_normalisation_(module: nn.Module) -> None:
@@ -158,9 +187,9 @@ def set_exact_normalisation_(module: nn.Module) -> None:
 def probes(model: nn.Module) -> dict[str, tuple[float, float, float]]:
     """Of every parameter and floating-point buffer, under the records' names."""
     return {
-        published: recipe.probe(tensor.detach().numpy())
+        published: recipe.probe(published_order(published, tensor.detach().numpy()))
         for name, tensor in model.state_dict().items()
-        if (published := published_name(name)) is not None and tensor.is_floating_point()
+        if (published := published_name(name, model)) is not None and tensor.is_floating_point()
     }
 
 
@@ -168,9 +197,10 @@ def gradient_norms(model: nn.Module) -> dict[str, float]:
     """L2 norm of the gradient of each module of a backbone or head, and of all."""
     squares: dict[str, float] = {}
     for name, parameter in model.named_parameters():
-        published = published_name(name)
+        published = published_name(name, model)
         if parameter.grad is not None and published is not None:
-            module = ".".join(published.split(".")[:2])
+            depth = 3 if isinstance(model, HRDA) and not published.startswith("backbone") else 2
+            module = ".".join(published.split(".")[:depth])
             squares[module] = squares.get(module, 0.0) + float(parameter.grad.square().sum())
     squares["total"] = sum(squares.values())
     return {module: square**0.5 for module, square in squares.items()}
@@ -195,6 +225,13 @@ def replay_draws(
         blocks = torch.tensor([[[float(digit) for digit in row] for row in one] for one in rows])
         return F.interpolate(blocks[:, None], size=size, mode="nearest").bool()
 
+    boxes = iter([box for one in record["iterations"] for box in one.get("detail_boxes", ())])
+
+    def box(*_: Any) -> Box:
+        top, bottom, left, right = next(boxes)
+        return Box(top, left, bottom - top, right - left)
+
+    replace_everywhere(monkeypatch, draw_box, box)
     replace_everywhere(monkeypatch, draw_pasted_classes, pasted)
     replace_everywhere(monkeypatch, block_mask, visible)
 
@@ -220,7 +257,7 @@ def _config(case: str, folder: Path, settings: list[str]) -> CfgNode:
         for name, tensor in MiT("b0").state_dict().items()
     }
     torch.save(encoder, weights)
-    path = CONFIGS / f"{case}_daformer_mit_b5.yaml"
+    path = CONFIGS / f"{CONFIG_OF.get(case, f'{case}_daformer')}_mit_b5.yaml"
     return load_config(path, [*SMALL, *OWN[case], *settings, f"MODEL.BACKBONE.WEIGHTS={weights}"])
 
 

@@ -1,4 +1,4 @@
-"""source_only, daformer and mic, five iterations in float64, against the public training code."""
+"""Shipped methods, five iterations in float64, against the public training code."""
 
 from __future__ import annotations
 
@@ -10,10 +10,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
+from t2sda.modeling import hrda
 from t2sda.modeling.backbones.mit import MiT
 from t2sda.modeling.heads.daformer import DAFormerHead
-from t2sda.modeling.segmentor import SegmentationModel
+from t2sda.modeling.hrda import HRDA, HRDAFeatures
+from t2sda.modeling.segmentor import SegmentationModel, enlarged
 from tests.parity import recipe
 from tests.parity.depthwise import conv2d, library_conv2d
 from tests.parity.runs import (
@@ -24,7 +27,8 @@ from tests.parity.runs import (
     set_exact_normalisation_,
 )
 
-CASES = ("source_only", "daformer", "mic")
+TAUGHT = ("daformer", "mic", "hrda", "mic_hrda")
+CASES = ("source_only", *TAUGHT)
 LIKE_MIC = ["META_ARCH.BN_TRACK=[source, mixed, masked]"]
 """MIC's student records masked images; ours does not unless it is told to."""
 Run = tuple[dict[str, Any], list[Iteration]]
@@ -38,7 +42,7 @@ def run_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Run]:
     def of(case: str) -> Run:
         if case not in done:
             record = read_record(case)
-            settings = LIKE_MIC if case == "mic" else []
+            settings = LIKE_MIC if "mic" in case else []
             with pytest.MonkeyPatch.context() as monkeypatch:
                 folder = tmp_path_factory.mktemp(case)
                 done[case] = record, run(case, record, folder, monkeypatch, settings)
@@ -112,7 +116,7 @@ def test_parameters_and_buffers_agree_after_the_first_and_last_step(
         )
 
 
-@pytest.mark.parametrize("case", ["daformer", "mic"])
+@pytest.mark.parametrize("case", TAUGHT)
 def test_pseudo_labels_and_their_quality_are_equal(case: str, run_of: Callable[[str], Run]) -> None:
     record, iterations = run_of(case)
     for found, recorded in zip(iterations, record["iterations"], strict=True):
@@ -120,7 +124,7 @@ def test_pseudo_labels_and_their_quality_are_equal(case: str, run_of: Callable[[
         assert found.pseudo_label_counts == recorded["pseudo_label_counts"]
 
 
-@pytest.mark.parametrize("case", ["daformer", "mic"])
+@pytest.mark.parametrize("case", TAUGHT)
 def test_the_teachers_parameters_agree(case: str, run_of: Callable[[str], Run]) -> None:
     record, iterations = run_of(case)
     recorded = record["iterations"][-1]["teacher_in_this_iteration"]
@@ -129,7 +133,7 @@ def test_the_teachers_parameters_agree(case: str, run_of: Callable[[str], Run]) 
     assert_same_tensors(found, parameters)
 
 
-@pytest.mark.parametrize("case", ["daformer", "mic"])
+@pytest.mark.parametrize("case", TAUGHT)
 def test_by_intent_the_teachers_buffers_are_the_students_and_theirs_follow_the_target(
     case: str, run_of: Callable[[str], Run]
 ) -> None:
@@ -151,6 +155,53 @@ def test_by_intent_masked_images_leave_the_students_statistics_alone(
     buffers = {name for name in shipped.student if ".running_" in name}
     same = {name for name in shipped.student if shipped.student[name] == tracked[0].student[name]}
     assert same == shipped.student.keys() - buffers
+
+
+def attenuated_late(context: Tensor, detail: Tensor, attention: Tensor) -> Tensor:
+    """`fuse`, but the context is enlarged before it is attenuated."""
+    size = (detail.shape[-2], detail.shape[-1])
+    attention = enlarged(attention, size)
+    return attention * detail + (1 - attention) * enlarged(context, size)
+
+
+def masked_late(model: HRDA, features: HRDAFeatures) -> Tensor:
+    """`HRDA.logits`, but the attention is cut at the box after it is enlarged."""
+    if features.box is None:
+        return logits(model, features)
+    box, size, stride = features.box, features.size, model.stride
+    context, detail = model.head(features.levels), model._detail(features)
+    attention = model.attention(features.levels).sigmoid()
+    features.detail_logits = detail
+    fine = enlarged(attention, (size[0] // stride, size[1] // stride))
+    fused = box.within_zeros(box.of(fine, stride) * detail, size, stride)
+    attenuated = (1 - model._inside(attention, box, size)) * context
+    return enlarged(fused + enlarged(attenuated, fused.shape[-2:]), size)
+
+
+def one_by_one(model: HRDA, image: Tensor) -> Tensor:
+    """`HRDA._logits_of`, a window at a time."""
+    return torch.cat([logits_of(model, window) for window in image.split(recipe.BATCH_SIZE)])
+
+
+logits, logits_of = HRDA.logits, HRDA._logits_of
+
+
+@pytest.mark.parametrize(
+    ("owner", "name", "mutant", "loss"),
+    [
+        (hrda, "fuse", attenuated_late, "loss_source"),
+        (HRDA, "logits", masked_late, "loss_source"),
+        (HRDA, "_logits_of", one_by_one, "loss_mixed"),
+    ],
+)
+def test_another_order_of_hrda_would_be_noticed(
+    owner: Any, name: str, mutant: Any, loss: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record = read_record("hrda")
+    record = {**record, "iterations": record["iterations"][:1]}
+    monkeypatch.setattr(owner, name, mutant)
+    (found,) = run("hrda", record, tmp_path, monkeypatch, [])
+    assert abs(found.losses[loss] / record["iterations"][0]["losses"][loss] - 1) > 1e-4
 
 
 def test_inference_agrees_on_odd_sizes() -> None:

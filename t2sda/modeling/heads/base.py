@@ -9,7 +9,7 @@ from fvcore.common.config import CfgNode
 from torch import Tensor, nn
 
 from t2sda.config import SCHEMA, Field
-from t2sda.registry import HEADS
+from t2sda.registry import HEADS, MODELS
 from t2sda.structures import FeatureSpec
 
 SCHEMA.declare(
@@ -24,13 +24,13 @@ SCHEMA.declare(
         ),
     },
     when=lambda cfg: any(HEADS.get(name).has_width for name in head_names(cfg)),
-    when_text="MODEL.HEAD.NAME or MODEL.AUX_HEAD.NAME is not DeepLabV2Head",
+    when_text="a head is not DeepLabV2Head",
 )
 
 
 def head_names(cfg: CfgNode) -> list[str]:
-    """The head, and the auxiliary one if there is one."""
-    return [name for name in (cfg.MODEL.HEAD.NAME, cfg.MODEL.AUX_HEAD.NAME) if name]
+    """All heads that the model is built with."""
+    return MODELS.get(cfg.MODEL.NAME).head_names(cfg)
 
 
 class Head(nn.Module):
@@ -50,9 +50,7 @@ class Head(nn.Module):
     ) -> Self:
         """Build it for a backbone's pyramid; of a width and dropout, unless it is overridden."""
         settings = cfg.MODEL.HEAD
-        return cls(
-            feature_specs, num_classes, channels=settings.CHANNELS, dropout=settings.DROPOUT
-        )
+        return cls(feature_specs, num_classes, channels=settings.CHANNELS, dropout=settings.DROPOUT)
 
     @classmethod
     def levels_read(cls, num_levels: int) -> tuple[int, ...]:

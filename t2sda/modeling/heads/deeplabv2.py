@@ -24,7 +24,7 @@ SCHEMA.declare(
         )
     },
     when=lambda cfg: any(HEADS.is_a(name, DeepLabV2Head) for name in head_names(cfg)),
-    when_text="MODEL.HEAD.NAME or MODEL.AUX_HEAD.NAME is DeepLabV2Head",
+    when_text="a head is DeepLabV2Head",
 )
 
 

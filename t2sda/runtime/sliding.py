@@ -1,0 +1,71 @@
+"""Images larger than what a graph takes, where the file says so: window by window, logits averaged.
+
+`t2sda/modeling/hrda.py` does the same in torch. What `infer --window` does is another thing: there
+every pixel has the labels of one window alone.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from t2sda.errors import UserError
+from t2sda.inference.windows import windows
+
+from .metadata import Layout, Metadata
+from .opened import Runner
+
+
+def sliding(run: Runner, metadata: Metadata) -> Runner:
+    """`run`, or what slides it over batches of any size of at least one window."""
+    if metadata.window_step is None:
+        return run
+    assert metadata.image_size is not None
+    return Slides(run, metadata.image_size, metadata.window_step, metadata.layout)
+
+
+@dataclass(frozen=True)
+class Slides:
+    """A graph of one size, slid over larger images.
+
+    Args:
+        run: batches of windows, as the graph takes them -> logits (B, C, h, w).
+        window: (height, width) of them.
+        step: (height, width) from one to the next; the last of a row ends at the border.
+        layout: of the images.
+    """
+
+    run: Runner
+    window: tuple[int, int]
+    step: tuple[int, int]
+    layout: Layout
+
+    def __call__(self, images: np.ndarray) -> np.ndarray:
+        """Logits (B, C, H, W), the mean where windows overlap.
+
+        Raises:
+            UserError: if the graph gives logits of another size than its window.
+        """
+        size = images.shape[1:3] if self.layout == "nhwc" else images.shape[2:4]
+        if size == self.window:
+            return self.run(images)
+        total: np.ndarray | None = None
+        count = np.zeros(size, dtype=np.float32)
+        for top, left, height, width in (
+            item.seen for item in windows((size[0], size[1]), self.window, self.step)
+        ):
+            rows, columns = slice(top, top + height), slice(left, left + width)
+            seen = images[:, rows, columns] if self.layout == "nhwc" else images[..., rows, columns]
+            logits = self.run(np.ascontiguousarray(seen))
+            if logits.shape[-2:] != self.window:
+                raise UserError(
+                    f"the graph gives {logits.dtype} of shape {logits.shape} for a window of "
+                    f"{self.window[0]}x{self.window[1]}; export the checkpoint again"
+                )
+            if total is None:
+                total = np.zeros((*logits.shape[:2], *size), dtype=np.float32)
+            total[..., rows, columns] += logits
+            count[rows, columns] += 1
+        assert total is not None
+        return total / count
