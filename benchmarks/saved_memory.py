@@ -55,9 +55,8 @@ def main() -> int:
             model = build_segmentation_model(cfg, NUM_CLASSES).train()
             image = torch.empty(cfg.SOLVER.BATCH_SIZE, 3, *cfg.DATA.CROP_SIZE)
         for what, with_loss in (("pass with logits and loss", True), ("pull pass", False)):
-            print(
-                f"{name:<9} {what:<26} {saved(model, image, with_loss=with_loss) / 2**30:5.1f} GiB"
-            )
+            size = saved(model, image, with_loss=with_loss) / 2**30
+            print(f"{name:<9} {what:<26} {size:5.1f} GiB")
     return 0
 
 

@@ -21,10 +21,12 @@ import t2sda.meta_arch.self_training
 import t2sda.meta_arch.source_only
 import t2sda.meta_arch.t2sda
 import t2sda.modeling.backbones.mit
+import t2sda.modeling.backbones.resnet_caffe
 import t2sda.modeling.backbones.resnet_v1c
 import t2sda.modeling.backbones.timm_cnn
 import t2sda.modeling.backbones.timm_vit
 import t2sda.modeling.backbones.timm_weights
+import t2sda.modeling.corner_aligned
 import t2sda.modeling.heads.daformer
 import t2sda.modeling.heads.deeplabv2
 import t2sda.modeling.heads.light

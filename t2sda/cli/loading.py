@@ -33,7 +33,7 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
         type=positive_int,
         default=0,
         metavar="N",
-        help="of a CPU within one picture; default: the cores, shared by the workers",
+        help="of a CPU within one image; default: the cores, shared by the workers",
     )
     add_dataset_arguments(parser)
     described = parser.add_argument_group("for an ONNX file that t2sda did not write")

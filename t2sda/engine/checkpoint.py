@@ -6,7 +6,7 @@ import platform
 import re
 import stat
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +24,9 @@ from t2sda.engine.checkpoint_validation import (
 )
 from t2sda.engine.hooks import Hook, Stage
 from t2sda.errors import MissingFileError, UserError
-from t2sda.files import is_regular_file, reason, written_whole
+from t2sda.files import atomic_writer, is_regular_file, reason
 from t2sda.structures import Step
+from t2sda.weights import licences
 from t2sda.weights.torch_files import DamagedFileError, is_whole, read_torch_file
 
 SCHEMA.declare(
@@ -56,9 +57,10 @@ class Checkpoint:
         scaler: its state dict.
         cfg: the resolved configuration of the run.
         config: the same as it was saved.
-        taxonomy: class names and colours.
+        taxonomy: class names and colors.
         data: what the domains held, see `DomainPairs.fingerprint`.
         versions: of the libraries that wrote it.
+        provenance: of imported weights: file, sha256, format, branch, licence; otherwise empty.
     """
 
     path: Path
@@ -72,6 +74,7 @@ class Checkpoint:
     taxonomy: Taxonomy
     data: dict[str, list[dict[str, str | int]]]
     versions: dict[str, str]
+    provenance: dict[str, str] = field(default_factory=dict)
 
     @property
     def num_skipped(self) -> int:
@@ -125,7 +128,7 @@ def save_checkpoint(path: Path, content: Mapping[str, Any]) -> None:
         UserError: if it cannot be written (disk full, no permission); `path` is as it was.
     """
     try:
-        with written_whole(path) as partial, partial.open("wb") as file:
+        with atomic_writer(path) as partial, partial.open("wb") as file:
             torch.save({"format": FORMAT, **content}, file)
     except (OSError, RuntimeError) as error:
         raise UserError(
@@ -173,7 +176,20 @@ def load_checkpoint(
         taxonomy=_taxonomy(content["taxonomy"], path),
         data=content["data"],
         versions=content["versions"],
+        provenance=_provenance(content, path),
     )
+
+
+def _provenance(content: Mapping[str, Any], path: Path) -> dict[str, str]:
+    """Where imported weights come from; their licence is logged."""
+    found = content.get("provenance", {})
+    if not isinstance(found, dict) or not all(
+        isinstance(text, str) for pair in found.items() for text in pair
+    ):
+        raise _edited(path, ["`provenance` must be texts by name"])
+    if "licence" in found:
+        licences.note(found["licence"])
+    return found
 
 
 def load_weights_(module: nn.Module, state: Mapping[str, torch.Tensor], origin: Path) -> None:
@@ -303,22 +319,26 @@ class CheckpointWriter(Hook):
 
     def save(self, iteration: int) -> None:
         """Write the checkpoint after `iteration` steps."""
-        content = {
-            **self.state(),
-            "iteration": iteration,
-            "config": config_to_mapping(self.cfg),
-            "taxonomy": {
-                "name": self.taxonomy.name,
-                "class_names": list(self.taxonomy.class_names),
-                "palette": [list(colour) for colour in self.taxonomy.palette],
-                "subsets": {name: list(ids) for name, ids in self.taxonomy.subsets.items()},
-            },
-            "versions": library_versions(),
-        }
+        content = {**self.state(), **checkpoint_content(self.cfg, self.taxonomy, iteration)}
         save_checkpoint(checkpoint_path(self.output_dir, iteration), content)
         if self.keep:
             for old in checkpoints_in(self.output_dir)[: -self.keep]:
                 old.unlink()
+
+
+def checkpoint_content(cfg: CfgNode, taxonomy: Taxonomy, iteration: int) -> dict[str, Any]:
+    """What a checkpoint holds besides states."""
+    return {
+        "iteration": iteration,
+        "config": config_to_mapping(cfg),
+        "taxonomy": {
+            "name": taxonomy.name,
+            "class_names": list(taxonomy.class_names),
+            "palette": [list(color) for color in taxonomy.palette],
+            "subsets": {name: list(ids) for name, ids in taxonomy.subsets.items()},
+        },
+        "versions": library_versions(),
+    }
 
 
 def library_versions() -> dict[str, str]:

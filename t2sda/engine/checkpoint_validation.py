@@ -245,11 +245,11 @@ def _is_scaler_state(value: Any) -> bool:
 
 
 def _is_taxonomy(value: Any) -> bool:
-    """The names, colours and subsets of the classes; whether they fit each other is Taxonomy's."""
+    """The names, colors and subsets of the classes; whether they fit each other is Taxonomy's."""
     rules: dict[str, Rule] = {
         "name": _is_text,
         "class_names": _is_list(_is_text),
-        "palette": _is_list(_is_colour),
+        "palette": _is_list(_is_color),
         "subsets": _is_mapping(_is_text, _is_list(_is_count)),
     }
     if not isinstance(value, Mapping) or value.keys() != rules.keys():
@@ -260,7 +260,7 @@ def _is_taxonomy(value: Any) -> bool:
     )
 
 
-def _is_colour(value: Any) -> bool:
+def _is_color(value: Any) -> bool:
     return _is_list(_is_count)(value) and len(value) == 3 and max(value) <= 255
 
 

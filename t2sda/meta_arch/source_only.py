@@ -37,7 +37,7 @@ class LabelledPass(ImagePass):
 
     Args:
         feature_distance: to the ImageNet encoder, of the same features, if it is wanted.
-        photometric: whether colours are distorted (docs/fidelity.md, E6).
+        photometric: whether colors are distorted (docs/fidelity.md, E6).
     """
 
     labelled_domain: ClassVar[str]
@@ -57,7 +57,7 @@ class LabelledPass(ImagePass):
         return cls(distance, cfg.SOURCE_AUGMENTATION.PHOTOMETRIC)
 
     def image(self, step: Step) -> Tensor:
-        """The image of the pass's domain; with distorted colours, drawn for all ranks' images."""
+        """The image of the pass's domain; with distorted colors, drawn for all ranks' images."""
         image = step.batch.image(self.labelled_domain)
         if not self.photometric:
             return image

@@ -140,7 +140,7 @@ class EngineRunner:
 
     @property
     def max_batch_size(self) -> int:
-        """Most pictures at once."""
+        """Most images at once."""
         if self._static:
             return int(self._engine.get_tensor_shape(self._input)[0])
         return int(self._engine.get_tensor_profile_shape(self._input, 0)[2][0])

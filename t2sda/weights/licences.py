@@ -18,6 +18,11 @@ DINOV3 = (
     "a model trained from them; see ai.meta.com/resources/models-and-libraries/dinov3-license"
 )
 
+ADAPTSEGNET = (
+    "AdaptSegNet's code and weights are for non-commercial use only; of weights of others that "
+    "have its layout (DACS, ADVENT) ask their authors"
+)
+
 
 def note_of_timm(timm_name: str) -> None:
     """Log the terms of a network's weights in timm, where they are not just a permissive licence.

@@ -9,9 +9,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 
-import torch
 from torch import Tensor
+
+from t2sda.errors import UserError
+from t2sda.weights.parts import Part, assemble
 
 _PLACES = (  # where a tensor is: (pattern, our name for it), stages counted from 0 and from 1
     (r"patch_embeddings\.(\d)\.", "patch_embed{stage}."),
@@ -52,22 +55,78 @@ _LAYERS = {  # what it is, within that place
 }
 
 
+@dataclass(frozen=True)
+class MiTVariant:
+    """What differs between the six sizes: channels and number of blocks of every stage."""
+
+    dims: tuple[int, int, int, int]
+    depths: tuple[int, int, int, int]
+
+
+_WIDE = (64, 128, 320, 512)
+VARIANTS = {
+    "b0": MiTVariant((32, 64, 160, 256), (2, 2, 2, 2)),
+    "b1": MiTVariant(_WIDE, (2, 2, 2, 2)),
+    "b2": MiTVariant(_WIDE, (3, 4, 6, 3)),
+    "b3": MiTVariant(_WIDE, (3, 4, 18, 3)),
+    "b4": MiTVariant(_WIDE, (3, 8, 27, 3)),
+    "b5": MiTVariant(_WIDE, (3, 6, 40, 3)),
+}
+
+
 def rename_mit(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The encoder's tensors under the original names, whatever layout they come in.
 
-    Queries, keys and values are cut and joined to `attn.q` and `attn.kv`, and the 1x1 convolutions
-    of mmsegmentation's feed-forward layers become linear. A name that no rule knows stays as it is,
-    so that a strict load finds it.
+    A name that no rule knows stays as it is, and so does a key without its value: a strict load
+    finds both.
     """
-    renamed: dict[str, Tensor] = {}
+    assembly = assemble(state, mit_parts)
+    halves = {name: state[name] for names in assembly.incomplete.values() for name in names}
+    return assembly.tensors | halves
+
+
+def mit_parts(name: str, tensor: Tensor) -> list[Part]:
+    """What a tensor of the encoder is under the original names.
+
+    Queries, keys and values are cut and joined to `attn.q` and `attn.kv`, and the 1x1 convolutions
+    of mmsegmentation's feed-forward layers become linear.
+    """
+    name = _original_name(name)
+    stem, separator, kind = name.partition("attn.attn.in_proj_")
+    if separator and tensor.dim():
+        dim = tensor.shape[0] // 3
+        return [
+            Part(f"{stem}attn.q.{kind}", tensor[:dim].clone()),
+            Part(f"{stem}attn.kv.{kind}", tensor[dim:].clone()),
+        ]
+    for index, half in enumerate((".attn.k.", ".attn.v.")):
+        if half in name:
+            return [Part(name.replace(half, ".attn.kv."), tensor, index, count=2)]
+    if name.endswith(("mlp.fc1.weight", "mlp.fc2.weight")) and tensor.dim() > 2:
+        return [Part(name, tensor.flatten(1))]
+    return [Part(name, tensor)]
+
+
+def mit_variant(state: Mapping[str, Tensor]) -> str:
+    """Which of VARIANTS an encoder is, by its original names.
+
+    Raises:
+        UserError: if it is none.
+    """
+    depths, dims = [0] * 4, [0] * 4
     for name, tensor in state.items():
-        renamed.update(_cut(_original_name(name), tensor))
-    for name in [name for name in renamed if ".attn.k." in name]:
-        value = name.replace(".attn.k.", ".attn.v.")
-        if value in renamed:
-            joined = torch.cat([renamed.pop(name), renamed.pop(value)])
-            renamed[name.replace(".attn.k.", ".attn.kv.")] = joined
-    return renamed
+        if block := re.match(r"block([1-4])\.(\d+)\.", name):
+            stage = int(block[1]) - 1
+            depths[stage] = max(depths[stage], int(block[2]) + 1)
+        elif norm := re.fullmatch(r"norm([1-4])\.(weight|bias)", name):
+            dims[int(norm[1]) - 1] = tensor.numel()
+    for size, variant in VARIANTS.items():
+        if (list(variant.dims), list(variant.depths)) == (dims, depths):
+            return size
+    raise UserError(
+        f"a Mix Transformer of {dims} channels and {depths} blocks is none of the published sizes "
+        f"{', '.join(VARIANTS)}"
+    )
 
 
 def _original_name(name: str) -> str:
@@ -81,14 +140,3 @@ def _original_name(name: str) -> str:
         known = _LAYERS.get(layer, layer)
         return place.format(stage=stage, block=block) + ".".join(filter(None, (known, tensor)))
     return inner
-
-
-def _cut(name: str, tensor: Tensor) -> dict[str, Tensor]:
-    """The tensor, or its parts where the original has several."""
-    if "attn.attn.in_proj_" in name:
-        dim = tensor.shape[0] // 3
-        stem, _, kind = name.partition("attn.attn.in_proj_")
-        return {f"{stem}attn.q.{kind}": tensor[:dim], f"{stem}attn.kv.{kind}": tensor[dim:]}
-    if name.endswith(("mlp.fc1.weight", "mlp.fc2.weight")):
-        return {name: tensor.flatten(1)}
-    return {name: tensor}

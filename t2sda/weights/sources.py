@@ -45,7 +45,7 @@ def load_weights(source: str) -> dict[str, Tensor]:
         )
     if not is_regular_file(path):
         raise MissingFileError(f"weights '{source}': there is no file {path.absolute()}")
-    state = _read_safetensors(path) if path.suffix == ".safetensors" else _read_pickle(path)
+    state = read_safetensors(path) if path.suffix == ".safetensors" else _read_pickle(path)
     return rename_efficientnet_lite(state) if is_efficientnet_lite(state) else state
 
 
@@ -80,7 +80,8 @@ WEIGHT_PATHS.register_handler(InstalledPackageHandler())
 WEIGHT_PATHS.register_handler(HubHandler())
 
 
-def _read_safetensors(path: Path) -> dict[str, Tensor]:
+def read_safetensors(path: Path) -> dict[str, Tensor]:
+    """The tensors of a file; raises UserError if it is none."""
     try:
         return load_file(path)
     except SafetensorError as error:

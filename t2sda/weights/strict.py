@@ -42,8 +42,8 @@ def load_strict(
             and the first of each.
     """
     own = module.state_dict()
-    missing = [name for name in own if name not in state and not _is_counter(name)]
-    unused = [name for name in state if name not in own and not _is_counter(name)]
+    missing = [name for name in own if name not in state and not is_counter(name)]
+    unused = [name for name in state if name not in own and not is_counter(name)]
     dropped = [name for name in unused if name in droppable]
     loaded = [name for name in own if name in state]
     problems = [
@@ -63,7 +63,8 @@ def load_strict(
     return LoadReport(tuple(loaded), tuple(dropped))
 
 
-def _is_counter(name: str) -> bool:
+def is_counter(name: str) -> bool:
+    """Whether a tensor counts the steps of a BatchNorm."""
     return name.rpartition(".")[2] == "num_batches_tracked"
 
 

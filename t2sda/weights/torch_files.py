@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import zipfile
+from collections.abc import Collection
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,13 @@ class DamagedFileError(UserError):
     """A file that is not what was written, or never was a file of torch; one line says why."""
 
 
-def read_torch_file(path: Path, *, any_writer: bool = False) -> Any:
+def read_torch_file(
+    path: Path,
+    *,
+    any_writer: bool = False,
+    harmless: Collection[str] | None = None,
+    mapped: bool = False,
+) -> Any:
     """The content of a file of `torch.save`, on the CPU: tensors, numbers, text, containers.
 
     Args:
@@ -31,6 +38,8 @@ def read_torch_file(path: Path, *, any_writer: bool = False) -> Any:
         any_writer: it was not written by us: it may be in the older format, which has no checksums,
             and objects of other classes may lie beside the tensors; each becomes an empty
             stand-in. Either way no code of the file runs.
+        harmless: of these classes alone, where given; a file with another one is refused.
+        mapped: tensors are mapped into memory where the format allows it, and read when used.
     Raises:
         MissingFileError: if there is none.
         DamagedFileError: if a checksum does not fit or the content cannot be read.
@@ -39,8 +48,9 @@ def read_torch_file(path: Path, *, any_writer: bool = False) -> Any:
     if not is_zip and not any_writer:
         raise DamagedFileError("it is no file of torch")
     try:
-        with _stand_ins_for(path) if any_writer and is_zip else nullcontext():
-            return torch.load(path, map_location="cpu", weights_only=True)
+        with _stand_ins_for(path, harmless) if any_writer else nullcontext():
+            is_mapped = mapped and is_zip
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=is_mapped)
     except Exception as error:  # whatever the readers of pickles and archives fail with
         raise DamagedFileError(_cause(error)) from None
 
@@ -91,9 +101,12 @@ class _StandIn:
         pass
 
 
-def _stand_ins_for(path: Path) -> AbstractContextManager[Any]:
+def _stand_ins_for(path: Path, harmless: Collection[str] | None) -> AbstractContextManager[Any]:
     """Let torch's restricted reader call `_StandIn` wherever the file names another class."""
-    names = torch.serialization.get_unsafe_globals_in_checkpoint(path)
+    names = harmless
+    if names is None:  # torch can list them in an archive alone
+        is_zip = zipfile.is_zipfile(path)
+        names = torch.serialization.get_unsafe_globals_in_checkpoint(path) if is_zip else ()
     return torch.serialization.safe_globals([(_StandIn, name) for name in names])
 
 

@@ -7,9 +7,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from t2sda.modeling.backbones.mit import VARIANTS, MiT
+from t2sda.modeling.backbones.mit import MiT
 from t2sda.modeling.backbones.timm_import import declare_missing_torchvision_operators
 from t2sda.modeling.heads.segformer import SegFormerHead
+from t2sda.weights.mit import VARIANTS
 
 HUGGING_FACE_EPS = 1e-5
 

@@ -84,7 +84,7 @@ def test_infer_as_in_the_full_environment(
     program = "from t2sda.cli.main import main; sys.exit(main(sys.argv[1:]))"
     done = without_the_rest(program, *words, str(tmp_path / "out"), *kinds)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines()[-1].startswith("3 pictures in ")
+    assert done.stdout.splitlines()[-1].startswith("3 images in ")
     for index in range(3):
         labels = np.asarray(Image.open(tmp_path / f"out/{index}_trainid.png"))
         expected = load_model(path).predict(tmp_path / f"photos/{index}.png")

@@ -60,6 +60,13 @@ class Backbone(nn.Module):
         """Modules that no pretrained weights fill; they learn at the head's rate."""
         return ()
 
+    def published_names(self) -> dict[str, str | None]:
+        """Names that files of weights have for its tensors, where they are others -> its own.
+
+        None for what is in such files and not in this network, such as a classifier.
+        """
+        return {}
+
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
         """Features of every level.
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 import torch
 from fvcore.common.config import CfgNode
@@ -16,28 +15,10 @@ from t2sda.modeling.backbones.mit_blocks import Block, OverlapPatchEmbed, initia
 from t2sda.registry import BACKBONES
 from t2sda.structures import FeatureSpec
 from t2sda.weights import licences
-from t2sda.weights.mit import rename_mit
+from t2sda.weights.mit import VARIANTS, rename_mit
 from t2sda.weights.sources import load_weights
 from t2sda.weights.strict import LoadReport, load_strict
 
-
-@dataclass(frozen=True)
-class MiTVariant:
-    """What differs between the six sizes: channels and number of blocks of every stage."""
-
-    dims: tuple[int, int, int, int]
-    depths: tuple[int, int, int, int]
-
-
-_WIDE = (64, 128, 320, 512)
-VARIANTS = {
-    "b0": MiTVariant((32, 64, 160, 256), (2, 2, 2, 2)),
-    "b1": MiTVariant(_WIDE, (2, 2, 2, 2)),
-    "b2": MiTVariant(_WIDE, (3, 4, 6, 3)),
-    "b3": MiTVariant(_WIDE, (3, 4, 18, 3)),
-    "b4": MiTVariant(_WIDE, (3, 8, 27, 3)),
-    "b5": MiTVariant(_WIDE, (3, 6, 40, 3)),
-}
 NUM_HEADS = (1, 2, 5, 8)
 REDUCTIONS = (8, 4, 2, 1)
 STRIDES = (4, 8, 16, 32)

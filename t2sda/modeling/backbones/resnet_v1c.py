@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 from fvcore.common.config import CfgNode
 from torch import Tensor
@@ -13,6 +13,7 @@ from t2sda.modeling.backbones.base import IMAGENET_MEAN, IMAGENET_STD, Backbone
 from t2sda.modeling.backbones.timm_networks import create_timm_network
 from t2sda.registry import BACKBONES
 from t2sda.structures import FeatureSpec
+from t2sda.weights.resnet_v1c import timm_name
 from t2sda.weights.sources import load_weights
 from t2sda.weights.strict import LoadReport, load_strict
 
@@ -23,7 +24,7 @@ SCHEMA.declare(
     "MODEL.BACKBONE",
     {"DEPTH": Field(101, "Layers of the ResNet.", choices=(18, 50, 101))},
     when=lambda cfg: BACKBONES.is_a(cfg.MODEL.BACKBONE.NAME, ResNetV1c),
-    when_text="MODEL.BACKBONE.NAME is ResNetV1c",
+    when_text="MODEL.BACKBONE.NAME is ResNetV1c or ResNetCaffe",
 )
 
 
@@ -46,6 +47,7 @@ class ResNetV1c(Backbone):
 
     pixel_mean = IMAGENET_MEAN
     pixel_std = IMAGENET_STD
+    stem: ClassVar[Mapping[str, Any]] = {"stem_type": "deep", "stem_width": 32}
 
     def __init__(self, depth: int = 101, drop_path: float = 0.0) -> None:
         super().__init__()
@@ -54,9 +56,8 @@ class ResNetV1c(Backbone):
             features_only=True,
             out_indices=(1, 2, 3, 4),
             output_stride=8,
-            stem_type="deep",
-            stem_width=32,
             drop_path_rate=drop_path,
+            **self.stem,
         )
         self.net = net
         self.feature_specs = tuple(map(FeatureSpec, net.feature_info.channels(), STRIDES))
@@ -79,12 +80,5 @@ class ResNetV1c(Backbone):
 
         The ImageNet classifier may be left over; nothing else may.
         """
-        state = {_timm_name(name): tensor for name, tensor in state.items()}
+        state = {timm_name(name): tensor for name, tensor in state.items()}
         return load_strict(self.net, state, source, _CLASSIFIER)
-
-
-def _timm_name(name: str) -> str:
-    """The stem is `stem.N` in mmsegmentation; in timm `conv1.N`, its last BatchNorm `bn1`."""
-    if name.startswith("stem.7."):
-        return name.replace("stem.7.", "bn1.", 1)
-    return name.replace("stem.", "conv1.", 1) if name.startswith("stem.") else name

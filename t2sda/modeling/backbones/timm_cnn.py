@@ -65,7 +65,7 @@ class TimmCNN(Backbone):
 
     Networks that round grids up at every stage (EfficientNet, ResNet, …) see the image as it is.
     Those that cut it into patches (ConvNeXt, …) would drop the last rows and columns of a size that
-    is no multiple of the stride: for these the image is padded with its mean colour below and at
+    is no multiple of the stride: for these the image is padded with its mean color below and at
     the right, and the features are cut back to ceil(size / stride).
 
     Args:
@@ -124,6 +124,17 @@ class TimmCNN(Backbone):
             features[..., : ceil_div(height, spec.stride), : ceil_div(width, spec.stride)]
             for features, spec in zip(self.net(padded), self.feature_specs, strict=True)
         )
+
+    def published_names(self) -> dict[str, str | None]:
+        """Of the whole classifier; see Backbone.published_names."""
+        own = self.net.state_dict().keys()
+        names = {
+            name: _feature_name(name, own) for name in create_on_meta(self.timm_name).state_dict()
+        }
+        return {
+            f"net.{theirs}": f"net.{ours}" if ours in own else None
+            for theirs, ours in names.items()
+        }
 
     def load_pretrained(self, state: Mapping[str, Tensor], source: str) -> LoadReport:
         """Load the state dict of timm's whole classifier, or of its `features_only` form.

@@ -41,7 +41,7 @@ class TimmViT(Backbone):
     pooling towards the coarser one. Absolute position embeddings are resampled to the grid of the
     image, rotary ones are computed for it.
 
-    Images may have any size: they are padded with their mean colour, below and at the right, to
+    Images may have any size: they are padded with their mean color, below and at the right, to
     whole patches, and the features are cut back. Patches whose side is no power of two (14 of
     DINOv2) see the image resampled, by 14 / 16, so that a patch covers 16 pixels and the levels
     have the strides 4, 8, 16 and 32.
@@ -108,6 +108,14 @@ class TimmViT(Backbone):
             level[..., : ceil_div(height, spec.stride), : ceil_div(width, spec.stride)]
             for level, spec in zip(self.pyramid(features), self.feature_specs, strict=True)
         )
+
+    def published_names(self) -> dict[str, str | None]:
+        """Of the whole classifier; see Backbone.published_names."""
+        own = self.net.state_dict().keys()
+        return {
+            f"net.{name}": f"net.{name}" if name in own else None
+            for name in create_on_meta(self.timm_name).state_dict()
+        }
 
     def load_pretrained(self, state: Mapping[str, Tensor], source: str) -> LoadReport:
         """Load timm's state dict of the transformer; its classifier may be left over."""

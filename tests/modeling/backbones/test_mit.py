@@ -8,9 +8,10 @@ from torch import Tensor, nn
 
 import t2sda.builtin  # noqa: F401
 from t2sda.config import load_config
-from t2sda.modeling.backbones.mit import VARIANTS, MiT
+from t2sda.modeling.backbones.mit import MiT
 from t2sda.modeling.backbones.mit_blocks import Block
 from t2sda.modeling.drop_path import DropPath
+from t2sda.weights.mit import VARIANTS
 from tests.references.huggingface import segformer, with_weights_of
 
 

@@ -1,0 +1,128 @@
+"""Reading what others wrote: tensors alone. Nothing in a file is ever executed."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from t2sda.errors import MissingFileError, UserError
+from t2sda.files import is_regular_file
+from t2sda.weights.sources import read_safetensors
+from t2sda.weights.torch_files import DamagedFileError, read_torch_file
+
+_WRAPPER = "state_dict"
+_NETWORKS = ("model", "ema_model")  # a state dict each, of training scripts that keep two
+_WRAPPED_BY_TORCH = "module."
+_OURS = "t2sda checkpoint "
+_HARMLESS = (
+    "mmengine.logging.history_buffer.HistoryBuffer",
+    "numpy.core.multiarray._reconstruct",
+    "numpy.core.multiarray.scalar",
+    "numpy._core.multiarray._reconstruct",
+    "numpy._core.multiarray.scalar",
+    "numpy.ndarray",
+    "numpy.dtype",
+    "numpy.dtypes.Float32DType",
+    "numpy.dtypes.Float64DType",
+    "numpy.dtypes.Int64DType",
+    "_codecs.encode",
+)
+"""What training frameworks put beside the tensors; it is passed over."""
+
+
+@dataclass(frozen=True)
+class WeightFile:
+    """What a file of weights holds.
+
+    Attributes:
+        path: of the file.
+        sha256: of all of it.
+        tensors: by name; those of several networks have the name of theirs in front.
+        others: what else there is, in words.
+    """
+
+    path: Path
+    sha256: str
+    tensors: dict[str, Tensor]
+    others: dict[str, str]
+
+
+def read_weight_file(path: Path) -> WeightFile:
+    """Tensors of a .safetensors file or of a file of `torch.save`; in memory as they are used.
+
+    Raises:
+        MissingFileError: if there is none.
+        UserError: if it cannot be read, holds no tensors, or would run code.
+    """
+    if not is_regular_file(path):
+        raise MissingFileError(f"{path}: no such file")
+    is_safe = path.suffix == ".safetensors"
+    content = read_safetensors(path) if is_safe else _read_pickle(path)
+    tensors, others = _sorted_out(path, content)
+    return WeightFile(path, sha256_of(path), tensors, others)
+
+
+def sha256_of(path: Path) -> str:
+    """Of the content of a file, in hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _read_pickle(path: Path) -> Any:
+    try:
+        return read_torch_file(path, any_writer=True, harmless=_HARMLESS, mapped=True)
+    except DamagedFileError as error:
+        raise UserError(f"{path}: refused, nothing in it was run: {error}") from None
+
+
+def _sorted_out(path: Path, content: Any) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Tensors by name, and what else there is."""
+    if not isinstance(content, Mapping):
+        raise UserError(f"{path}: expected tensors by name, found a {type(content).__name__}")
+    if str(content.get("format", "")).startswith(_OURS):
+        raise UserError(f"{path}: is a checkpoint of t2sda already; nothing to import")
+    networks: dict[str, Mapping[Any, Any]] = {}
+    if isinstance(content.get(_WRAPPER), Mapping):
+        networks[""] = content[_WRAPPER]
+    else:
+        for name in _NETWORKS:
+            if isinstance(content.get(name), Mapping):
+                networks[f"{name}."] = content[name]
+    beside = {key: value for key, value in content.items() if f"{key}." not in networks}
+    if "" in networks:
+        del beside[_WRAPPER]
+    elif not networks:
+        networks[""], beside = content, {}
+    tensors: dict[str, Tensor] = {}
+    others = {str(key): _described(value) for key, value in beside.items()}
+    for prefix, state in networks.items():
+        for name, value in state.items():
+            if isinstance(value, Tensor):
+                tensors[prefix + str(name).removeprefix(_WRAPPED_BY_TORCH)] = value
+            else:
+                others[prefix + str(name)] = _described(value)
+    if not tensors:
+        raise UserError(
+            f"{path}: no tensors by name, at the top or under '{_WRAPPER}', "
+            f"{' or '.join(map(repr, _NETWORKS))}; found {', '.join(others) or 'nothing'}"
+        )
+    return tensors, others
+
+
+def _described(value: Any) -> str:
+    count = sum(1 for _ in _tensors_in(value))
+    kind = "a dictionary" if isinstance(value, Mapping) else f"a {type(value).__name__}"
+    return f"{kind} with {count} tensor{'s' * (count != 1)}" if count else kind
+
+
+def _tensors_in(value: Any) -> Iterator[Tensor]:
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, (Mapping, list, tuple)):
+        for item in value.values() if isinstance(value, Mapping) else value:
+            yield from _tensors_in(item)
