@@ -109,9 +109,23 @@ os.chdir({str(tmp_path)!r})
 from t2sda.cli.main import main; sys.exit(main(sys.argv[1:]))"""
     done = without_the_rest(program, *words)
     assert done.returncode == 2
-    assert "error: this needs the package '" in done.stderr
+    assert "this needs the package '" in done.stderr
     assert "which is not installed here" in done.stderr
     assert len(done.stderr.splitlines()) == 1
+
+
+def test_a_checkpoint_says_so_in_python(tmp_path: Path) -> None:
+    (tmp_path / "run.pth").touch()
+    program = """
+from t2sda import load_model
+try:
+    load_model(sys.argv[1])
+except ValueError as error:
+    print(error)
+"""
+    done = without_the_rest(program, str(tmp_path / "run.pth"))
+    assert "run.pth: a checkpoint; this needs the package '" in done.stdout
+    assert "`t2sda export` wrote" in done.stdout
 
 
 def test_loading_a_file_imports_little_and_is_fast(
