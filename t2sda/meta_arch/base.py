@@ -297,7 +297,7 @@ def passes_and_hooks_have_what_they_read(cfg: CfgNode) -> list[str]:
 
 @SCHEMA.check
 def what_is_shared_was_provided(cfg: CfgNode) -> list[str]:
-    """A reader of `Step.shared` comes behind its provider."""
+    """A reader of `Step.shared` comes behind its provider, and there is one of it."""
     classes, provided, problems = pass_classes(cfg), set[str](), []
     for name, reads in readings(cfg).items():
         problems += [
@@ -305,7 +305,12 @@ def what_is_shared_was_provided(cfg: CfgNode) -> list[str]:
             f"list a pass that provides it before {name}"
             for missing in sorted(reads.shared - provided)
         ]
-        provided |= classes[name].provides if name in classes else set()
+        provides = classes[name].provides if name in classes else set()
+        problems += [
+            f"META_ARCH.PASSES: {name} provides '{twice}', as a pass before it does; list one"
+            for twice in sorted(provides & provided)
+        ]
+        provided |= provides
     return problems
 
 
