@@ -255,7 +255,7 @@ class SegmentationModel(nn.Module):
         return backbone((image - self.pixel_mean) / self.pixel_std)
 
     def _refuse_smaller_than_a_cell(self, size: Sequence[int]) -> None:
-        side = self.feature_specs[-1].stride
+        side = self.backbone.feature_specs[-1].stride
         if min(size) < side:
             nearest = "x".join(str(max(side, length)) for length in size)
             raise UserError(
