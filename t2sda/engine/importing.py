@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from fvcore.common.config import CfgNode
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
 from t2sda.config import load_config
 from t2sda.data.taxonomies import Taxonomy
@@ -224,11 +225,20 @@ def _config(
 def _built(cfg: CfgNode, layout: WeightFormat, taxonomy: Taxonomy) -> SegmentationModel:
     """The network; without memory or random numbers if the file fills it."""
     if layout.has_head:
-        with torch.device("meta"):
+        with torch.device("meta"), _NoNormalDraws():
             return build_segmentation_model(cfg, taxonomy.num_classes)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(SEED)
         return build_segmentation_model(cfg, taxonomy.num_classes)
+
+
+class _NoNormalDraws(TorchFunctionMode):
+    """On the meta device `normal_` draws nothing, yet imports half of torch's compiler."""
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        return args[0] if func is Tensor.normal_ else func(*args, **(kwargs or {}))
 
 
 def _by_own_names(assembly: Assembly, model: SegmentationModel) -> Assembly:
