@@ -98,8 +98,8 @@ def _jpeg_decoders() -> dict[str, Decode]:
 
 def _packed_png(path: Path, rounds: int) -> None:
     """What reading a packed image of 1280x704 costs, by how its PNG is compressed."""
-    with Image.open(path) as picture:
-        image = cv2.resize(np.asarray(picture), (1280, 704), interpolation=cv2.INTER_LINEAR)
+    with Image.open(path) as opened:
+        image = cv2.resize(np.asarray(opened), (1280, 704), interpolation=cv2.INTER_LINEAR)
     print("\npacked image of 1280x704 as PNG, decoded by imagecodecs and by OpenCV")
     for name, level, filter_ in (
         ("stored, as data pack does", 0, cv2.IMWRITE_PNG_FILTER_NONE),
@@ -148,7 +148,7 @@ def _accepted_damage(decode: Decode, content: bytes) -> list[str]:
 
 def _found(image: np.ndarray | None) -> np.ndarray:
     if image is None:
-        raise ValueError("no picture")
+        raise ValueError("no image")
     return image
 
 

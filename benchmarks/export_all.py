@@ -23,7 +23,7 @@ from t2sda.config import load_config
 from t2sda.data.taxonomies import CITYSCAPES_19
 from t2sda.export.onnx import OPSET, export_onnx
 from t2sda.export.tensorrt import EngineSettings, build_engine
-from t2sda.export.verify import street_pictures
+from t2sda.export.verify import street_images
 from t2sda.modeling.segmentor import build_segmentation_model
 from t2sda.runtime.loading import load_model
 
@@ -58,8 +58,8 @@ def row_of(config: Path, size: tuple[int, int], operators: Counter[str]) -> str:
         export_onnx(model, CITYSCAPES_19, path, image_size=size)
         seconds = time.perf_counter() - began
         operators.update(node.op_type for node in onnx.load(path).graph.node)
-        picture = street_pictures((1, *size), 0)[0]
-        labels = [load_model(path, runtime).predict(picture) for runtime in (None, "openvino")]
+        image = street_images((1, *size), 0)[0]
+        labels = [load_model(path, runtime).predict(image) for runtime in (None, "openvino")]
         changed = float((labels[0] != labels[1]).mean())
         engine = build_engine(path, EngineSettings("tensorrt-rtx", precision="fp32"))
         return (

@@ -2,7 +2,7 @@
 
 Draws streets, writes them as JPEGs, segments them in a process of its own, and compares the wall
 time with the CPU time that process used: with every core busy all the time, wall = CPU / cores.
-Start-up (imports, loading the model) is measured by a run on one picture and taken off both.
+Start-up (imports, loading the model) is measured by a run on one image and taken off both.
 
     python benchmarks/infer_cores.py --model output/inference/ov_bf16.xml
 """
@@ -23,36 +23,36 @@ import cv2
 from PIL import Image
 
 from t2sda.data.transforms import resize_image
-from t2sda.export.contest import busy_seconds
+from t2sda.export.latency import busy_seconds
 from t2sda.streets import draw_street
 
 NUM_DRAWN = 8
-"""Different pictures; the others are copies."""
+"""Different images; the others are copies."""
 
 
 def main() -> int:
     """Draw, run, print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", required=True)
-    parser.add_argument("--pictures", type=int, default=200)
+    parser.add_argument("--images", type=int, default=200)
     parser.add_argument("--size", nargs=2, type=int, default=[512, 1024])
     args = parser.parse_args()
     cores = len(os.sched_getaffinity(0))
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         draw(folder / "one", 1, (args.size[0], args.size[1]))
-        draw(folder / "all", args.pictures, (args.size[0], args.size[1]))
+        draw(folder / "all", args.images, (args.size[0], args.size[1]))
         start_wall, start_cpu = timed(args.model, folder / "one", folder / "out_one")
         busy = busy_seconds()
         wall, cpu = timed(args.model, folder / "all", folder / "out_all")
-        foreign = max(busy_seconds() - busy - cpu, 0.0) / wall
-    print(f"start-up and one picture: {start_wall:.1f} s wall, {start_cpu:.1f} s CPU")
-    print(f"{args.pictures} pictures: {wall:.1f} s wall, {cpu:.1f} s CPU on {cores} cores")
-    idle = max(1 - (cpu / wall + foreign) / cores, 0.0)
-    print(f"other processes kept {foreign:.2f} cores busy meanwhile, {100 * idle:.1f} % were idle")
+        others = max(busy_seconds() - busy - cpu, 0.0) / wall
+    print(f"start-up and one image: {start_wall:.1f} s wall, {start_cpu:.1f} s CPU")
+    print(f"{args.images} images: {wall:.1f} s wall, {cpu:.1f} s CPU on {cores} cores")
+    idle = max(1 - (cpu / wall + others) / cores, 0.0)
+    print(f"other processes kept {others:.2f} cores busy meanwhile, {100 * idle:.1f} % were idle")
     wall, cpu = wall - start_wall, cpu - start_cpu
     print(
-        f"without start-up: {args.pictures / wall:.1f} pictures a second; cores busy "
+        f"without start-up: {args.images / wall:.1f} images a second; cores busy "
         f"{100 * cpu / (cores * wall):.1f} %, wall / (CPU / cores) = {wall * cores / cpu:.3f}"
     )
     return 0

@@ -1,4 +1,4 @@
-"""Peak memory of `t2sda infer --window` on a panorama, beside that on a picture of one window.
+"""Peak memory of `t2sda infer --window` on a panorama, beside that on an image of one window.
 
 python benchmarks/infer_memory.py --model output/inference/ov_fp32.xml
 """
@@ -36,21 +36,21 @@ def main() -> int:
     street = resize_image(draw_street("hazy", 9, 0, (256, 512))[0], (height, width))
     panorama = np.tile(street, (2, -(-args.width // width), 1))[:, : args.width]
     with tempfile.TemporaryDirectory() as name:
-        for title, picture in (("one window", street), ("panorama", panorama)):
+        for title, image in (("one window", street), ("panorama", panorama)):
             path = Path(name) / f"{title.replace(' ', '_')}.png"
-            Image.fromarray(picture).save(path)
+            Image.fromarray(image).save(path)
             print(
-                f"{title}: {picture.shape[1]}x{picture.shape[0]}, {picture.nbytes / 2**20:.0f} MiB "
+                f"{title}: {image.shape[1]}x{image.shape[0]}, {image.nbytes / 2**20:.0f} MiB "
                 f"decoded, peak {peak(args.model, path, (height, width)):.0f} MiB"
             )
     return 0
 
 
-def peak(model: str, picture: Path, window: tuple[int, int]) -> float:
+def peak(model: str, image: Path, window: tuple[int, int]) -> float:
     """MiB of the command."""
     command = [
         *(sys.executable, "-m", "t2sda", "infer", "--model", model, "--device", "cpu"),
-        *("--input", str(picture), "--output", str(picture.with_suffix(""))),
+        *("--input", str(image), "--output", str(image.with_suffix(""))),
         *("--window", *map(str, window)),
     ]
     measured = [sys.executable, "-c", MEASURED, *command]

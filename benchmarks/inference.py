@@ -1,6 +1,6 @@
-"""Inference of one picture on a CPU, beside Hugging Face's eager float32 with the same weights.
+"""Inference of one image on a CPU, beside Hugging Face's eager float32 with the same weights.
 
-From a uint8 picture to its full-size uint8 labels, batch 1. The peer is `transformers`'
+From a uint8 image to its full-size uint8 labels, batch 1. The peer is `transformers`'
 SegFormer-B0 with the weights of our checkpoint, under the same allocator settings: set them before
 Python starts, to what FAST_MALLOC in the Makefile holds (they halve the peer's time); what is not
 set is printed.
@@ -38,10 +38,10 @@ from t2sda.data.taxonomies import CITYSCAPES_19
 from t2sda.data.transforms import resize_image
 from t2sda.engine.metrics import standard_console
 from t2sda.evaluation.evaluator import evaluate
-from t2sda.export.contest import Contender, Segment, Task, hold_contest
+from t2sda.export.latency import Candidate, Segment, Task, compare_latency
 from t2sda.export.onnx import export_onnx
 from t2sda.export.openvino import export_openvino
-from t2sda.export.verify import TOLERANCES, street_pictures
+from t2sda.export.verify import TOLERANCES, street_images
 from t2sda.images import read_image
 from t2sda.inference.sources import find_sources
 from t2sda.modeling.segmentor import SegmentationModel, build_segmentation_model
@@ -64,26 +64,26 @@ def main(argv: list[str] | None = None) -> int:
     size = (args.size[0], args.size[1])
     files = exports(args, output, size)
     task = Task(size, 1)
-    contenders = [
-        Contender(
+    candidates = [
+        Candidate(
             "SegFormer-B0", partial(load_peer, args.run), "transformers", args.threads, (task,)
         ),
         *(_contender(path, runtime, args.threads, task) for path, runtime in files),
     ]
     _say_conditions(args)
-    contest = hold_contest(contenders, args.rounds)
+    comparison = compare_latency(candidates, args.rounds)
     console = standard_console()
-    console.print(table_of(contest))
-    console.print(f"other processes kept {contest.foreign_load:.2f} cores busy", highlight=False)
+    console.print(table_of(comparison))
+    console.print(f"other processes kept {comparison.other_load:.2f} cores busy", highlight=False)
     print_changed(args, files)
     model = model_of_checkpoint(open_checkpoint(Path(args.run)))
     peak = matmul_peak(args.threads)
     print(f"float32 matrix product: {peak / 1e9:.0f} GFLOP/s on {args.threads} threads")
     operations = operations_of(model, size)
-    print(f"SegFormer-B0: {operations / 1e9:.1f} GFLOP a picture")
-    for result in contest.results:
+    print(f"SegFormer-B0: {operations / 1e9:.1f} GFLOP an image")
+    for result in comparison.results:
         share = operations / (result.percentile(50) / 1000) / peak
-        print(f"{result.contender.name}, {result.contender.runtime}: {share:.2f} of it")
+        print(f"{result.candidate.name}, {result.candidate.runtime}: {share:.2f} of it")
     if args.evaluate:
         print_scores(args, files)
     if args.others:
@@ -115,9 +115,9 @@ def exports(
     return [(Path(run), "torch"), *named]
 
 
-def _contender(path: Path, runtime: str, threads: int, task: Task) -> Contender:
+def _contender(path: Path, runtime: str, threads: int, task: Task) -> Candidate:
     load = partial(load_contender, str(path), runtime, "cpu", threads, None, ())
-    return Contender(path.name, load, runtime, threads, (task,))
+    return Candidate(path.name, load, runtime, threads, (task,))
 
 
 def load_peer(run: str) -> Segment:
@@ -135,7 +135,7 @@ def load_peer(run: str) -> Segment:
         )
         return logits.argmax(dim=1).to(torch.uint8).numpy()
 
-    street = street_pictures((1, 128, 256), 0)
+    street = street_images((1, 128, 256), 0)
     expected = model(torch.from_numpy(street).permute(0, 3, 1, 2)).argmax(dim=1)
     same = torch.from_numpy(np.asarray(segment([street[0]]))) == expected
     assert same.float().mean() > 0.999, "the peer has other weights than ours"
@@ -143,17 +143,17 @@ def load_peer(run: str) -> Segment:
 
 
 def print_changed(args: argparse.Namespace, files: list[tuple[Path, str]]) -> None:
-    """Share of pixels with another label than the checkpoint's, on the pictures asked for."""
+    """Share of pixels with another label than the checkpoint's, on the images asked for."""
     size = (args.size[0], args.size[1])  # of the files: another would compare resizing as well
-    found = find_sources(args.pictures, Path(os.devnull))
-    pictures = [resize_image(read_image(item.path), size) for item in found.pictures]
+    found = find_sources(args.images, Path(os.devnull))
+    images = [resize_image(read_image(item.path), size) for item in found.sources]
     reference = load_model(args.run)
-    expected = [reference.predict(picture) for picture in pictures]
+    expected = [reference.predict(image) for image in images]
     for path, runtime in files[1:]:
         model = load_model(path, runtime)
         shares = [
-            float((model.predict(picture) != labels).mean())
-            for picture, labels in zip(pictures, expected, strict=True)
+            float((model.predict(image) != labels).mean())
+            for image, labels in zip(images, expected, strict=True)
         ]
         print(f"{path.name}: {100 * statistics.mean(shares):.3f} % other labels than PyTorch's")
 
@@ -177,7 +177,7 @@ def size_of(path: Path) -> int:
 
 
 def operations_of(model: SegmentationModel, size: tuple[int, int]) -> float:
-    """Floating-point operations of a picture: a multiplication and an addition are two."""
+    """Floating-point operations of an image: a multiplication and an addition are two."""
     # Attention as plain products: the counter does not know the fused kernels of a CPU.
     with (
         torch.inference_mode(),
@@ -205,16 +205,16 @@ def print_others(args: argparse.Namespace, output: Path, task: Task, peak: float
     for title, config in OTHERS.items():
         model = untrained(config)
         files = other_files(model, config, output, task.size)
-        contenders = [
-            Contender(title, partial(load_untrained, config), "torch", args.threads, (task,)),
+        candidates = [
+            Candidate(title, partial(load_untrained, config), "torch", args.threads, (task,)),
             *(_contender(path, runtime, args.threads, task) for path, runtime in files),
         ]
-        contest = hold_contest(contenders, rounds=max(args.rounds // 5, 2), calls=1)
-        standard_console().print(table_of(contest))
+        comparison = compare_latency(candidates, rounds=max(args.rounds // 5, 2), calls=1)
+        standard_console().print(table_of(comparison))
         operations = operations_of(model, task.size)
-        for result in contest.results:
+        for result in comparison.results:
             share = operations / (result.percentile(50) / 1000) / peak
-            print(f"{result.contender.name}: {operations / 1e9:.0f} GFLOP, {share:.2f} of the peak")
+            print(f"{result.candidate.name}: {operations / 1e9:.0f} GFLOP, {share:.2f} of the peak")
 
 
 def other_files(
@@ -315,7 +315,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--output", default="output/inference", help="folder for the exports")
     parser.add_argument("--calibration", help="dataset or folder; without it no int8 is timed")
     parser.add_argument("--evaluate", metavar="DATASET", help="labelled set to score all on")
-    parser.add_argument("--pictures", default="docs/demo", help="to compare labels on")
+    parser.add_argument("--images", default="docs/demo", help="to compare labels on")
     parser.add_argument("--size", nargs=2, type=int, default=[512, 1024])
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=10)

@@ -46,17 +46,17 @@ def main() -> int:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--images", type=int, default=24, help="files of every kind")
-    parser.add_argument("--samples", type=int, default=20, help="crops per round and contender")
+    parser.add_argument("--samples", type=int, default=20, help="crops per round and candidate")
     parser.add_argument("--rounds", type=int, default=5)
     args = parser.parse_args()
     cv2.setNumThreads(0)
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
-        contenders = _contenders(Path(folder), args.images)
-        seconds: dict[str, list[float]] = {name: [] for name in contenders}
+        candidates = _contenders(Path(folder), args.images)
+        seconds: dict[str, list[float]] = {name: [] for name in candidates}
         for round_ in range(args.rounds + 1):  # the first one warms up
             positions = range(round_ * args.samples, (round_ + 1) * args.samples)
-            for name, load in contenders.items():
+            for name, load in candidates.items():
                 taken = _timed(load, positions)
                 if round_:
                     seconds[name].append(taken / args.samples)
@@ -65,7 +65,7 @@ def main() -> int:
 
 
 def _contenders(folder: Path, num_images: int) -> dict[str, Load]:
-    contenders: dict[str, Load] = {}
+    candidates: dict[str, Load] = {}
     for kind, make in (("GTA5 PNG", gta5_png), ("GTA5 JPEG", gta5_jpeg)):
         original = _made(make, folder / kind, num_images)
         sampler = _rare_classes(original)
@@ -74,17 +74,17 @@ def _contenders(folder: Path, num_images: int) -> dict[str, Load]:
             name = f"source {kind}{retries}"
             peer = PeerSource(original, sampler, minimum)
             factor = 0.5 if minimum else 0.0
-            contenders[f"{name}/peers"] = peer
-            contenders[f"{name}/ours"] = _pairs(original, factor).__getitem__
-            contenders[f"{name}/ours packed"] = _pairs(packed, factor).__getitem__
+            candidates[f"{name}/peers"] = peer
+            candidates[f"{name}/ours"] = _pairs(original, factor).__getitem__
+            candidates[f"{name}/ours packed"] = _pairs(packed, factor).__getitem__
             print(f"{name}: the peers decode {peer.mean_decodings(400):.2f} times a crop")
     target = _made(cityscapes_png, folder / "target", num_images)
     name = "target Cityscapes PNG"
-    contenders[f"{name}/peers"] = PeerTarget(target)
-    contenders[f"{name}/ours"] = TargetOnly(target)
+    candidates[f"{name}/peers"] = PeerTarget(target)
+    candidates[f"{name}/ours"] = TargetOnly(target)
     packed_target = _packed(target, TARGET_BOUND, folder / "target packed")
-    contenders[f"{name}/ours packed"] = TargetOnly(packed_target)
-    return contenders
+    candidates[f"{name}/ours packed"] = TargetOnly(packed_target)
+    return candidates
 
 
 def _made(make: Callable[[Path, int], DatasetSpec], folder: Path, num_images: int) -> FileDataset:
@@ -178,8 +178,8 @@ class PeerSource:
         self.decodings += 1
         image = cv2.imread(str(self.images[index]), cv2.IMREAD_COLOR)
         assert image is not None
-        with Image.open(self.labels[index]) as picture:
-            label = np.array(picture)
+        with Image.open(self.labels[index]) as opened:
+            label = np.array(opened)
         height, width = keep_ratio_size(label.shape, SOURCE_BOUND)
         image = cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR)
         label = cv2.resize(label, (width, height), interpolation=cv2.INTER_NEAREST)
@@ -198,8 +198,8 @@ class PeerSource:
         for position in range(num_samples):
             index, train_id = self.sampler.draw_at(position)
             if index not in labels:
-                with Image.open(self.labels[index]) as picture:
-                    full = np.array(picture)
+                with Image.open(self.labels[index]) as image:
+                    full = np.array(image)
                 size = keep_ratio_size(full.shape, SOURCE_BOUND)[::-1]
                 labels[index] = cv2.resize(full, size, interpolation=cv2.INTER_NEAREST)
             generator = np.random.default_rng(position)
@@ -241,18 +241,18 @@ def _timed(load: Load, positions: range) -> float:
 
 
 def _report(seconds: dict[str, float]) -> None:
-    print(f"\n{'crops of 512x512':<32}{'contender':<14}{'ms':>8}{'crops/s/core':>14}{'ratio':>8}")
+    print(f"\n{'crops of 512x512':<32}{'candidate':<14}{'ms':>8}{'crops/s/core':>14}{'ratio':>8}")
     for name, taken in seconds.items():
-        what, contender = name.rsplit("/", 1)
+        what, candidate = name.rsplit("/", 1)
         ratio = seconds[f"{what}/peers"] / taken
-        print(f"{what:<32}{contender:<14}{1000 * taken:8.2f}{1 / taken:14.1f}{ratio:8.2f}")
-    for contender in ("peers", "ours", "ours packed"):
+        print(f"{what:<32}{candidate:<14}{1000 * taken:8.2f}{1 / taken:14.1f}{ratio:8.2f}")
+    for candidate in ("peers", "ours", "ours packed"):
         source, target = (
-            seconds[f"{what}/{contender}"] for what in ("source GTA5 PNG", "target Cityscapes PNG")
+            seconds[f"{what}/{candidate}"] for what in ("source GTA5 PNG", "target Cityscapes PNG")
         )
         step = BATCH_SIZE * (source + target) / WORKERS
         print(
-            f"{contender}: {WORKERS} workers on {WORKERS} cores keep up with steps of "
+            f"{candidate}: {WORKERS} workers on {WORKERS} cores keep up with steps of "
             f"{1000 * step:.1f} ms (batch {BATCH_SIZE}, GTA5 PNG and Cityscapes PNG)"
         )
 

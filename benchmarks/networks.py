@@ -121,15 +121,16 @@ def build() -> dict[str, nn.Module]:
     """All networks; those of a pair have the same random weights."""
     torch.manual_seed(0)
     theirs = segformer(VARIANT, CHANNELS, NUM_CLASSES)
-    networks = {"ours": Ours(*with_weights_of(theirs, VARIANT)), "theirs": Theirs(theirs)}
+    networks: dict[str, nn.Module] = {
+        "ours": Ours(*with_weights_of(theirs, VARIANT)),
+        "theirs": Theirs(theirs),
+    }
     for name, kind in zip(HRDA_PAIR, (HRDA, OneByOne), strict=True):
         torch.manual_seed(0)
         backbone = MiT(VARIANT)
-        heads = (
-            head(backbone.feature_specs, NUM_CLASSES, channels=CHANNELS)
-            for head in (DAFormerHead, SegFormerHead)
-        )
-        networks[name] = kind(backbone, *heads, DETAIL, WINDOW)
+        head = DAFormerHead(backbone.feature_specs, NUM_CLASSES, CHANNELS)
+        attention = SegFormerHead(backbone.feature_specs, NUM_CLASSES, CHANNELS)
+        networks[name] = kind(backbone, head, attention, DETAIL, WINDOW)
     return networks
 
 

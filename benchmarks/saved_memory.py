@@ -41,23 +41,22 @@ class FusedAttention(torch.autograd.Function):
         return output
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, ...]:  # type: ignore[override]
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, ...]:
         """Shapes alone."""
         return tuple(torch.empty_like(tensor) for tensor in ctx.saved_tensors[:3])
 
 
 def main() -> int:
     """Print a line for each kind of pass."""
-    F.scaled_dot_product_attention = FusedAttention.apply  # type: ignore[assignment]
+    F.scaled_dot_product_attention = FusedAttention.apply
     for name, config in CONFIGS.items():
         cfg = load_config(config, [*WITHOUT_WEIGHTS, *sys.argv[1:]])
         with torch.device("meta"):
             model = build_segmentation_model(cfg, NUM_CLASSES).train()
             image = torch.empty(cfg.SOLVER.BATCH_SIZE, 3, *cfg.DATA.CROP_SIZE)
         for what, with_loss in (("pass with logits and loss", True), ("pull pass", False)):
-            print(
-                f"{name:<9} {what:<26} {saved(model, image, with_loss=with_loss) / 2**30:5.1f} GiB"
-            )
+            size = saved(model, image, with_loss=with_loss) / 2**30
+            print(f"{name:<9} {what:<26} {size:5.1f} GiB")
     return 0
 
 

@@ -1,4 +1,4 @@
-"""Picture files of the real sets' sizes and formats, for benchmarks: no dataset has to be there.
+"""Image files of the real sets' sizes and formats, for benchmarks: no dataset has to be there.
 
 Drawn streets, which have a sensor's noise, with more of it (white, sigma 1.1 of 255). The PNG files
 have 2.8 MB (GTA5's size) and 2.9 MB (Cityscapes'); the real ones have 2.3 MB (57 GB / 24,966 and
@@ -71,13 +71,13 @@ def _write(
 
 
 def _save_palette(raw: np.ndarray, taxonomy: Taxonomy, path: Path) -> None:
-    colours = np.zeros((256, 3), np.uint8)
+    colors = np.zeros((256, 3), np.uint8)
     for raw_id, train in taxonomy.train_ids.items():
         if train != IGNORE_INDEX:
-            colours[raw_id] = taxonomy.palette[train]
-    picture = Image.fromarray(raw, mode="P")
-    picture.putpalette(colours.ravel().tolist())
-    picture.save(path)
+            colors[raw_id] = taxonomy.palette[train]
+    image = Image.fromarray(raw, mode="P")
+    image.putpalette(colors.ravel().tolist())
+    image.save(path)
 
 
 def _save_grey(raw: np.ndarray, _: Taxonomy, path: Path) -> None:

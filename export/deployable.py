@@ -1,4 +1,4 @@
-"""The network as it is shipped: pictures in, labels out, nothing to do before or after."""
+"""The network as it is shipped: images in, labels out, nothing to do before or after."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class Deployable(nn.Module):
     """A segmentation model between the memory layout of cameras and that of label files.
 
     Args:
-        model: normalises by itself, and upsamples to the size of the picture.
+        model: normalises by itself, and upsamples to the size of the image.
         output_kind: "labels", "logits" or "probabilities".
         layout: of the input.
     """
@@ -31,7 +31,7 @@ class Deployable(nn.Module):
         self.layout = layout
 
     def forward(self, images: Tensor) -> Tensor:
-        """Segment pictures.
+        """Segment images.
 
         Args:
             images: (B, H, W, 3) or, for "nchw", (B, 3, H, W) uint8 RGB.

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from t2sda.errors import MissingFileError, UserError
-from t2sda.files import pair_written_whole
+from t2sda.files import atomic_pair_writer
 from t2sda.runtime.metadata import Metadata
 from t2sda.runtime.sliding import sliding
 from t2sda.runtime.tensorrt_file import (
@@ -31,7 +31,7 @@ from .verify import (
     metadata_of_onnx,
     onnx_network,
     street_batches,
-    street_pictures,
+    street_images,
     verify,
 )
 
@@ -118,7 +118,7 @@ def _verified(
     content: bytes, onnx_path: Path, metadata: Metadata, target: str, profile: Profile | None
 ) -> VerificationReport:
     if profile is not None:
-        batches = [street_pictures(shape, index) for index, shape in enumerate(profile)]
+        batches = [street_images(shape, index) for index, shape in enumerate(profile)]
     else:
         assert metadata.image_size is not None
         batches = list(street_batches(metadata, metadata.image_size))
@@ -134,7 +134,7 @@ def _verified(
 
 def _write(path: Path, content: bytes, sidecar: str) -> None:
     try:
-        with pair_written_whole(path, sidecar_of(path)) as (partial, partial_sidecar):
+        with atomic_pair_writer(path, sidecar_of(path)) as (partial, partial_sidecar):
             partial.write_bytes(content)
             partial_sidecar.write_text(sidecar, encoding="utf-8")
     except OSError as error:

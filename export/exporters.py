@@ -22,7 +22,7 @@ from typing import NamedTuple
 import numpy as np
 
 from t2sda.errors import UserError
-from t2sda.files import written_whole
+from t2sda.files import atomic_writer
 from t2sda.runtime.loading import load_model
 from t2sda.runtime.openvino_file import check_precision_runs
 from t2sda.runtime.predictor import FilePredictor
@@ -154,7 +154,7 @@ def verified(write: Callable[[Path, Path], None]) -> Callable[[Job], Written]:
 def _write_onnx(job: Job) -> Written:
     """The source is the file already."""
     try:
-        with written_whole(job.output) as partial:
+        with atomic_writer(job.output) as partial:
             shutil.copyfile(job.source, partial)
     except OSError as error:
         raise UserError(f"{job.output}: cannot be written ({error.strerror})") from None
@@ -171,7 +171,7 @@ def _write_ir(job: Job) -> Written:
         dynamic=job.dynamic,
         reference=job.reference,
         tolerance=job.tolerance,
-        pictures=job.batches,
+        images=job.batches,
     )
     return Written(f"verified in OpenVINO against ONNX Runtime: {report}")
 

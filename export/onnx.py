@@ -21,7 +21,7 @@ from torch import nn
 import t2sda
 from t2sda.data.taxonomies import Taxonomy
 from t2sda.errors import UserError
-from t2sda.files import make_writable_dir, written_whole
+from t2sda.files import atomic_writer, make_writable_dir
 from t2sda.modeling.segmentor import SegmentationModel
 from t2sda.runtime.metadata import Layout, Metadata, OutputKind, sealed
 from t2sda.runtime.onnx_content import content_of
@@ -63,8 +63,8 @@ def export_onnx(
         taxonomy: of its classes.
         output: the file; an old one is replaced once the new one is verified, and never before.
         image_size: (height, width) of the graph; where it is dynamic, of the example it is made
-            from and of the pictures it is verified with.
-        dynamic: any batch, height and width instead of one picture of `image_size`.
+            from and of the images it is verified with.
+        dynamic: any batch, height and width instead of one image of `image_size`.
         output_kind, layout, image_bound, origin: see Metadata.
         precision: "fp32", or "fp16" for a backbone and head in float16.
         tolerance: how far it may disagree with PyTorch; by default that of its precision.
@@ -212,7 +212,7 @@ def write_verified(
     """
     onnx = require("onnx", "onnx")
     try:
-        with written_whole(output) as partial:
+        with atomic_writer(output) as partial:
             partial.write_bytes(model_proto.SerializeToString())
             seal_onnx(partial)
             onnx.checker.check_model(str(partial), full_check=True)

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from t2sda.errors import UserError
-from t2sda.files import pair_written_whole
+from t2sda.files import atomic_pair_writer
 from t2sda.runtime.metadata import Metadata
 from t2sda.runtime.openvino_file import (
     OpenVinoRunner,
@@ -36,7 +36,7 @@ from .verify import (
 )
 
 EXAMPLE_SIZE = (256, 512)
-"""(height, width) of the pictures that files of any size are verified with."""
+"""(height, width) of the images that files of any size are verified with."""
 
 
 def export_openvino(
@@ -47,7 +47,7 @@ def export_openvino(
     image_size: tuple[int, int] | None = None,
     dynamic: bool = False,
     reference: Path | None = None,
-    pictures: list[np.ndarray] | None = None,
+    images: list[np.ndarray] | None = None,
     tolerance: Tolerance | None = None,
 ) -> VerificationReport:
     """Write an IR (`output` and its `.bin`) of an ONNX file, unless they disagree.
@@ -59,7 +59,7 @@ def export_openvino(
         image_size: (height, width) to fix a graph of any size to.
         dynamic: leave a graph of any size so; slower than a fixed one.
         reference: the float32 ONNX file to compare with; by default `source`.
-        pictures: batches (1, H, W, 3) to compare on; by default drawn streets.
+        images: batches (1, H, W, 3) to compare on; by default drawn streets.
         tolerance: by default that of `precision`.
 
     Raises:
@@ -82,7 +82,7 @@ def export_openvino(
     with _both_written_whole(output) as partial:
         openvino.save_model(graph, str(partial), compress_to_fp16=precision == "bf16")
         seal_ir(partial)
-        batches = pictures or street_batches(metadata, metadata.image_size or EXAMPLE_SIZE)
+        batches = images or street_batches(metadata, metadata.image_size or EXAMPLE_SIZE)
         return verify(
             ir_network(partial, metadata),
             onnx_network(compared, metadata_of_onnx(compared)),
@@ -126,7 +126,7 @@ def check_size(
         raise UserError(f"{source}: takes any size; say --size HEIGHT WIDTH, or --dynamic")
     if fixed is not None and (dynamic or image_size not in (None, fixed)):
         raise UserError(
-            f"{source}: takes pictures of {fixed[0]}x{fixed[1]} only; leave out --size and "
+            f"{source}: takes images of {fixed[0]}x{fixed[1]} only; leave out --size and "
             f"--dynamic, or export another ONNX file"
         )
 
@@ -150,7 +150,7 @@ def _both_written_whole(output: Path) -> Iterator[Path]:
     An old .xml goes before its .bin is replaced: an .xml that is there has its own weights.
     """
     try:
-        with pair_written_whole(output.with_suffix(".bin"), output) as (_, partial):
+        with atomic_pair_writer(output.with_suffix(".bin"), output) as (_, partial):
             yield partial
     except (OSError, RuntimeError) as error:
         if isinstance(error, UserError):

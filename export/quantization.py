@@ -47,7 +47,7 @@ QDQ_OPTIONS = {
 TARGET_CHANGED = 0.005
 """Share of other labels below which no further layer is left float."""
 NUM_JUDGED = 2
-"""Pictures that the sensitivity of every layer is taken on."""
+"""Images that the sensitivity of every layer is taken on."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ class QuantizationReport:
     Attributes:
         num_layers: convolutions and matrix products of the network.
         kept_float: those that were left float, the most costly first.
-        verification: against the file that it was made from, on pictures of the target domain.
+        verification: against the file that it was made from, on images of the target domain.
     """
 
     num_layers: int
@@ -82,14 +82,14 @@ class QuantizationReport:
 
 
 def quantize_onnx(
-    source: Path, output: Path, pictures: Sequence[np.ndarray], tolerance: Tolerance | None = None
+    source: Path, output: Path, images: Sequence[np.ndarray], tolerance: Tolerance | None = None
 ) -> QuantizationReport:
     """Write an int8 file of a float32 one, unless it would disagree too much with it.
 
     Args:
         source: of `t2sda export onnx`, in float32.
         output: the file to write.
-        pictures: of the target domain, (H, W, 3) uint8 RGB; the last third is kept from the
+        images: of the target domain, (H, W, 3) uint8 RGB; the last third is kept from the
             calibration and verified on, where there are three or more.
         tolerance: by default that of int8.
 
@@ -100,9 +100,9 @@ def quantize_onnx(
     check_output(output, (".onnx",))
     onnx = require("onnx", "onnx")
     model_proto, metadata = _opened(source)
-    batches = [framed_batch(picture, metadata) for picture in pictures]
+    batches = [framed_batch(image, metadata) for image in images]
     if not batches:
-        raise UserError("no picture to calibrate on; --calibration names a folder or a dataset")
+        raise UserError("no image to calibrate on; --calibration names a folder or a dataset")
     num_held_out = len(batches) // 3
     calibrating = batches[: len(batches) - num_held_out]
     judging = batches[-num_held_out:] if num_held_out else batches
@@ -272,9 +272,9 @@ def _opened(source: Path) -> tuple[Any, Metadata]:
     return onnx.load(source), metadata
 
 
-def framed_batch(picture: np.ndarray, metadata: Metadata) -> np.ndarray:
+def framed_batch(image: np.ndarray, metadata: Metadata) -> np.ndarray:
     """(1, H, W, 3), framed as the runtime would; of a graph that slides the first window."""
-    framed = metadata.letterbox(picture).image
+    framed = metadata.letterbox(image).image
     if metadata.window_step is not None:
         assert metadata.image_size is not None
         height, width = metadata.image_size
@@ -294,7 +294,7 @@ def _calibrated(model_proto: Any, batches: list[np.ndarray], folder: Path) -> An
         calibrate_method=calibrate.CalibrationMethod.MinMax,
         extra_options={"symmetric": True},
     )
-    # One by one: the calibrator stacks the results of a call, and pictures may differ in size.
+    # One by one: the calibrator stacks the results of a call, and images may differ in size.
     for batch in batches:
         calibrator.collect_data(_Reader(batch))
     return calibrator.compute_data()

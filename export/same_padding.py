@@ -1,8 +1,8 @@
 """Convolutions padded as in TensorFlow, exported as what ONNX calls them.
 
 timm's `Conv2dSame` pads by arithmetic on the size of its input. In a graph of any size this nests
-with every layer that halves the picture: torch takes minutes to simplify it for an
-EfficientNet-lite0, and the file computes it for every picture. ONNX has a name for that padding.
+with every layer that halves the image: torch takes minutes to simplify it for an
+EfficientNet-lite0, and the file computes it for every image. ONNX has a name for that padding.
 """
 
 from __future__ import annotations

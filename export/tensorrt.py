@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import torch
 
 from t2sda.errors import UserError
-from t2sda.files import make_writable_dir, written_whole
+from t2sda.files import atomic_writer, make_writable_dir
 from t2sda.runtime.onnx_content import check_external_data
 from t2sda.runtime.tensorrt_file import import_tensorrt
 
@@ -113,7 +113,7 @@ def build_engine(onnx_path: Path, settings: EngineSettings) -> BuiltEngine:
     if network.num_inputs != 1 or network.num_outputs != 1:  # of bytes that are no graph: none
         raise UserError(
             f"{onnx_path}: {settings.target} finds {network.num_inputs} inputs and "
-            f"{network.num_outputs} outputs in it; a graph that segments pictures has one of each"
+            f"{network.num_outputs} outputs in it; a graph that segments images has one of each"
         )
     layers = network_layers(network)
     precision = precision_of(layers)
@@ -252,7 +252,7 @@ def _set_profile(
 def _keep_timing_cache(config: Any, settings: EngineSettings) -> None:
     if settings.timing_cache:
         try:
-            with written_whole(settings.timing_cache) as partial:
+            with atomic_writer(settings.timing_cache) as partial:
                 partial.write_bytes(bytes(config.get_timing_cache().serialize()))
         except OSError as error:
             raise UserError(

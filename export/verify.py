@@ -127,7 +127,7 @@ class VerificationReport:
 def verify(
     file: Network, source: Network, batches: Iterable[np.ndarray], tolerance: Tolerance
 ) -> VerificationReport:
-    """Run a file and its source on the same pictures.
+    """Run a file and its source on the same images.
 
     Args:
         file: what was written.
@@ -181,7 +181,7 @@ def verify_onnx(
         path: the file, of any name.
         model: what it was exported from, in evaluation mode, on the CPU.
         metadata: of the file.
-        image_size: (height, width) of the pictures; a dynamic graph gets others as well.
+        image_size: (height, width) of the images; a dynamic graph gets others as well.
         tolerance: by default that of the file's precision.
 
     Raises:
@@ -201,11 +201,11 @@ def street_batches(metadata: Metadata, image_size: tuple[int, int]) -> Iterable[
         shapes = sliding_shapes(image_size, metadata.window_step)
     else:
         shapes = static_shapes(image_size) if metadata.image_size else dynamic_shapes(image_size)
-    return (street_pictures(shape, index) for index, shape in enumerate(shapes))
+    return (street_images(shape, index) for index, shape in enumerate(shapes))
 
 
 def static_shapes(image_size: tuple[int, int]) -> list[tuple[int, int, int]]:
-    """Batches (B, H, W) for a graph of one size: three pictures, one by one."""
+    """Batches (B, H, W) for a graph of one size: three images, one by one."""
     return [(1, *image_size)] * 3
 
 
@@ -215,23 +215,23 @@ def sliding_shapes(window: tuple[int, int], step: tuple[int, int]) -> list[tuple
 
 
 def dynamic_shapes(image_size: tuple[int, int]) -> list[tuple[int, int, int]]:
-    """Batches (B, H, W) for a graph of any size: more and fewer pictures, odd sides, portrait."""
+    """Batches (B, H, W) for a graph of any size: more and fewer images, odd sides, portrait."""
     height, width = image_size
     odd = (max(height * 3 // 4, SMALLEST_STREET) | 1, max(width * 2 // 3, SMALLEST_STREET) | 1)
     portrait = (max(width // 2, SMALLEST_STREET) | 1, max(height // 2, SMALLEST_STREET) | 1)
     return [(2, *image_size), (1, *image_size), (1, *odd), (3, *portrait)]
 
 
-def street_pictures(shape: tuple[int, int, int], index: int) -> np.ndarray:
+def street_images(shape: tuple[int, int, int], index: int) -> np.ndarray:
     """Drawn streets, (B, H, W, 3) uint8; another `index` gives others."""
     batch_size, height, width = shape
     drawn_size = (max(height, SMALLEST_STREET), max(width, SMALLEST_STREET))
     domain = DOMAINS[index % len(DOMAINS)]
-    pictures = [
+    images = [
         resize_image(draw_street(domain, STREET_SEED, 10 * index + i, drawn_size)[0], shape[1:])
         for i in range(batch_size)
     ]
-    return np.stack(pictures)
+    return np.stack(images)
 
 
 class Network:
@@ -344,7 +344,7 @@ def _compare(
     if (maps is not None and maps.shape != expected.shape) or labels.shape != images.shape[:3]:
         raise UserError(
             f"the exported file gives logits of shape {None if maps is None else tuple(maps.shape)}"
-            f" and labels of shape {tuple(labels.shape)} for pictures of shape {images.shape}, and "
+            f" and labels of shape {tuple(labels.shape)} for images of shape {images.shape}, and "
             f"is not kept; its source gives logits of shape {tuple(expected.shape)}"
         )
     best_two = expected.topk(2, dim=1).values
@@ -376,7 +376,7 @@ def _run(file: Network, images: np.ndarray) -> tuple[Tensor, Tensor | None]:
         labels = torch.from_numpy(file.labels(images).astype(np.int64))
     except UserError as error:
         raise UserError(
-            f"the exported file does not run on pictures of shape {images.shape} and is not kept: "
+            f"the exported file does not run on images of shape {images.shape} and is not kept: "
             f"{error}"
         ) from None
     return labels, None if maps is None else torch.from_numpy(maps)

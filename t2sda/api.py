@@ -21,6 +21,7 @@ from t2sda.engine.device import choose_device
 from t2sda.engine.hooks import Hook
 from t2sda.engine.metrics import standard_console
 from t2sda.engine.progress import ConsoleProgress
+from t2sda.errors import UserError
 from t2sda.evaluation import evaluator
 from t2sda.evaluation.evaluator import Scores
 from t2sda.modeling.segmentor import SegmentationModel
@@ -57,6 +58,11 @@ def load_config(
     Raises:
         ConfigError: a UserError, with everything that is wrong.
     """
+    if isinstance(overrides, str) or not all(isinstance(item, str) for item in overrides):
+        raise UserError(
+            f"overrides: {overrides!r}; give a mapping, as {{'SOLVER.MAX_ITER': 100}}, or a list "
+            f"of text, as ['SOLVER.MAX_ITER', '100']"
+        )
     load_components(plugins)
     cfg = config.load_config(source, overrides)
     if output_dir is not None:
@@ -89,6 +95,10 @@ def train(
     Raises:
         UserError: what is wrong and what to do.
     """
+    if model is not None:
+        _check_kind("model", model, SegmentationModel, "join a backbone and a head in one")
+    for hook in hooks:
+        _check_kind("hooks", hook, Hook, "derive it")
     cfg = load_config(source, overrides, output_dir=output_dir, plugins=plugins)
     device = choose_device(cfg.DEVICE)
     start = None if weights is None else os.fspath(weights)
@@ -109,7 +119,17 @@ def evaluate(
     Raises:
         UserError: if the dataset is unlabelled or has other classes than the network.
     """
-    predictor = model if isinstance(model, Predictor) else load_model(Path(model), device=device)
+    if isinstance(model, (str, os.PathLike)):
+        model = load_model(Path(model), device=device)
+    _check_kind("model", model, Predictor, "give a file, or what `train` returns as `.predictor`")
     opened = open_dataset(dataset) if isinstance(dataset, str) else dataset
+    _check_kind("dataset", opened, SegmentationDataset, "give the name of one, or derive it")
+    predictor = model
     progress = ConsoleProgress(standard_console())
     return evaluator.evaluate(predictor, opened, predictor.taxonomy, progress)
+
+
+def _check_kind(name: str, value: object, kind: type, advice: str) -> None:
+    """Raise TypeError for an argument that no training or scoring can begin with."""
+    if not isinstance(value, kind):
+        raise TypeError(f"{name}: a {type(value).__name__} is no {kind.__name__}; {advice}")

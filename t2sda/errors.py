@@ -1,4 +1,4 @@
-"""Errors that a user can mend: what the commands print as one message, with exit code 2."""
+"""Errors that a user can fix: what the commands print as one message, with exit code 2."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def printable(text: str) -> str:
 
 
 class UserError(ValueError):
-    """Something a user caused and can mend; the message says what was found, where, what to do."""
+    """Something a user caused and can fix; the message says what was found, where, what to do."""
 
 
 class MissingFileError(UserError, FileNotFoundError):

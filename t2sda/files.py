@@ -35,7 +35,7 @@ _MISTAKEN = (
 
 
 @contextlib.contextmanager
-def written_whole(path: Path) -> Iterator[Path]:
+def atomic_writer(path: Path) -> Iterator[Path]:
     """Yields where to write; that file takes the place of `path` when the block ends without error.
 
     Until then `path` is as it was, whenever the process is killed or the power fails; after an
@@ -51,7 +51,7 @@ def written_whole(path: Path) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def pair_written_whole(file: Path, description: Path) -> Iterator[tuple[Path, Path]]:
+def atomic_pair_writer(file: Path, description: Path) -> Iterator[tuple[Path, Path]]:
     """Yields where to write a file and what describes it; both get their names, or neither.
 
     Until the block ends without error the old pair is as it was; after an error nothing else is
@@ -70,7 +70,7 @@ def pair_written_whole(file: Path, description: Path) -> Iterator[tuple[Path, Pa
         _sync(description.parent)
 
 
-def write_whole(path: Path, content: bytes | str) -> None:
+def atomic_write(path: Path, content: bytes | str) -> None:
     """Write a file, text as UTF-8; `path` is the old one or the whole new one.
 
     Raises:
@@ -80,7 +80,7 @@ def write_whole(path: Path, content: bytes | str) -> None:
     data = content if isinstance(content, bytes) else content.encode("utf-8", "backslashreplace")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with written_whole(path) as partial:
+        with atomic_writer(path) as partial:
             partial.write_bytes(data)
     except OSError as error:
         raise UserError(

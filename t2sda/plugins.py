@@ -76,7 +76,7 @@ def _load_file(path: Path) -> None:
     if path.resolve() in LOADED_FILES:  # as for modules: a second import does nothing
         return
     other = sys.modules.get(path.stem)
-    if other is not None and Path(other.__file__ or "").resolve() != path.resolve():
+    if other is not None and _file_of(other) != path.resolve():
         raise UserError(
             f"--plugin {path}: a module called '{path.stem}' is loaded already; give the file "
             f"another name"
@@ -92,3 +92,9 @@ def _load_file(path: Path) -> None:
         del sys.modules[path.stem]
         raise
     LOADED_FILES[path.resolve()] = module
+
+
+def _file_of(module: ModuleType) -> Path | None:
+    """Where a module was read from; None if it is built in."""
+    file = getattr(module, "__file__", None)
+    return Path(file).resolve() if file else None

@@ -203,6 +203,31 @@ def test_what_is_wrong_is_an_exception(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="no such file or folder"):
         t2sda.evaluate(tmp_path / "nothing", "tiny_val")
 
+    with pytest.raises(UserError, match=r"overrides: 'SOLVER.MAX_ITER=3'; give a mapping"):
+        t2sda.load_config(CONFIG, "SOLVER.MAX_ITER=3")
+    with pytest.raises(UserError, match=r"overrides: .*, 3\]; give .* or a list of text"):
+        t2sda.load_config(CONFIG, ["SOLVER.MAX_ITER", 3])  # type: ignore[list-item]
+
+
+def test_arguments_of_another_kind_are_named(tmp_path: Path) -> None:
+    linear: Any = torch.nn.Linear(1, 1)
+    with pytest.raises(TypeError, match="model: a Linear is no SegmentationModel"):
+        t2sda.train(CONFIG, model=linear, output_dir=tmp_path)
+    with pytest.raises(TypeError, match="hooks: a Linear is no Hook"):
+        t2sda.train(CONFIG, hooks=[linear], output_dir=tmp_path)
+    with pytest.raises(TypeError, match="model: a Linear is no Predictor; .* as `.predictor`"):
+        t2sda.evaluate(linear, "tiny_val")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", ["random", "time"])  # read from a file, and built in
+def test_a_plugin_does_not_replace_a_module(tmp_path: Path, name: str) -> None:
+    plugin = tmp_path / f"{name}.py"
+    plugin.touch()
+    with pytest.raises(UserError, match=f"'{name}' is loaded already; give the file another name"):
+        t2sda.load_config(CONFIG, plugins=[str(plugin)])
+    assert getattr(sys.modules[name], "__file__", None) != str(plugin)
+
 
 def test_a_plugin_is_loaded_once(tmp_path: Path) -> None:
     plugin = tmp_path / "idle_hook_plugin.py"

@@ -16,23 +16,23 @@ import pytest
 from t2sda.errors import MissingFileError, UserError
 from t2sda.files import (
     LOCK_NAME,
+    atomic_pair_writer,
+    atomic_writer,
     check_writable_file,
     is_regular_file,
     make_writable_dir,
     mistaken_for,
     only_writer,
     open_regular,
-    pair_written_whole,
     read_small_file,
     user_path,
-    written_whole,
 )
 
 
 def test_a_finished_file_takes_the_place_of_the_old_one(tmp_path: Path) -> None:
     path = tmp_path / "a.txt"
     path.write_text("old")
-    with written_whole(path) as partial:
+    with atomic_writer(path) as partial:
         partial.write_text("new")
         assert path.read_text() == "old"
     assert path.read_text() == "new"
@@ -42,7 +42,7 @@ def test_a_finished_file_takes_the_place_of_the_old_one(tmp_path: Path) -> None:
 def test_an_error_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
     path = tmp_path / "a.txt"
     path.write_text("old")
-    with contextlib.suppress(RuntimeError), written_whole(path) as partial:
+    with contextlib.suppress(RuntimeError), atomic_writer(path) as partial:
         partial.write_text("half")
         raise RuntimeError
     assert path.read_text() == "old"
@@ -53,7 +53,7 @@ def test_a_finished_pair_takes_the_place_of_the_old_one(tmp_path: Path) -> None:
     file, description = tmp_path / "a", tmp_path / "a.json"
     for path in (file, description):
         path.write_text("old")
-    with pair_written_whole(file, description) as partials:
+    with atomic_pair_writer(file, description) as partials:
         for partial in partials:
             partial.write_text("new")
         assert (file.read_text(), description.read_text()) == ("old", "old")
@@ -70,7 +70,7 @@ def test_an_error_leaves_the_old_pair_and_nothing_else(tmp_path: Path, num_writt
         path.write_text("old")
     with (
         contextlib.suppress(FileNotFoundError),
-        pair_written_whole(file, description) as partials,
+        atomic_pair_writer(file, description) as partials,
     ):
         for partial in partials[:num_written]:
             partial.write_text("new")
@@ -99,7 +99,7 @@ def test_whoever_is_killed_between_the_renames_leaves_no_wrong_pair(
     monkeypatch.setattr(Path, "replace", replace_or_die)
     with (
         contextlib.suppress(KeyboardInterrupt),
-        pair_written_whole(file, description) as partials,
+        atomic_pair_writer(file, description) as partials,
     ):
         for partial in partials:
             partial.write_text("new")
@@ -123,7 +123,7 @@ def test_many_processes_may_try_the_same_folder(tmp_path: Path) -> None:
 
 def test_two_writers_of_one_file_never_meet(tmp_path: Path) -> None:
     path = tmp_path / "a.txt"
-    with written_whole(path) as first, written_whole(path) as second:
+    with atomic_writer(path) as first, atomic_writer(path) as second:
         assert first != second
         first.write_text("first")
         second.write_text("second")
@@ -138,7 +138,7 @@ def test_a_link_where_a_result_goes_is_replaced_not_followed(tmp_path: Path) -> 
     path.symlink_to(victim)
     for name in ("a.txt.partial", ".a.txt.partial"):  # what a name could be guessed to be
         (path.parent / name).symlink_to(victim)
-    with written_whole(path) as partial:
+    with atomic_writer(path) as partial:
         partial.write_text("result")
     assert victim.read_text() == "precious"
     assert not path.is_symlink()
@@ -146,14 +146,14 @@ def test_a_link_where_a_result_goes_is_replaced_not_followed(tmp_path: Path) -> 
 
 def test_results_are_as_readable_as_any_new_file(tmp_path: Path) -> None:
     (tmp_path / "plain").touch()
-    with written_whole(tmp_path / "whole") as partial:
+    with atomic_writer(tmp_path / "whole") as partial:
         partial.touch()
     assert (tmp_path / "whole").stat().st_mode == (tmp_path / "plain").stat().st_mode
 
 
 def test_a_name_of_full_length_can_still_be_written(tmp_path: Path) -> None:
     for name in ("a" * 255, "ß" * 127, os.fsdecode(b"\xdf" * 255)):
-        with written_whole(tmp_path / name) as partial:
+        with atomic_writer(tmp_path / name) as partial:
             partial.touch()
         assert (tmp_path / name).exists()
 

@@ -95,7 +95,7 @@ def workshop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for split in ("train", "val", "test_dusk"):
         make_listed_set(data / "target_camvid" / split, data / "target_camvid" / f"{split}.txt")
     for split in ("", "train", "val"):
-        make_pictures(data / "harbour", split, (200, 280), ".png", ids=(0, 7, 8))
+        make_images(data / "harbour", split, (200, 280), ".png", ids=(0, 7, 8))
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv(DATASETS_VARIABLE, str(data))
     monkeypatch.chdir(tmp_path)
@@ -103,12 +103,12 @@ def workshop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def make_listed_set(root: Path, stems: Path) -> None:
-    """Pictures of CamVid's size, and the list file beside or above them."""
-    make_pictures(root, "", (360, 480), ".jpg", ids=tuple(range(16)))
+    """Images of CamVid's size, and the list file beside or above them."""
+    make_images(root, "", (360, 480), ".jpg", ids=tuple(range(16)))
     stems.write_text("a\nb\n")
 
 
-def make_pictures(
+def make_images(
     root: Path, split: str, size: tuple[int, int], suffix: str, ids: tuple[int, ...]
 ) -> None:
     """images/SPLIT/{a,b}SUFFIX and labels/SPLIT/{a,b}.png, of noise."""

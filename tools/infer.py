@@ -1,4 +1,4 @@
-"""Segment pictures with a checkpoint or an exported file: the same as `t2sda infer`."""
+"""Segment images with a checkpoint or an exported file: the same as `t2sda infer`."""
 
 import sys
 

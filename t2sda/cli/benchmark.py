@@ -18,13 +18,13 @@ from t2sda.cli.loading import add_model_arguments, description_of, load_for_mode
 from t2sda.data.parallel import num_cores
 from t2sda.engine.metrics import standard_console
 from t2sda.errors import UserError
-from t2sda.export.contest import Contender, Contest, Result, Segment, Task, hold_contest
-from t2sda.files import check_writable_file, json_text, write_whole
+from t2sda.export.latency import Candidate, Comparison, Result, Segment, Task, compare_latency
+from t2sda.files import atomic_write, check_writable_file, json_text
 from t2sda.runtime.description import Description
 from t2sda.runtime.loading import load_model
 from t2sda.runtime.runtimes import runtime_for, runtimes_for
 
-MUCH_FOREIGN_LOAD = 0.2
+MUCH_OTHER_LOAD = 0.2
 """Cores; above it the times are worth little."""
 
 
@@ -34,39 +34,39 @@ def command(argv: Sequence[str]) -> int:
     load_for_models([Path(model) for model in args.models], args.plugin, args.file)
     if args.json:
         check_writable_file(Path(args.json), "--json")
-    contest = hold_contest(_contenders(args), args.rounds)
+    comparison = compare_latency(_contenders(args), args.rounds)
     console = standard_console()
-    console.print(table_of(contest))
-    note = " (much: repeat on a quiet machine)" if contest.foreign_load > MUCH_FOREIGN_LOAD else ""
+    console.print(table_of(comparison))
+    note = " (much: repeat on a quiet machine)" if comparison.other_load > MUCH_OTHER_LOAD else ""
     console.print(
-        f"other processes kept {contest.foreign_load:.2f} of {os.cpu_count()} cores busy{note}; "
+        f"other processes kept {comparison.other_load:.2f} of {os.cpu_count()} cores busy{note}; "
         f"{args.rounds} rounds of 3 calls",
         highlight=False,
     )
     if args.json:
-        text = json_text(as_json(contest), indent=1) + "\n"
+        text = json_text(as_json(comparison), indent=1) + "\n"
         try:
-            write_whole(Path(args.json), text)
+            atomic_write(Path(args.json), text)
         except OSError as error:
             raise UserError(f"--json {args.json}: cannot be written ({error.strerror})") from None
     return 0
 
 
 CONDITIONS = {"size": "{}", "batch": "batch {}", "threads": "{} threads"}
-"""Columns that are told in the title where all rows agree, and how."""
+"""Columns that move to the title where all rows agree, and how."""
 
 
-def table_of(contest: Contest) -> Table:
-    """A row for each contender and task; ratios are to the first contender on the same task."""
-    names = short_names([result.contender.name for result in contest.results])
+def table_of(comparison: Comparison) -> Table:
+    """A row for each candidate and task; ratios are to the first candidate on the same task."""
+    names = short_names([result.candidate.name for result in comparison.results])
     rows = [
-        {"model": name, **_row(result, contest)}
-        for name, result in zip(names, contest.results, strict=True)
+        {"model": name, **_row(result, comparison)}
+        for name, result in zip(names, comparison.results, strict=True)
     ]
-    told = [name for name in CONDITIONS if len({row[name] for row in rows}) == 1]
-    title = ", ".join(["latency in ms", *(CONDITIONS[name].format(rows[0][name]) for name in told)])
+    same = [name for name in CONDITIONS if len({row[name] for row in rows}) == 1]
+    title = ", ".join(["latency in ms", *(CONDITIONS[name].format(rows[0][name]) for name in same)])
     table = Table(title=title, title_justify="left", box=None, pad_edge=False)
-    columns = [name for name in rows[0] if name not in told]
+    columns = [name for name in rows[0] if name not in same]
     for name in columns:
         if name == "model":
             table.add_column(name, overflow="fold")
@@ -77,22 +77,22 @@ def table_of(contest: Contest) -> Table:
     return table
 
 
-def _row(result: Result, contest: Contest) -> dict[str, str]:
+def _row(result: Result, comparison: Comparison) -> dict[str, str]:
     return {
-        "runtime": result.contender.runtime,
+        "runtime": result.candidate.runtime,
         "size": "x".join(map(str, result.task.size)),
         "batch": str(result.task.batch_size),
-        "threads": str(result.contender.threads),
+        "threads": str(result.candidate.threads),
         **{f"p{percent}": f"{result.percentile(percent):.1f}" for percent in (50, 90, 99)},
-        "images/s": f"{result.pictures_per_second:.1f}",
-        "ratio": f"{ratio(result, contest):.2f}",
+        "images/s": f"{result.images_per_second:.1f}",
+        "ratio": f"{ratio(result, comparison):.2f}",
         "load s": f"{result.load_seconds:.2f}",
         "MiB": f"{result.memory:.0f}",
     }
 
 
 def short_names(paths: Sequence[str]) -> list[str]:
-    """Of every path as many parts from its end as tell it from all others."""
+    """Of every path as many parts from its end as distinguish it from all others."""
     return [_short_name(Path(path), [Path(other) for other in paths]) for path in paths]
 
 
@@ -105,31 +105,31 @@ def _short_name(path: Path, all_paths: Sequence[Path]) -> str:
     return str(path)
 
 
-def ratio(result: Result, contest: Contest) -> float:
-    """How many times as fast as the first contender on the same task."""
-    first = next(other for other in contest.results if other.task == result.task)
+def ratio(result: Result, comparison: Comparison) -> float:
+    """How many times as fast as the first candidate on the same task."""
+    first = next(other for other in comparison.results if other.task == result.task)
     return first.percentile(50) / result.percentile(50)
 
 
-def as_json(contest: Contest) -> dict[str, Any]:
+def as_json(comparison: Comparison) -> dict[str, Any]:
     """The table, with every time."""
     return {
-        "foreign_load_cores": round(contest.foreign_load, 3),
+        "other_load_cores": round(comparison.other_load, 3),
         "results": [
             {
-                "model": result.contender.name,
-                "runtime": result.contender.runtime,
-                "threads": result.contender.threads,
+                "model": result.candidate.name,
+                "runtime": result.candidate.runtime,
+                "threads": result.candidate.threads,
                 "size": list(result.task.size),
                 "batch": result.task.batch_size,
                 "milliseconds": {p: round(result.percentile(p), 3) for p in (50, 90, 99)},
-                "images_per_second": round(result.pictures_per_second, 2),
-                "ratio": round(ratio(result, contest), 3),
+                "images_per_second": round(result.images_per_second, 2),
+                "ratio": round(ratio(result, comparison), 3),
                 "load_seconds": round(result.load_seconds, 3),
                 "peak_memory_mib": round(result.memory, 1),
                 "seconds": [round(seconds, 5) for seconds in result.seconds],
             }
-            for result in contest.results
+            for result in comparison.results
         ],
     }
 
@@ -142,7 +142,7 @@ def load_contender(
     description: Description | None,
     plugins: Sequence[str],
 ) -> Segment:
-    """A model as the contest calls it; what a contender's process runs first."""
+    """A model as the comparison calls it; what a candidate's process runs first."""
     load_for_models([Path(path)], plugins)
     model = load_model(path, runtime, device, threads=threads, description=description)
 
@@ -152,7 +152,7 @@ def load_contender(
     return segment
 
 
-def _contenders(args: argparse.Namespace) -> list[Contender]:
+def _contenders(args: argparse.Namespace) -> list[Candidate]:
     if args.runtimes and args.runtime:
         raise UserError("--runtime and --runtimes: give one of them")
     tasks = tuple(Task(size, batch) for size in args.sizes for batch in args.batches)
@@ -164,7 +164,7 @@ def _contenders(args: argparse.Namespace) -> list[Contender]:
                 load = partial(
                     load_contender, path, runtime, args.device, threads, description, args.plugin
                 )
-                found.append(Contender(path, load, runtime, threads, tasks))
+                found.append(Candidate(path, load, runtime, threads, tasks))
     return found
 
 
@@ -184,7 +184,7 @@ def _size(text: str) -> tuple[int, int]:
 def _parser() -> argparse.ArgumentParser:
     parser = ArgumentParser(
         prog="t2sda benchmark",
-        description="Time models side by side, from a uint8 picture to its labels: every model in "
+        description="Time models side by side, from a uint8 image to its labels: every model in "
         "a process of its own, in rounds that take turns.",
     )
     parser.add_argument(
@@ -196,10 +196,10 @@ def _parser() -> argparse.ArgumentParser:
         type=_size,
         default=[(512, 1024)],
         metavar="HxW",
-        help="of the pictures (default: 512x1024)",
+        help="of the images (default: 512x1024)",
     )
     parser.add_argument(
-        "--batches", nargs="+", type=positive_int, default=[1], metavar="N", help="pictures at once"
+        "--batches", nargs="+", type=positive_int, default=[1], metavar="N", help="images at once"
     )
     parser.add_argument(
         "--thread-counts", nargs="+", type=positive_int, metavar="N", help="default: one a core"

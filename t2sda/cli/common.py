@@ -25,7 +25,7 @@ class ArgumentParser(argparse.ArgumentParser):
 
 
 def run_command(command: Callable[[Sequence[str]], int], argv: Sequence[str]) -> int:
-    """Run a command; what a user can mend becomes one message on stderr and exit code 2."""
+    """Run a command; what a user can fix becomes one message on stderr and exit code 2."""
     for stream in (sys.stdout, sys.stderr):  # a code page may lack letters of a file's name
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")

@@ -21,9 +21,9 @@ from t2sda.data.datasets import FileDataset, Sample, SegmentationDataset
 from t2sda.engine.metrics import standard_console
 from t2sda.engine.progress import ConsoleProgress
 from t2sda.errors import MissingFileError
-from t2sda.files import make_writable_dir, write_whole
+from t2sda.files import atomic_write, make_writable_dir
 from t2sda.images.finding import counted
-from t2sda.inference.dataset_pictures import contact_sheet, write_frequencies
+from t2sda.inference.dataset_images import contact_sheet, write_frequencies
 from t2sda.inference.results import write_png
 
 TRAINING_WOULD_FAIL = 1
@@ -51,10 +51,10 @@ def command(argv: Sequence[str]) -> int:
     across = duplicates_across(reports, siblings, progress)
     for report in reports:
         _show(console, report)
-        _write_pictures(report, output_dir)
+        _write_images(report, output_dir)
     findings = [*(found for report in reports for found in report.findings), *across]
     findings_path = output_dir / "findings.txt"
-    write_whole(findings_path, "".join(f"{_line(found)}\n" for found in findings))
+    atomic_write(findings_path, "".join(f"{_line(found)}\n" for found in findings))
     _show_findings(console, findings, findings_path)
     console.print(f"plots, contact sheets and all findings are in {output_dir}", soft_wrap=True)
     return TRAINING_WOULD_FAIL if any(found.fatal for found in findings) else 0
@@ -133,7 +133,7 @@ def _advise_on_rare_classes(
         )
 
 
-def _write_pictures(report: DatasetReport, output_dir: Path) -> None:
+def _write_images(report: DatasetReport, output_dir: Path) -> None:
     dataset = report.dataset
     if report.pixels.size:
         write_frequencies(

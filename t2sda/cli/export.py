@@ -103,7 +103,7 @@ def _as_onnx(name: str, exporter: Exporter, args: argparse.Namespace, folder: Pa
         raise UserError(f"{source}: `t2sda export onnx` comes first; an ONNX file is due here")
     checkpoint = open_checkpoint(source)
     register_datasets_of_run(checkpoint.cfg)
-    check_calibration(args)  # mistakes are told before the minutes of work
+    check_calibration(args)  # mistakes are reported before minutes of work
     evaluation_of(args, checkpoint.taxonomy)
     floats = exporter.float_precisions
     precision = args.precision if args.precision in floats else floats[0]

@@ -1,4 +1,4 @@
-"""Pictures that exports calibrate on, and labelled ones that they score source and result on."""
+"""Images that exports calibrate on, and labelled ones that they score source and result on."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def add_calibration_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--calibration",
         metavar="DIR|DATASET",
-        help="pictures of the target domain that int8 is calibrated on",
+        help="images of the target domain that int8 is calibrated on",
     )
     parser.add_argument(
         "--num-calibration",
@@ -63,7 +63,7 @@ def check_calibration(args: argparse.Namespace) -> None:
     """Raise UserError if int8 was asked for without `--calibration`, or the reverse."""
     if args.precision == "int8" and not args.calibration:
         raise UserError(
-            "--precision int8 needs --calibration DIR|DATASET: pictures of the target domain"
+            "--precision int8 needs --calibration DIR|DATASET: images of the target domain"
         )
     if args.precision != "int8" and args.calibration:
         raise UserError(f"--calibration: nothing to calibrate for --precision {args.precision}")
@@ -72,33 +72,33 @@ def check_calibration(args: argparse.Namespace) -> None:
 
 
 def calibration_of(args: argparse.Namespace) -> list[np.ndarray]:
-    """The pictures of `--calibration`, none without; raises what `check_calibration` does."""
+    """The images of `--calibration`, none without; raises what `check_calibration` does."""
     check_calibration(args)
     if not args.calibration:
         return []
-    return calibration_pictures(args.calibration, args.num_calibration or NUM_CALIBRATION)
+    return calibration_images(args.calibration, args.num_calibration or NUM_CALIBRATION)
 
 
-def calibration_pictures(source: str, count: int) -> list[np.ndarray]:
-    """`count` pictures of a folder, pattern or dataset, evenly spread, (H, W, 3) uint8 RGB.
+def calibration_images(source: str, count: int) -> list[np.ndarray]:
+    """`count` images of a folder, pattern or dataset, evenly spread, (H, W, 3) uint8 RGB.
 
     Says how many of how many are taken, and the first and last of them.
 
     Raises:
-        UserError: if it is none of these, or a picture cannot be read.
+        UserError: if it is none of these, or an image cannot be read.
     """
     path = Path(source)
     if glob.has_magic(source) or path.exists():
         found = [
             item.path
-            for item in find_sources(source, Path(os.devnull)).pictures
+            for item in find_sources(source, Path(os.devnull)).sources
             if not item.is_video
         ]
         if not found:
-            raise UserError(f"--calibration {source}: holds videos alone; give pictures")
+            raise UserError(f"--calibration {source}: holds videos alone; give images")
         taken = [found[index] for index in _spread(len(found), count)]
         _say_taken(len(taken), len(found), str(taken[0]), str(taken[-1]))
-        return [read_image(picture) for picture in taken]
+        return [read_image(image) for image in taken]
     try:
         dataset = open_dataset(source)
     except UnknownNameError as error:
@@ -110,7 +110,7 @@ def calibration_pictures(source: str, count: int) -> list[np.ndarray]:
 
 
 def _say_taken(count: int, total: int, first: str, last: str) -> None:
-    print(f"calibrating on {count} of {total} pictures, from {first} to {last}")
+    print(f"calibrating on {count} of {total} images, from {first} to {last}")
 
 
 def _spread(total: int, count: int) -> list[int]:
@@ -119,7 +119,7 @@ def _spread(total: int, count: int) -> list[int]:
 
 
 class SpreadSamples(SegmentationDataset):
-    """Pictures of a dataset, evenly spread: a score in less time."""
+    """Images of a dataset, evenly spread: a score in less time."""
 
     def __init__(self, dataset: SegmentationDataset, count: int) -> None:
         self.dataset = dataset
@@ -145,7 +145,7 @@ class SpreadSamples(SegmentationDataset):
         return self.dataset.load_label(self._indices[index])
 
     def label_identity(self) -> Iterator[str]:
-        """The dataset's, and which of its pictures are taken."""
+        """The dataset's, and which of its images are taken."""
         yield from self.dataset.label_identity()
         yield f"{self._indices}"
 
@@ -165,6 +165,6 @@ def print_scores(dataset: SegmentationDataset, before: Predictor, after: Predict
     """MIoU of the source and of what was written, on a labelled set."""
     scores = [evaluate(model, dataset, dataset.taxonomy).mean_iou for model in (before, after)]
     print(
-        f"mIoU on {len(dataset)} pictures of {dataset.name}: {100 * scores[0]:.2f} before, "
+        f"mIoU on {len(dataset)} images of {dataset.name}: {100 * scores[0]:.2f} before, "
         f"{100 * scores[1]:.2f} after ({100 * (scores[1] - scores[0]):+.2f})"
     )

@@ -37,7 +37,7 @@ def default_image_size(cfg: CfgNode, sliding: Sliding | None = None) -> tuple[in
         image = source_dataset(cfg).load(0, with_label=False).image
     except MissingFileError as error:
         raise UserError(
-            f"the size of the pictures is not known: EVALUATION.IMAGE_SIZE is empty, and {error}. "
+            f"the size of the images is not known: EVALUATION.IMAGE_SIZE is empty, and {error}. "
             f"Say it with --size HEIGHT WIDTH"
         ) from None
     return Resize(cfg.DATA.SOURCE_SIZE or None).size_for((image.shape[0], image.shape[1]))
@@ -62,10 +62,10 @@ def add_size_arguments(parser: argparse.ArgumentParser, default: str) -> None:
         nargs=2,
         type=positive_int,
         metavar=("HEIGHT", "WIDTH"),
-        help=f"of the pictures; default: {default}",
+        help=f"of the images; default: {default}",
     )
     size.add_argument(
-        "--dynamic", action="store_true", help="take any number of pictures of any size"
+        "--dynamic", action="store_true", help="take any number of images of any size"
     )
 
 

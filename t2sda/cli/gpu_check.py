@@ -84,7 +84,7 @@ def _training_checks(folder: Path, device: str) -> list[Check]:
 def _train(run: Path, device: str, precision: str, compiled: bool) -> str:
     """A short run in a process of its own, so that its peak memory is its own."""
     if compiled and device == "cpu":
-        raise Skipped("no GPU: compiling for a CPU takes minutes and tells nothing about a GPU")
+        raise Skipped("no GPU: compiling for a CPU takes minutes and says nothing about a GPU")
     crop, iterations = SIZES[device]
     began = time.perf_counter()
     result = subprocess.run(
@@ -134,8 +134,8 @@ def _run_onnx(onnx_path: Path, device: str) -> str:
     if device == "cuda" and not torch.cuda.is_available():
         raise Skipped("no GPU")
     model = load_model(onnx_path, device=device)
-    image = _picture()
-    return f"{_milliseconds(lambda: model.predict(image)):.1f} ms a picture of 256x512"
+    image = _image()
+    return f"{_milliseconds(lambda: model.predict(image)):.1f} ms an image of 256x512"
 
 
 def _run_tensorrt(onnx_path: Path, target: str) -> str:
@@ -155,14 +155,14 @@ def _run_tensorrt(onnx_path: Path, target: str) -> str:
     built = f"{version}: parsed and built, {len(exported.built.content) / 1e6:.1f} MB"
     if exported.report is None:
         raise Skipped(f"{built}; not run: no GPU")
-    model, image = load_model(exported.path, device="cuda"), _picture()
+    model, image = load_model(exported.path, device="cuda"), _image()
     return (
         f"{built}; {_milliseconds(lambda: model.predict(image)):.1f} ms, "
         f"{exported.report.changed:.2%} changed pixels"
     )
 
 
-def _picture() -> np.ndarray:
+def _image() -> np.ndarray:
     return open_dataset("streets_hazy_val").load(0, with_label=False).image
 
 

@@ -1,4 +1,4 @@
-"""`t2sda infer`: segment pictures and videos."""
+"""`t2sda infer`: segment images and videos."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def command(argv: Sequence[str]) -> int:
     found = find_sources(args.input, output_dir)
     if found.passed_over:
         print(f"passed over in {args.input}: {counted(found.passed_over)}")
-    sources = found.pictures
+    sources = found.sources
     load_for_models([Path(args.model)], args.plugin, args.file)
     workers, streams, threads = _shared_cores(args, len(sources))
     model = load_model(
@@ -54,7 +54,7 @@ def command(argv: Sequence[str]) -> int:
     segmenter = _segmenter(args, model)
     if "labelid" in args.kind:
         check_label_ids(model.taxonomy)
-    cv2.setNumThreads(1)  # the pictures are what is done in parallel
+    cv2.setNumThreads(1)  # the images are what is done in parallel
     with only_writer(output_dir, "--output"):
         remove_partials({(output_dir / source.name).parent for source in sources})
         inference = Inference(
@@ -100,7 +100,7 @@ def _shared_cores(args: argparse.Namespace, num_sources: int) -> tuple[int, int,
         return args.workers or GPU_WORKERS, 1, args.threads
     cores = num_cores()
     alone = num_sources == 1 and not args.workers
-    # One picture has all cores; of a video the next frame is decoded meanwhile.
+    # One image has all cores; of a video the next frame is decoded meanwhile.
     streams = 1 if alone else min(args.workers or cores, cores)
     return args.workers or streams + WAITING, streams, args.threads or max(cores // streams, 1)
 
@@ -114,7 +114,7 @@ def _segmenter(args: argparse.Namespace, model: Predictor) -> Segmenter:
         if fixed not in (None, window):
             assert fixed is not None
             raise UserError(
-                f"--window {window[0]} {window[1]}: {args.model} takes pictures of "
+                f"--window {window[0]} {window[1]}: {args.model} takes images of "
                 f"{fixed[0]}x{fixed[1]} only; use --window {fixed[0]} {fixed[1]}"
             )
         stride = tuple(args.stride) if args.stride else tuple(-(-2 * s // 3) for s in window)
@@ -134,7 +134,7 @@ def _kinds(text: str) -> list[str]:
 def _parser() -> argparse.ArgumentParser:
     parser = ArgumentParser(
         prog="t2sda infer",
-        description="Segment pictures and videos. For each it writes NAME_KIND, and for all "
+        description="Segment images and videos. For each it writes NAME_KIND, and for all "
         "together legend.png and classes.json. Files that cannot be read, or need more memory than "
         "there is, are listed at the end (exit code 3).",
     )
@@ -145,7 +145,7 @@ def _parser() -> argparse.ArgumentParser:
         "--input",
         required=True,
         metavar="FILE|DIR|GLOB|VIDEO",
-        help="a picture, a folder, a pattern, a video",
+        help="an image, a folder, a pattern, a video",
     )
     parser.add_argument("--output", required=True, metavar="DIR", help="folder for the results")
     parser.add_argument(
@@ -161,7 +161,7 @@ def _parser() -> argparse.ArgumentParser:
         type=positive_int,
         metavar=("HEIGHT", "WIDTH"),
         help="segment window by window; a pixel gets the label of the window in whose middle it "
-        "lies, overlaps are not averaged; default: the whole picture",
+        "lies, overlaps are not averaged; default: the whole image",
     )
     parser.add_argument(
         "--stride",
@@ -175,7 +175,7 @@ def _parser() -> argparse.ArgumentParser:
         type=positive_int,
         default=1,
         metavar="N",
-        help="pictures, frames of a video or windows at once",
+        help="images, frames of a video or windows at once",
     )
     parser.add_argument(
         "--resume", action="store_true", help="skip what an earlier run of these settings finished"
@@ -184,7 +184,7 @@ def _parser() -> argparse.ArgumentParser:
         "--workers",
         type=positive_int,
         metavar="N",
-        help="pictures in work at once; default: two more than cores, 4 on a GPU",
+        help="images in work at once; default: two more than cores, 4 on a GPU",
     )
     add_model_arguments(parser)
     return parser

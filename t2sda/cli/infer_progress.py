@@ -42,7 +42,7 @@ class InferProgress:
         if self._is_terminal:
             print(_CLEAR, end="", file=self._stream, flush=True)
 
-    def picture(self, path: Path) -> None:
+    def image(self, path: Path) -> None:
         """An image or a whole video is finished."""
         self._done += 1
         self._video = None

@@ -18,7 +18,7 @@ from t2sda.inference.overlapped import in_batches, overlapped
 from t2sda.inference.results import result_paths, write_png, write_results
 from t2sda.inference.segmenter import Segmenter
 from t2sda.inference.shares import LEGEND_NAME, SHARES_NAME, Record
-from t2sda.inference.sources import Picture
+from t2sda.inference.sources import Source
 from t2sda.inference.video import (
     VIDEO_KINDS,
     EncodingError,
@@ -42,9 +42,9 @@ _LEFT_OUT = (
 
 
 class Done(NamedTuple):
-    """A picture or video that is finished, or why it was left out."""
+    """An image or video that is finished, or why it was left out."""
 
-    source: Picture
+    source: Source
     counts: np.ndarray
     error: UserError | None = None
     num_frames: int = 0
@@ -61,14 +61,14 @@ class DoneFrame(NamedTuple):
 
 
 class Inference:
-    """Pictures and videos in, result files out.
+    """Images and videos in, result files out.
 
     Args:
-        segmenter: of pictures.
+        segmenter: of images.
         output_dir: exists and can be written to.
         kinds: of results, from KINDS.
         stream: for progress.
-        num_workers: pictures or frames in work at once.
+        num_workers: images or frames in work at once.
         resume: leave out what an earlier run finished.
         settings: what results depend on besides `kinds`, for `resume`.
     """
@@ -93,7 +93,7 @@ class Inference:
         self.left_out: list[UserError] = []
         self.incomplete: list[str] = []
 
-    def run(self, sources: Sequence[Picture]) -> int:
+    def run(self, sources: Sequence[Source]) -> int:
         """Segment them all, write what was seen; returns the exit code."""
         _check_kinds(sources, self.kinds)
         begin = time.perf_counter()
@@ -112,13 +112,13 @@ class Inference:
                 else:
                     self.record.add(str(done.source.name), done.counts, done.source.path)
                     finished.append(done)
-                progress.picture(done.source.path)
+                progress.image(done.source.path)
         names = [str(source.name) for source in sources]
         self._write_legend(names)
         self._conclude(finished, len(sources) - len(waiting), time.perf_counter() - begin)
         return SOME_LEFT_OUT if self.left_out or self.incomplete else 0
 
-    def _is_finished(self, source: Picture) -> bool:
+    def _is_finished(self, source: Source) -> bool:
         paths = (
             [video_path(self.output_dir / source.name, kind) for kind in self.kinds]
             if source.is_video
@@ -127,28 +127,28 @@ class Inference:
         finished = self.record.holds(str(source.name), source.path)
         return finished and all(path.is_file() for path in paths)
 
-    def _work(self, sources: Sequence[Picture], progress: InferProgress) -> Iterator[Done]:
-        pictures = [source for source in sources if not source.is_video]
-        yield from self._all_pictures(pictures)
+    def _work(self, sources: Sequence[Source], progress: InferProgress) -> Iterator[Done]:
+        images = [source for source in sources if not source.is_video]
+        yield from self._all_images(images)
         for source in sources:
             if source.is_video:
                 yield self._segment_video(source, progress)
 
-    def _all_pictures(self, pictures: Sequence[Picture]) -> Iterator[Done]:
+    def _all_images(self, images: Sequence[Source]) -> Iterator[Done]:
         """Many at once; what memory is short for comes again at the end, alone."""
-        batches = in_batches(pictures, self.segmenter.num_pictures)
+        batches = in_batches(images, self.segmenter.num_images)
         again = []
-        for batch in overlapped(self._segment_pictures, batches, self.num_workers):
+        for batch in overlapped(self._segment_images, batches, self.num_workers):
             for done in batch:
                 if isinstance(done.error, TooLargeError):
                     again.append(done.source)
                 else:
                     yield done
         for source in again:
-            yield from self._segment_pictures([source])
+            yield from self._segment_images([source])
 
-    def _segment_pictures(self, batch: Sequence[Picture]) -> list[Done]:
-        readable: dict[Picture, np.ndarray] = {}
+    def _segment_images(self, batch: Sequence[Source]) -> list[Done]:
+        readable: dict[Source, np.ndarray] = {}
         left_out = []
         for source in batch:
             try:
@@ -163,7 +163,7 @@ class Inference:
         except TooLargeError as error:
             return left_out + [self._leave_out(source, error) for source in readable]
 
-    def _written(self, images: Mapping[Picture, np.ndarray]) -> list[Done]:
+    def _written(self, images: Mapping[Source, np.ndarray]) -> list[Done]:
         done = []
         found = self.segmenter(list(images.values()))
         for (source, image), own in zip(images.items(), found, strict=True):
@@ -172,18 +172,18 @@ class Inference:
             done.append(Done(source, class_counts(own.labels, self.taxonomy)))
         return done
 
-    def _leave_out(self, source: Picture, error: UserError) -> Done:
-        error.__context__ = None  # with its traceback it would keep pictures in memory
+    def _leave_out(self, source: Source, error: UserError) -> Done:
+        error.__context__ = None  # with its traceback it would keep images in memory
         nothing = np.zeros(self.taxonomy.num_classes, dtype=np.int64)
         return Done(source, nothing, error.with_traceback(None))
 
     def _named_if_too_large(self, name: object) -> AbstractContextManager[None]:
         window = "--window HEIGHT WIDTH" if self.segmenter.window is None else "a smaller --window"
         return named_if_too_large(
-            name, f"use {window}, a smaller --batch, fewer --workers, or a smaller picture"
+            name, f"use {window}, a smaller --batch, fewer --workers, or a smaller image"
         )
 
-    def _segment_video(self, source: Picture, progress: InferProgress) -> Done:
+    def _segment_video(self, source: Source, progress: InferProgress) -> Done:
         counts = np.zeros(self.taxonomy.num_classes, dtype=np.int64)
         num_frames = 0
         try:
@@ -196,11 +196,11 @@ class Inference:
                         video_path(self.output_dir / source.name, kind) for kind in self.kinds
                     )
                 ]
-                batches = in_batches(reader, self.segmenter.num_pictures)
+                batches = in_batches(reader, self.segmenter.num_images)
                 for batch in overlapped(self._segment_frames, batches, self.num_workers):
                     for frame in batch:
-                        for writer, picture in zip(writers, frame.drawn, strict=True):
-                            writer.write(picture, frame.pts)
+                        for writer, image in zip(writers, frame.drawn, strict=True):
+                            writer.write(image, frame.pts)
                         counts += frame.counts
                         num_frames += 1
                         progress.frame(source.path, num_frames, reader.num_frames)
@@ -227,13 +227,13 @@ class Inference:
 
     def _conclude(self, finished: Sequence[Done], num_earlier: int, seconds: float) -> None:
         num_videos = sum(done.source.is_video for done in finished)
-        num_pictures = len(finished) - num_videos
+        num_images = len(finished) - num_videos
         num_frames = sum(done.num_frames for done in finished)
-        parts = [_counted(num_pictures, "picture")] if num_pictures or not num_videos else []
+        parts = [_counted(num_images, "image")] if num_images or not num_videos else []
         if num_videos:
             parts.append(f"{_counted(num_videos, 'video')} of {_counted(num_frames, 'frame')}")
         earlier = f", {num_earlier} finished earlier" if num_earlier else ""
-        rate = (num_pictures + num_frames) / seconds
+        rate = (num_images + num_frames) / seconds
         print(
             f"{', '.join(parts)} in {seconds:.1f} s ({rate:.1f} a second){earlier}; "
             f"results in {self.output_dir}",
@@ -257,7 +257,7 @@ def _counted(number: int, what: str) -> str:
     return f"{number} {what}{'' if number == 1 else 's'}"
 
 
-def _check_kinds(sources: Sequence[Picture], kinds: Sequence[str]) -> None:
+def _check_kinds(sources: Sequence[Source], kinds: Sequence[str]) -> None:
     wrong = [kind for kind in kinds if kind not in VIDEO_KINDS]
     if wrong and any(source.is_video for source in sources):
         raise UserError(

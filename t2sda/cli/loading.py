@@ -33,23 +33,23 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
         type=positive_int,
         default=0,
         metavar="N",
-        help="of a CPU within one picture; default: the cores, shared by the workers",
+        help="of a CPU within one image; default: the cores, shared by the workers",
     )
     add_dataset_arguments(parser)
-    foreign = parser.add_argument_group("for an ONNX file that t2sda did not write")
-    foreign.add_argument(
+    described = parser.add_argument_group("for an ONNX file that t2sda did not write")
+    described.add_argument(
         "--taxonomy", metavar="NAME", help="what its classes are: a label set, or a dataset's name"
     )
     for name in ("mean", "std"):
-        foreign.add_argument(
+        described.add_argument(
             f"--pixel-{name}",
             nargs=3,
             type=float,
             metavar=("R", "G", "B"),
             help="in [0, 255], for a graph that takes normalised floats",
         )
-    foreign.add_argument("--layout", choices=LAYOUTS, help="of its input")
-    foreign.add_argument("--output-kind", choices=OUTPUT_KINDS, help="of its output")
+    described.add_argument("--layout", choices=LAYOUTS, help="of its input")
+    described.add_argument("--output-kind", choices=OUTPUT_KINDS, help="of its output")
 
 
 def load_for_models(
@@ -64,7 +64,7 @@ def load_for_models(
 
 
 def description_of(args: argparse.Namespace) -> Description | None:
-    """What the arguments say about a foreign file; None if they say nothing."""
+    """What the arguments say about a file of others; None if they say nothing."""
     said = Description(
         taxonomy=args.taxonomy,
         pixel_mean=tuple(args.pixel_mean) if args.pixel_mean is not None else None,

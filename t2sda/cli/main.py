@@ -15,7 +15,7 @@ COMMANDS = {
     "quickstart": ("t2sda.cli.quickstart", "the whole way once, on drawn streets, in minutes"),
     "train": ("t2sda.cli.train", "train, resume or score a network"),
     "export": ("t2sda.cli.export", "write a network for ONNX Runtime, OpenVINO or TensorRT"),
-    "infer": ("t2sda.cli.infer", "segment pictures and videos"),
+    "infer": ("t2sda.cli.infer", "segment images and videos"),
     "benchmark": ("t2sda.cli.benchmark", "time models side by side, in every runtime"),
     "data": ("t2sda.cli.data", "list, check and pack datasets"),
     "weights": ("t2sda.cli.weights", "import what others trained, as a checkpoint"),

@@ -27,7 +27,7 @@ from t2sda.inference.visualisation import comparison
 from t2sda.runtime.loading import load_model
 
 RUNS = {"source only": "quickstart_source_only.yaml", "T2S-DA": "quickstart.yaml"}
-DEMO_PICTURES = Path(__file__).parents[2] / "docs" / "demo"
+DEMO_IMAGES = Path(__file__).parents[2] / "docs" / "demo"
 NUM_COMPARED = 3
 
 
@@ -37,7 +37,7 @@ def command(argv: Sequence[str]) -> int:
     console = standard_console()
     began = time.perf_counter()
     output_dir = Path(args.output_dir)
-    find_sources(args.pictures, output_dir)  # now, not after minutes of training
+    find_sources(args.images, output_dir)  # now, not after minutes of training
     folders = {name: output_dir / Path(config).stem for name, config in RUNS.items()}
     for number, (name, config) in enumerate(RUNS.items(), start=1):
         console.rule(f"{number}/4  {name}")
@@ -53,10 +53,10 @@ def command(argv: Sequence[str]) -> int:
     console.rule("3/4  export")
     export.command(["onnx", str(folders["T2S-DA"]), "--output", str(onnx_path), "--dynamic"])
     console.rule("4/4  photographs")
-    pictures_dir = output_dir / "photographs"
+    images_dir = output_dir / "photographs"
     code = infer.command(
         [
-            *("--model", str(onnx_path), "--input", args.pictures, "--output", str(pictures_dir)),
+            *("--model", str(onnx_path), "--input", args.images, "--output", str(images_dir)),
             *("--kind", "panel,overlay,trainid"),
         ]
     )
@@ -66,7 +66,7 @@ def command(argv: Sequence[str]) -> int:
     console.rule("what came of it")
     console.print(f"IoU % on {dataset}", highlight=False)
     console.print(_table(folders, dataset))
-    _say_where_to_look(console, onnx_path, pictures_dir, comparison_path)
+    _say_where_to_look(console, onnx_path, images_dir, comparison_path)
     console.print(f"{(time.perf_counter() - began) / 60:.1f} minutes", highlight=False)
     return code
 
@@ -79,8 +79,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--output-dir", default="output/quickstart", metavar="DIR")
     parser.add_argument(
-        "--pictures",
-        default=str(DEMO_PICTURES),
+        "--images",
+        default=str(DEMO_IMAGES),
         metavar="FILE|DIR|GLOB",
         help="photographs to segment; default: the two of the repository",
     )
@@ -124,12 +124,12 @@ def _table(folders: dict[str, Path], dataset: str) -> Table:
 
 def _row(before: float, after: float) -> tuple[str, str, Text]:
     change = 100 * (after - before)
-    colour = "green" if change > 0.05 else "red" if change < -0.05 else "default"
-    return f"{100 * before:.1f}", f"{100 * after:.1f}", Text(f"{change:+.1f}", colour)
+    color = "green" if change > 0.05 else "red" if change < -0.05 else "default"
+    return f"{100 * before:.1f}", f"{100 * after:.1f}", Text(f"{change:+.1f}", color)
 
 
 def _comparison(folders: dict[str, Path], dataset_name: str) -> np.ndarray:
-    """Scenes of the second domain: picture, truth, source only, T2S-DA, with a legend."""
+    """Scenes of the second domain: image, truth, source only, T2S-DA, with a legend."""
     models = {name: load_model(resolve_checkpoint(folder)) for name, folder in folders.items()}
     dataset = open_dataset(dataset_name)
     rows = []
@@ -142,11 +142,11 @@ def _comparison(folders: dict[str, Path], dataset_name: str) -> np.ndarray:
 
 
 def _say_where_to_look(
-    console: Console, onnx_path: Path, pictures_dir: Path, comparison_path: Path
+    console: Console, onnx_path: Path, images_dir: Path, comparison_path: Path
 ) -> None:
     for what, path in (
         ("scenes before and after", comparison_path),
-        ("photographs with overlays", pictures_dir),
+        ("photographs with overlays", images_dir),
         ("the student as ONNX, verified", onnx_path),
     ):
         console.print(f"{what:<30} {path}", highlight=False, soft_wrap=True)

@@ -14,7 +14,7 @@ from t2sda.config import changed_keys, load_config
 from t2sda.engine.importing import Imported, Network, import_network, network_of, write_imported
 from t2sda.engine.metrics import standard_console
 from t2sda.errors import UserError
-from t2sda.files import check_writable_file, written_whole
+from t2sda.files import atomic_writer, check_writable_file
 from t2sda.runtime.description import taxonomy_called
 from t2sda.weights.formats import BRANCHES
 from t2sda.weights.published import read_weight_file
@@ -47,7 +47,7 @@ def _write(console: Console, imported: Imported, output: Path) -> None:
     check_writable_file(output, "--output")
     write_imported(imported, output)
     report = output.with_name(output.name + REPORT_SUFFIX)
-    with written_whole(report) as partial:
+    with atomic_writer(report) as partial:
         partial.write_text(_report(imported) + "\n", encoding="utf-8")
     _print(console, f"written to {output}; every tensor is in {report}")
 
@@ -121,7 +121,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--to",
         metavar="CONFIG",
-        help="configuration whose MODEL it is to be (default: what the tensors tell)",
+        help="configuration whose MODEL it is to be (default: what the tensors show)",
     )
     parser.add_argument(
         "--taxonomy",

@@ -100,8 +100,8 @@ class DatasetSpec:
                 f"dataset '{self.name}': no label_format '{self.label_format}'; known, nearest "
                 f"first: {known}"
             )
-        if self.labels is not None and self.label_format == "colours":
-            _check_has_colours(self.name, self.taxonomy)
+        if self.labels is not None and self.label_format == "colors":
+            _check_has_colors(self.name, self.taxonomy)
 
     def open(self) -> FileDataset:
         """Find the files.
@@ -258,11 +258,11 @@ def dataset_folders() -> list[Path]:
     return [*(user_path(folder, DATASETS_VARIABLE) for folder in listed if folder), Path()]
 
 
-def _check_has_colours(name: str, taxonomy: Taxonomy) -> None:
-    if not taxonomy.label_colours:
+def _check_has_colors(name: str, taxonomy: Taxonomy) -> None:
+    if not taxonomy.label_colors:
         raise UserError(
-            f"dataset '{name}': label_format is colours, but taxonomy '{taxonomy.name}' has no "
-            f"label_colours; give the colours of its label files"
+            f"dataset '{name}': label_format is colors, but taxonomy '{taxonomy.name}' has no "
+            f"label_colors; give the colors of its label files"
         )
 
 
@@ -273,6 +273,6 @@ def _check_own_labels(name: str, images: object, pairs: Sequence[tuple[Path, Pat
         if label is not None and owners.setdefault(label, image) != image:
             raise UserError(
                 f"dataset '{name}': {owners[label]} and {image} would share the label {label}; "
-                f"tell them apart in `labels` by {{1}}, {{2}}, …, what the wildcards of "
+                f"distinguish them in `labels` by {{1}}, {{2}}, …, what the wildcards of "
                 f"images={images!r} stand for"
             )

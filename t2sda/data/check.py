@@ -185,7 +185,7 @@ def _examine_files(dataset: FileDataset, image_path: Path, label_path: Path | No
         if (image == image[0, 0]).all():
             findings.append(
                 Finding(
-                    "images of one colour",
+                    "images of one color",
                     f"{image_path}: every pixel is {image[0, 0].tolist()}; look at it, and leave "
                     f"it out if it is a failed recording",
                     fatal=False,

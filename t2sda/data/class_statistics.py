@@ -17,7 +17,7 @@ from t2sda.data.parallel import Progress, mapped, unseen
 from t2sda.data.replacements import UNUSABLE
 from t2sda.distributed import barrier, is_main
 from t2sda.errors import UserError
-from t2sda.files import make_writable_dir, written_whole
+from t2sda.files import atomic_writer, make_writable_dir
 
 logger = logging.getLogger(__name__)
 
@@ -139,7 +139,7 @@ def _found_or_counted(
     what = f"counting classes of {dataset.name}"
     counted = np.stack(list(mapped(count, len(dataset), what, progress)))
     own = path.with_name(f"{path.stem}.{os.getpid()}.npy")  # another run may count at this moment
-    with written_whole(own) as partial, partial.open("wb") as file:
+    with atomic_writer(own) as partial, partial.open("wb") as file:
         np.save(file, counted, allow_pickle=False)
     own.replace(path)
     return counted

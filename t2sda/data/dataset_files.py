@@ -14,7 +14,7 @@ from t2sda.config.errors import MAX_PROBLEMS, shown
 from t2sda.config.yaml_text import Tree, parse_yaml
 from t2sda.data.catalog import DATASETS, DatasetSpec, register_dataset
 from t2sda.data.label_tables import TAXONOMIES
-from t2sda.data.taxonomies import CITYSCAPES_19, MAX_CLASSES, ClassGroup, Colour, Taxonomy
+from t2sda.data.taxonomies import CITYSCAPES_19, MAX_CLASSES, ClassGroup, Color, Taxonomy
 from t2sda.errors import MissingFileError, UserError
 from t2sda.files import mistaken_for, read_small_file
 from t2sda.registry import nearest_first
@@ -155,27 +155,27 @@ class _Reader:
         if "classes" not in self.tree:
             if "labels" in self.tree:
                 raise UserError(f"{self.path}: `labels` without `classes` (or `taxonomy`)")
-            return CITYSCAPES_19  # of an unlabelled set nothing but pictures is read
+            return CITYSCAPES_19  # of an unlabelled set nothing but images is read
         names = tuple(self._texts("classes", self._value("classes")))
         if not 2 <= len(names) <= MAX_CLASSES:
             raise self._error(
                 "classes", f"found {len(names)} classes; 2 to {MAX_CLASSES} are possible"
             )
         palette = self._palette(names)
-        in_colours = self._label_format() == "colours"
-        if in_colours and "ids" in self.tree:
-            raise self._error("ids", "has no effect with label_format colours; use `palette`")
-        if in_colours and "palette" not in self.tree:
+        in_colors = self._label_format() == "colors"
+        if in_colors and "ids" in self.tree:
+            raise self._error("ids", "has no effect with label_format colors; use `palette`")
+        if in_colors and "palette" not in self.tree:
             raise UserError(
-                f"{self.path}: label_format is colours, but there is no `palette`: give the colour "
+                f"{self.path}: label_format is colors, but there is no `palette`: give the color "
                 f"of every class, {{{names[0]}: [R, G, B], ...}}"
             )
         return Taxonomy(
             name=self._text("name"),
             class_names=names,
             palette=palette,
-            train_ids={} if in_colours else self._train_ids(names),
-            label_colours=self._label_colours(palette) if in_colours else {},
+            train_ids={} if in_colors else self._train_ids(names),
+            label_colors=self._label_colors(palette) if in_colors else {},
             subsets=self._subsets(names),
             things=tuple(self._class_list("things", names, self._value("things", []))),
         )
@@ -207,27 +207,27 @@ class _Reader:
             table[raw] = IGNORE_INDEX
         return table
 
-    def _label_colours(self, palette: tuple[Colour, ...]) -> dict[Colour, int]:
-        table: dict[Colour, int] = {}
-        for train_id, colour in enumerate(palette):
-            if colour in table:
-                raise self._error("palette", f"{list(colour)} stands for two classes")
-            table[colour] = train_id
+    def _label_colors(self, palette: tuple[Color, ...]) -> dict[Color, int]:
+        table: dict[Color, int] = {}
+        for train_id, color in enumerate(palette):
+            if color in table:
+                raise self._error("palette", f"{list(color)} stands for two classes")
+            table[color] = train_id
         for value in self._list("ignored", self._value("ignored", [])):
-            colour = self._colour("ignored", value)
-            if colour in table and table[colour] != IGNORE_INDEX:
-                raise self._error("ignored", f"{list(colour)} is the colour of a class")
-            table[colour] = IGNORE_INDEX
+            color = self._color("ignored", value)
+            if color in table and table[color] != IGNORE_INDEX:
+                raise self._error("ignored", f"{list(color)} is the color of a class")
+            table[color] = IGNORE_INDEX
         return table
 
-    def _palette(self, names: tuple[str, ...]) -> tuple[Colour, ...]:
-        """The file's colours, by class or in order; well apart ones where it gives none."""
+    def _palette(self, names: tuple[str, ...]) -> tuple[Color, ...]:
+        """The file's colors, by class or in order; well apart ones where it gives none."""
         if "palette" not in self.tree:
-            return distinct_colours(len(names))
+            return distinct_colors(len(names))
         value = self._value("palette")
         if isinstance(value, dict):
-            return tuple(self._per_class("palette", names, self._colour))
-        return tuple(self._colour("palette", item) for item in self._list("palette", value))
+            return tuple(self._per_class("palette", names, self._color))
+        return tuple(self._color("palette", item) for item in self._list("palette", value))
 
     def _groups(self, taxonomy: Taxonomy) -> tuple[ClassGroup, ...]:
         """`groups`: name to class names; every class is in exactly one."""
@@ -305,10 +305,10 @@ class _Reader:
             raise self._error(key, f"found {shown(value)}; must be an id or a list of ids")
         return ids
 
-    def _colour(self, key: str, value: Any) -> Colour:
+    def _color(self, key: str, value: Any) -> Color:
         numbers = value if isinstance(value, list) else []
         if len(numbers) != 3 or not all(type(n) is int and 0 <= n <= 255 for n in numbers):
-            raise self._error(key, f"found {shown(value)}; a colour is [R, G, B], each 0 to 255")
+            raise self._error(key, f"found {shown(value)}; a color is [R, G, B], each 0 to 255")
         return numbers[0], numbers[1], numbers[2]
 
     def _list(self, key: str, value: Any) -> list[Any]:
@@ -323,12 +323,12 @@ class _Reader:
         return UserError(f"{self.tree[key].where}: {key}: {what}")
 
 
-def distinct_colours(count: int) -> tuple[Colour, ...]:
-    """Colours that are told apart: hues by the golden ratio, in three shades."""
-    colours = []
+def distinct_colors(count: int) -> tuple[Color, ...]:
+    """Distinct colors: hues by the golden ratio, in three shades."""
+    colors = []
     for index in range(count):
         hue = (index * 0.618034) % 1.0
         saturation, value = ((0.75, 0.9), (0.55, 0.65), (0.9, 0.55))[index % 3]
         red, green, blue = colorsys.hsv_to_rgb(hue, saturation, value)
-        colours.append((round(255 * red), round(255 * green), round(255 * blue)))
-    return tuple(colours)
+        colors.append((round(255 * red), round(255 * green), round(255 * blue)))
+    return tuple(colors)

@@ -29,7 +29,7 @@ from t2sda.structures import IGNORE_INDEX
 
 @dataclass(frozen=True)
 class Sample:
-    """One picture as its dataset stores it."""
+    """One image as its dataset stores it."""
 
     name: str
     """Where it comes from: the image's path, or what was drawn."""
@@ -155,7 +155,7 @@ class FileDataset(SegmentationDataset):
 
     Args:
         pairs: (image path, label path or None) in a fixed order.
-        label_reader: label file -> raw ids or colours.
+        label_reader: label file -> raw ids or colors.
         passed_over: files that lie beside the images but were not taken, by kind.
         counts_path: (N, num_classes + 1) counts as `class_pixels` gives them, of labels that were
             larger when they were counted; None: the label files are counted.

@@ -1,4 +1,4 @@
-"""How label files say which class a pixel has: ids, colours, SYNTHIA's 16-bit channels."""
+"""How label files say which class a pixel has: ids, colors, SYNTHIA's 16-bit channels."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from t2sda.errors import UnreadableFileError
 from t2sda.images import read_image, read_label, read_samples
 
 LabelReader = Callable[[Path], np.ndarray]
-"""File -> raw label: ids (H, W) uint8 or uint16, or colours (H, W, 3) uint8."""
+"""File -> raw label: ids (H, W) uint8 or uint16, or colors (H, W, 3) uint8."""
 
 
 def read_first_channel(path: Path) -> np.ndarray:
@@ -33,7 +33,7 @@ def read_first_channel(path: Path) -> np.ndarray:
 
 LABEL_FORMATS: dict[str, LabelReader] = {
     "ids": read_label,
-    "colours": read_image,
+    "colors": read_image,
     "first_channel": read_first_channel,
 }
 """Readers by the name that `DatasetSpec.label_format` gives."""

@@ -1,4 +1,4 @@
-"""Label tables of public street sets: the ids or colours in their files -> Cityscapes' 19 classes.
+"""Label tables of public street sets: the ids or colors in their files -> Cityscapes' 19 classes.
 
 They are applied when a label is read; no converted files are needed. Every id that a set defines
 is in its table: one that is not there is an error, never silently ignored.
@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from t2sda.constants import IGNORE_INDEX
-from t2sda.data.taxonomies import CITYSCAPES_19, Colour, Taxonomy
+from t2sda.data.taxonomies import CITYSCAPES_19, Color, Taxonomy
 
 
 def _train_ids(classes: Mapping[str, tuple[int, ...]], known: range) -> dict[int, int]:
@@ -109,7 +109,7 @@ CAMVID_11_IDS = replace(
 )
 """CamVid in the 11-class copy of the SegNet tutorial, 11: unlabelled."""
 
-_CAMVID_COLOURS: Mapping[str, tuple[Colour, ...]] = {
+_CAMVID_COLORS: Mapping[str, tuple[Color, ...]] = {
     "road": ((128, 64, 128), (128, 0, 192), (192, 0, 64)),  # lane markings
     "sidewalk": ((0, 0, 192),),
     "building": ((128, 0, 0), (192, 0, 128), (0, 128, 64), (64, 0, 64)),  # archway, bridge, tunnel
@@ -127,7 +127,7 @@ _CAMVID_COLOURS: Mapping[str, tuple[Colour, ...]] = {
     "motorcycle": ((192, 0, 192),),
     "bicycle": ((0, 128, 192),),  # with its rider
 }
-_CAMVID_IGNORED: tuple[Colour, ...] = (
+_CAMVID_IGNORED: tuple[Color, ...] = (
     (0, 0, 0),  # void
     (64, 128, 64),  # animal
     (64, 0, 192),  # cart, luggage, pram
@@ -137,19 +137,19 @@ _CAMVID_IGNORED: tuple[Colour, ...] = (
     (0, 0, 64),  # traffic cone
 )
 
-CAMVID_32_COLOURS: Taxonomy = replace(
+CAMVID_32_COLORS: Taxonomy = replace(
     CITYSCAPES_19,
-    name="camvid_32_colours",
-    label_colours={
+    name="camvid_32_colors",
+    label_colors={
         **{
-            colour: CITYSCAPES_19.class_names.index(name)
-            for name, colours in _CAMVID_COLOURS.items()
-            for colour in colours
+            color: CITYSCAPES_19.class_names.index(name)
+            for name, colors in _CAMVID_COLORS.items()
+            for color in colors
         },
         **dict.fromkeys(_CAMVID_IGNORED, IGNORE_INDEX),
     },
 )
-"""CamVid's own labels, 32 colours; scored in groups, as its classes are not quite Cityscapes'."""
+"""CamVid's own labels, 32 colors; scored in groups, as its classes are not quite Cityscapes'."""
 
 TAXONOMIES: dict[str, Taxonomy] = {
     taxonomy.name: taxonomy
@@ -159,7 +159,7 @@ TAXONOMIES: dict[str, Taxonomy] = {
         GTA5_LABEL_IDS,
         SYNTHIA_LABEL_IDS,
         CAMVID_11_IDS,
-        CAMVID_32_COLOURS,
+        CAMVID_32_COLORS,
     )
 }
 """By the name that a dataset's YAML file gives."""

@@ -30,7 +30,7 @@ from t2sda.data.parallel import Progress, mapped, unseen
 from t2sda.data.taxonomies import Taxonomy
 from t2sda.data.transforms import Resize, resize_label
 from t2sda.errors import UserError
-from t2sda.files import PARTIAL_SUFFIX, make_writable_dir, written_whole
+from t2sda.files import PARTIAL_SUFFIX, atomic_writer, make_writable_dir
 from t2sda.images import read_image, read_label
 
 DESCRIPTION_NAME = "dataset.yaml"
@@ -79,7 +79,7 @@ def pack_dataset(
         for path in partial.rglob("*"):  # what a killed packing left of a file
             if path.is_file() and path.relative_to(partial).as_posix() not in digests:
                 path.unlink()
-        with written_whole(partial / MANIFEST_NAME) as path:
+        with atomic_writer(partial / MANIFEST_NAME) as path:
             path.write_text(manifest_text(digests), encoding="utf-8")
         partial.replace(output)
 
@@ -124,12 +124,12 @@ class _Packer:
             DESCRIPTION_NAME: yaml.safe_dump(description, sort_keys=False, allow_unicode=True),
         }
         for name, text in texts.items():
-            with written_whole(self.folder / name) as path:
+            with atomic_writer(self.folder / name) as path:
                 path.write_text(text, encoding="utf-8")
         names = list(texts)
         if self.dataset.labelled:
             counts = class_pixels(self.dataset, progress)
-            with written_whole(self.folder / COUNTS_NAME) as path, path.open("wb") as file:
+            with atomic_writer(self.folder / COUNTS_NAME) as path, path.open("wb") as file:
                 np.save(file, counts, allow_pickle=False)
             names.append(COUNTS_NAME)
         return {name: digest_of(self.folder / name) for name in names}
@@ -162,7 +162,7 @@ def _description(dataset: SegmentationDataset, bound: tuple[int, int]) -> dict[s
 
 def _classes(taxonomy: Taxonomy) -> dict[str, Any]:
     """The classes as a YAML file says them: by name where there is one, else one by one."""
-    plain = replace(taxonomy, train_ids={}, label_colours={})
+    plain = replace(taxonomy, train_ids={}, label_colors={})
     for name, known in TAXONOMIES.items():
         same = replace(plain, name=name) == known and plain.things == known.things
         if same:
@@ -170,7 +170,7 @@ def _classes(taxonomy: Taxonomy) -> dict[str, Any]:
     names = taxonomy.class_names
     classes: dict[str, Any] = {
         "classes": list(names),
-        "palette": [list(colour) for colour in taxonomy.palette],
+        "palette": [list(color) for color in taxonomy.palette],
     }
     if taxonomy.things:
         classes["things"] = list(taxonomy.things)
@@ -192,7 +192,7 @@ def _readable(path: Path, read: Any) -> bool:
 
 def _write_png(path: Path, pixels: np.ndarray, options: tuple[int, ...]) -> None:
     _, content = cv2.imencode(".png", pixels, options)
-    with written_whole(path) as partial:
+    with atomic_writer(path) as partial:
         partial.write_bytes(content.tobytes())
 
 

@@ -34,7 +34,7 @@ def check_below_root(dataset: str, **patterns: str | None) -> None:
 
 
 def check_label_pattern(dataset: str, images: str, labels: str) -> None:
-    """Raise UserError if a label's path cannot be told from its image's."""
+    """Raise UserError if a label's path may be the same as its image's."""
     names = _placeholders(dataset, labels)
     if not names:
         raise UserError(

@@ -9,7 +9,7 @@ import functools
 from t2sda.data.catalog import DatasetSpec, DrawnStreetsSpec, register_dataset
 from t2sda.data.label_tables import (
     CAMVID_11_IDS,
-    CAMVID_32_COLOURS,
+    CAMVID_32_COLORS,
     CITYSCAPES_LABEL_IDS,
     GTA5_LABEL_IDS,
     SYNTHIA_LABEL_IDS,
@@ -160,7 +160,7 @@ def _register_bdd100k() -> None:
 
 
 def _register_camvid() -> None:
-    """CamVid as its authors give it (701 images, labels in 32 colours), and the 11-class copy of
+    """CamVid as its authors give it (701 images, labels in 32 colors), and the 11-class copy of
     the SegNet tutorial (367, 101 and 233 images of 480x360).
     """
     register_dataset(
@@ -170,9 +170,9 @@ def _register_camvid() -> None:
             other_roots=("CamVid",),
             images="701_StillsRaw_full/*.png",
             labels="LabeledApproved_full/{stem}_L.png",
-            taxonomy=CAMVID_32_COLOURS,
+            taxonomy=CAMVID_32_COLORS,
             class_groups=STREET_GROUPS_11,
-            label_format="colours",
+            label_format="colors",
         )
     )
     for split in ("train", "val", "test"):

@@ -1,4 +1,4 @@
-"""Taxonomies: class names, colours, and the table from the ids in label files to train ids."""
+"""Taxonomies: class names, colors, and the table from the ids in label files to train ids."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from t2sda.registry import nearest_first
 MAX_CLASSES = IGNORE_INDEX
 MAX_RAW_ID = (1 << 16) - 1
 
-Colour: TypeAlias = tuple[int, int, int]
+Color: TypeAlias = tuple[int, int, int]
 """(R, G, B), each 0 to 255."""
 
 
@@ -26,7 +26,7 @@ class LabelIdError(UserError):
 
 @dataclass(frozen=True)
 class ClassGroup:
-    """Classes that count as one in a score, because a label set does not tell them apart."""
+    """Classes that count as one in a score, because a label set does not distinguish them."""
 
     name: str
     train_ids: tuple[int, ...]
@@ -39,11 +39,11 @@ class Taxonomy:
     Args:
         name: how messages call it.
         class_names: one per train id, 2 to 255 of them.
-        palette: one (R, G, B) per class, for pictures.
+        palette: one (R, G, B) per class, for images.
         train_ids: raw id in the label file -> train id or IGNORE_INDEX. Empty: files hold train
             ids already, with IGNORE_INDEX for ignored pixels. An id in neither is an error.
-        label_colours: (R, G, B) in the label file -> train id or IGNORE_INDEX, for sets that give
-            their labels as colours. Another colour is an error.
+        label_colors: (R, G, B) in the label file -> train id or IGNORE_INDEX, for sets that give
+            their labels as colors. Another color is an error.
         subsets: further scores by name, each over some train ids (SYNTHIA's 16 and 13 classes).
         things: names of the classes that are countable objects, not stuff like road and sky.
     Raises:
@@ -52,9 +52,9 @@ class Taxonomy:
 
     name: str
     class_names: tuple[str, ...]
-    palette: tuple[Colour, ...]
+    palette: tuple[Color, ...]
     train_ids: Mapping[int, int] = field(default_factory=dict)
-    label_colours: Mapping[Colour, int] = field(default_factory=dict)
+    label_colors: Mapping[Color, int] = field(default_factory=dict)
     subsets: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     things: tuple[str, ...] = field(default=(), compare=False)  # for training alone
 
@@ -62,18 +62,18 @@ class Taxonomy:
         if not 2 <= self.num_classes <= MAX_CLASSES:
             raise UserError(
                 f"taxonomy '{self.name}': {self.num_classes} classes; 2 to {MAX_CLASSES} can be "
-                f"told apart in 8-bit labels with {IGNORE_INDEX} for ignored pixels"
+                f"distinct in 8-bit labels with {IGNORE_INDEX} for ignored pixels"
             )
         if len(self.palette) != self.num_classes:
             raise UserError(
-                f"taxonomy '{self.name}': {len(self.palette)} colours for {self.num_classes} "
+                f"taxonomy '{self.name}': {len(self.palette)} colors for {self.num_classes} "
                 f"classes; give one (R, G, B) per class"
             )
         if len(set(self.class_names)) != self.num_classes:
             raise UserError(f"taxonomy '{self.name}': two classes have the same name")
         self._check_raw_ids()
         self._check_targets("raw ids", self.train_ids)
-        self._check_targets("label colours", self.label_colours)
+        self._check_targets("label colors", self.label_colors)
         self.ids_of(self.things)
 
     def _check_raw_ids(self) -> None:
@@ -121,40 +121,36 @@ class Taxonomy:
         return table
 
     def to_train_ids(self, raw_label: np.ndarray) -> np.ndarray:
-        """Raw label (H, W) uint8 or uint16, or colours (H, W, 3) -> train ids (H, W) uint8.
+        """Raw label (H, W) uint8 or uint16, or colors (H, W, 3) -> train ids (H, W) uint8.
 
         Raises:
-            LabelIdError: if the label holds ids or colours that the taxonomy does not know.
+            LabelIdError: if the label holds ids or colors that the taxonomy does not know.
         """
         train_label = self._looked_up(raw_label)
         if train_label.min() < 0:
             unknown = np.unique(raw_label[train_label < 0], axis=0).tolist()
-            raise LabelIdError(self._unknown(unknown, of_colours=raw_label.ndim == 3))
+            raise LabelIdError(self._unknown(unknown, of_colors=raw_label.ndim == 3))
         return train_label.astype(np.uint8)
-
-    def unknown_in(self, raw_label: np.ndarray) -> list[Any]:
-        """Ids or (R, G, B) colours of a raw label that the taxonomy does not know, in order."""
-        return np.unique(raw_label[self._looked_up(raw_label) < 0], axis=0).tolist()
 
     def _looked_up(self, raw_label: np.ndarray) -> np.ndarray:
         """(H, W) int16 train ids, -1 where unknown."""
         if raw_label.ndim == 2:
             return self._table[raw_label]
-        keys, train_ids = self._colour_table
-        codes = _colour_codes(raw_label)
+        keys, train_ids = self._color_table
+        codes = _color_codes(raw_label)
         nearest = np.minimum(np.searchsorted(keys, codes), len(keys) - 1)
         return np.where(keys[nearest] == codes, train_ids[nearest], np.int16(-1))
 
     @cached_property
-    def _colour_table(self) -> tuple[np.ndarray, np.ndarray]:
-        """Sorted codes of the known colours, and their train ids."""
-        codes = _colour_codes(np.array(list(self.label_colours), dtype=np.uint8))
+    def _color_table(self) -> tuple[np.ndarray, np.ndarray]:
+        """Sorted codes of the known colors, and their train ids."""
+        codes = _color_codes(np.array(list(self.label_colors), dtype=np.uint8))
         order = np.argsort(codes)
-        return codes[order], np.array(list(self.label_colours.values()), dtype=np.int16)[order]
+        return codes[order], np.array(list(self.label_colors.values()), dtype=np.int16)[order]
 
-    def _unknown(self, unknown: list[Any], *, of_colours: bool) -> str:
-        what, table = ("colours", "label_colours") if of_colours else ("ids", "train_ids")
-        known: list[Any] = sorted(self.label_colours if of_colours else self.train_ids)
+    def _unknown(self, unknown: list[Any], *, of_colors: bool) -> str:
+        what, table = ("colors", "label_colors") if of_colors else ("ids", "train_ids")
+        known: list[Any] = sorted(self.label_colors if of_colors else self.train_ids)
         shown = _shortened(known) or f"0 to {self.num_classes - 1} and {IGNORE_INDEX} for ignored"
         return (
             f"label {what} {_shortened(unknown)} are unknown to taxonomy '{self.name}' "
@@ -162,9 +158,9 @@ class Taxonomy:
         )
 
 
-def _colour_codes(colours: np.ndarray) -> np.ndarray:
-    """(..., 3) uint8 -> (...) int32, one number a colour."""
-    wide = colours.astype(np.int32)
+def _color_codes(colors: np.ndarray) -> np.ndarray:
+    """(..., 3) uint8 -> (...) int32, one number a color."""
+    wide = colors.astype(np.int32)
     return wide[..., 0] << 16 | wide[..., 1] << 8 | wide[..., 2]
 
 

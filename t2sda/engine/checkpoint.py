@@ -24,7 +24,7 @@ from t2sda.engine.checkpoint_validation import (
 )
 from t2sda.engine.hooks import Hook, Stage
 from t2sda.errors import MissingFileError, UserError
-from t2sda.files import is_regular_file, reason, written_whole
+from t2sda.files import atomic_writer, is_regular_file, reason
 from t2sda.structures import Step
 from t2sda.weights import licences
 from t2sda.weights.torch_files import DamagedFileError, is_whole, read_torch_file
@@ -57,7 +57,7 @@ class Checkpoint:
         scaler: its state dict.
         cfg: the resolved configuration of the run.
         config: the same as it was saved.
-        taxonomy: class names and colours.
+        taxonomy: class names and colors.
         data: what the domains held, see `DomainPairs.fingerprint`.
         versions: of the libraries that wrote it.
         provenance: of imported weights: file, sha256, format, branch, licence; otherwise empty.
@@ -128,7 +128,7 @@ def save_checkpoint(path: Path, content: Mapping[str, Any]) -> None:
         UserError: if it cannot be written (disk full, no permission); `path` is as it was.
     """
     try:
-        with written_whole(path) as partial, partial.open("wb") as file:
+        with atomic_writer(path) as partial, partial.open("wb") as file:
             torch.save({"format": FORMAT, **content}, file)
     except (OSError, RuntimeError) as error:
         raise UserError(
@@ -334,7 +334,7 @@ def checkpoint_content(cfg: CfgNode, taxonomy: Taxonomy, iteration: int) -> dict
         "taxonomy": {
             "name": taxonomy.name,
             "class_names": list(taxonomy.class_names),
-            "palette": [list(colour) for colour in taxonomy.palette],
+            "palette": [list(color) for color in taxonomy.palette],
             "subsets": {name: list(ids) for name, ids in taxonomy.subsets.items()},
         },
         "versions": library_versions(),

@@ -1,7 +1,7 @@
 """What a checkpoint must hold: its structure, every tensor of it, the state of its optimizers.
 
-A file's checksums tell damage from what was written; these rules tell what fits the run from what
-does not. Each function says what is wrong, in words that complete "a damaged or edited checkpoint".
+A file's checksums find damage; these rules find what is whole but does not fit the run. Each
+function says what is wrong, in words that complete "a damaged or edited checkpoint".
 """
 
 from __future__ import annotations
@@ -245,11 +245,11 @@ def _is_scaler_state(value: Any) -> bool:
 
 
 def _is_taxonomy(value: Any) -> bool:
-    """The names, colours and subsets of the classes; whether they fit each other is Taxonomy's."""
+    """The names, colors and subsets of the classes; whether they fit each other is Taxonomy's."""
     rules: dict[str, Rule] = {
         "name": _is_text,
         "class_names": _is_list(_is_text),
-        "palette": _is_list(_is_colour),
+        "palette": _is_list(_is_color),
         "subsets": _is_mapping(_is_text, _is_list(_is_count)),
     }
     if not isinstance(value, Mapping) or value.keys() != rules.keys():
@@ -260,7 +260,7 @@ def _is_taxonomy(value: Any) -> bool:
     )
 
 
-def _is_colour(value: Any) -> bool:
+def _is_color(value: Any) -> bool:
     return _is_list(_is_count)(value) and len(value) == 3 and max(value) <= 255
 
 

@@ -158,7 +158,7 @@ def import_network(
     Args:
         network: of the file.
         taxonomy: of its classes.
-        config_file: whose MODEL it is to be; None: what the tensors tell.
+        config_file: whose MODEL it is to be; None: what the tensors show.
         overrides: KEY VALUE pairs.
 
     Raises:

@@ -20,7 +20,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from t2sda.config import SCHEMA, Field
 from t2sda.engine.hooks import Hook, Stage
 from t2sda.errors import printable
-from t2sda.files import is_missing, json_text, open_regular, reason, write_whole
+from t2sda.files import atomic_write, is_missing, json_text, open_regular, reason
 from t2sda.structures import Step
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ class JsonLinesWriter:
         with open_regular(self.path) as file:
             lines = file.read().splitlines()
         kept = [line for line in lines if _iteration_of(line) <= first_iteration]
-        write_whole(self.path, b"".join(line + b"\n" for line in kept))
+        atomic_write(self.path, b"".join(line + b"\n" for line in kept))
 
     def write(self, iteration: int, metrics: dict[str, float]) -> None:
         """Append a line; raises OSError and keeps it if the disk does not take it."""

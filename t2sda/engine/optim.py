@@ -215,7 +215,9 @@ def _check_optimizer(owner: Owner, state: dict[str, Any], iteration: int, num_sk
             f"the checkpoint is of another optimizer than {type(owner.optimizer).__name__}; resume "
             f"with the same SOLVER.OPTIMIZER"
         )
-    problems = optimizer_problems(owner.optimizer, state, iteration, num_skipped)
+    # A pass may have nothing to learn from at first; the student always has.
+    skipped = num_skipped if owner.name == STUDENT else iteration
+    problems = optimizer_problems(owner.optimizer, state, iteration, skipped)
     if problems:
         raise UserError(
             f"a damaged or edited checkpoint, optimizer of {owner.name}: {'; '.join(problems)}; "

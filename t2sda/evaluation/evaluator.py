@@ -29,7 +29,7 @@ SCHEMA.declare(
         "DATASETS": Field((), "labelled datasets to score the student on", element=str),
         "IMAGE_SIZE": Field(
             (),
-            "bound (height, width) that pictures are resized to fit before the network, ratio "
+            "bound (height, width) that images are resized to fit before the network, ratio "
             "kept; logits are resized back. Empty: as they are",
             unit="pixels",
             low=1,
@@ -87,7 +87,7 @@ def evaluate(
     taxonomy: Taxonomy,
     progress: Progress = lambda indices, what: indices,
 ) -> Scores:
-    """Score a predictor on a dataset; every rank takes its share of the pictures.
+    """Score a predictor on a dataset; every rank takes its share of the images.
 
     Args:
         predictor: of the student.

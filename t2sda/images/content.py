@@ -1,4 +1,4 @@
-"""Images and videos told by what their files begin with, not by their endings."""
+"""Images and videos recognized by what their files begin with, not by their endings."""
 
 from __future__ import annotations
 

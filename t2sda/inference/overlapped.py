@@ -1,4 +1,4 @@
-"""Work on many pictures at once, results in order, never more in memory than is worked on."""
+"""Work on many images at once, results in order, never more in memory than is worked on."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def overlapped(
     what was begun is finished.
     """
     pending: deque[Future[Result]] = deque()
-    pool = ThreadPoolExecutor(num_workers, thread_name_prefix="pictures")
+    pool = ThreadPoolExecutor(num_workers, thread_name_prefix="images")
     try:
         for item in items:
             pending.append(pool.submit(work, item))

@@ -12,20 +12,20 @@ import numpy as np
 from t2sda.constants import IGNORE_INDEX
 from t2sda.data.taxonomies import Taxonomy
 from t2sda.errors import UserError
-from t2sda.files import write_whole
+from t2sda.files import atomic_write
 from t2sda.inference.segmenter import Segmentation
-from t2sda.inference.visualisation import colour_map, overlay, side_by_side
+from t2sda.inference.visualisation import color_map, overlay, side_by_side
 
 Draw = Callable[[np.ndarray, np.ndarray, Taxonomy], np.ndarray]
 
 DRAWN: dict[str, Draw] = {
     "overlay": overlay,
-    "color": lambda image, labels, taxonomy: colour_map(labels, taxonomy),
+    "color": lambda image, labels, taxonomy: color_map(labels, taxonomy),
     "trainid": lambda image, labels, taxonomy: labels,
     "labelid": lambda image, labels, taxonomy: label_ids(labels, taxonomy),
     "panel": side_by_side,
 }
-"""What can be drawn of a picture (H, W, 3) and its train ids (H, W), by the name in the file."""
+"""What can be drawn of an image (H, W, 3) and its train ids (H, W), by the name in the file."""
 PROBABILITIES = "probabilities"
 CITYSCAPES_LABEL_IDS = {
     **{"road": 7, "sidewalk": 8, "building": 11, "wall": 12, "fence": 13, "pole": 17},
@@ -88,11 +88,11 @@ def write_png(path: Path, image: np.ndarray) -> None:
     """
     content = cv2.cvtColor(image, cv2.COLOR_RGB2BGR) if image.ndim == 3 else image
     options = [cv2.IMWRITE_PNG_COMPRESSION, PNG_COMPRESSION]
-    write_whole(path, cv2.imencode(".png", content, options)[1].tobytes())
+    atomic_write(path, cv2.imencode(".png", content, options)[1].tobytes())
 
 
 def write_npy(path: Path, array: np.ndarray) -> None:
     """Write an array as NumPy does; raises UserError if it cannot be written."""
     buffer = io.BytesIO()
     np.save(buffer, array, allow_pickle=False)
-    write_whole(path, buffer.getvalue())
+    atomic_write(path, buffer.getvalue())

@@ -1,4 +1,4 @@
-"""Pictures to labels and, by choice, probabilities: whole or by windows, in batches."""
+"""Images to labels and, by choice, probabilities: whole or by windows, in batches."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from t2sda.runtime.predictor import Predictor
 
 @dataclass(frozen=True)
 class Segmentation:
-    """What was found in a picture.
+    """What was found in an image.
 
     Attributes:
         labels: (H, W) uint8 train ids.
@@ -25,12 +25,12 @@ class Segmentation:
 
 @dataclass(frozen=True)
 class Segmenter:
-    """How pictures are segmented.
+    """How images are segmented.
 
     Args:
         model: of any runtime.
         batch_size: neighbours of one size, or windows, at once.
-        window: (height, width) of a sliding window; None: the whole picture.
+        window: (height, width) of a sliding window; None: the whole image.
         stride: from one window to the next.
         with_probabilities: keep them.
     """
@@ -42,12 +42,12 @@ class Segmenter:
     with_probabilities: bool = False
 
     @property
-    def num_pictures(self) -> int:
-        """Pictures that are worth giving at once: where it goes by windows, each fills batches."""
+    def num_images(self) -> int:
+        """Images that are worth giving at once: where it goes by windows, each fills batches."""
         return self.batch_size if self.window is None else 1
 
     def __call__(self, images: list[np.ndarray]) -> list[Segmentation]:
-        """Of each picture; raises UserError as the model does."""
+        """Of each image; raises UserError as the model does."""
         if self.window is None:
             found = self._segment(images)
         else:

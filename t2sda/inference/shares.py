@@ -1,6 +1,6 @@
-"""What was seen where: a line for each finished picture, and the sum of them as JSON.
+"""What was seen where: a line for each finished image, and the sum of them as JSON.
 
-The lines are what `--resume` goes by: one is written when all files of a picture are there.
+The lines are what `--resume` goes by: one is written when all files of an image are there.
 """
 
 from __future__ import annotations
@@ -14,17 +14,17 @@ import numpy as np
 
 from t2sda.data.taxonomies import Taxonomy
 from t2sda.errors import UserError
-from t2sda.files import json_text, write_whole
+from t2sda.files import atomic_write, json_text
 from t2sda.inference.results import KINDS, result_paths
 from t2sda.inference.video import VIDEO_KINDS, video_path
 
-RECORD_NAME = "pictures.jsonl"
+RECORD_NAME = "images.jsonl"
 SHARES_NAME = "classes.json"
 LEGEND_NAME = "legend.png"
 
 
 class Record:
-    """Finished pictures of an output folder.
+    """Finished images of an output folder.
 
     Args:
         folder: exists.
@@ -50,15 +50,15 @@ class Record:
         }
         # Written anew: the last line of a killed run may be torn.
         kept = [{"settings": settings}, *lines[1:]]
-        write_whole(self.path, "".join(json.dumps(line) + "\n" for line in kept).encode())
+        atomic_write(self.path, "".join(json.dumps(line) + "\n" for line in kept).encode())
 
     def holds(self, name: str, source: Path) -> bool:
-        """Whether a picture is finished, and its file is still the one that was segmented."""
+        """Whether an image is finished, and its file is still the one that was segmented."""
         stamp = _stamp(source)
         return name in self.finished and stamp is not None and self._stamps[name] == stamp
 
     def add(self, name: str, counts: np.ndarray, source: Path) -> None:
-        """Note a picture whose files are all written; `counts` are pixels of every class."""
+        """Note an image whose files are all written; `counts` are pixels of every class."""
         self.finished[name] = counts.tolist()
         self._stamps[name] = _stamp(source)
         line = json.dumps(
@@ -71,14 +71,14 @@ class Record:
             raise UserError(f"{self.path}: cannot be written ({error.strerror})") from None
 
     def counts(self, names: Sequence[str], num_classes: int) -> np.ndarray:
-        """Pixels of every class, (C,), over the pictures called `names`."""
+        """Pixels of every class, (C,), over the images called `names`."""
         rows = [self.finished[name] for name in names if name in self.finished]
         return np.array(rows, dtype=np.int64).reshape(-1, num_classes).sum(axis=0)
 
     def write_shares(self, path: Path, names: Sequence[str], taxonomy: Taxonomy) -> None:
-        """The legend as JSON: name, colour and share of every class, over all and by picture."""
+        """The legend as JSON: name, color and share of every class, over all and by image."""
         total = self.counts(names, taxonomy.num_classes)
-        pictures = {name: self.finished[name] for name in names if name in self.finished}
+        images = {name: self.finished[name] for name in names if name in self.finished}
         content = {
             "taxonomy": taxonomy.name,
             "classes": [
@@ -91,16 +91,16 @@ class Record:
                 }
                 for index, name in enumerate(taxonomy.class_names)
             ],
-            "pictures": {
+            "images": {
                 name: {
                     taxonomy.class_names[index]: share
                     for index, share in enumerate(_shares(np.asarray(counts)))
                     if share > 0
                 }
-                for name, counts in pictures.items()
+                for name, counts in images.items()
             },
         }
-        write_whole(path, json_text(content, indent=1) + "\n")
+        atomic_write(path, json_text(content, indent=1) + "\n")
 
 
 def results_below(folder: Path) -> set[Path]:

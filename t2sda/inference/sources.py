@@ -20,7 +20,7 @@ RESULTS = "results of earlier runs"
 
 
 @dataclass(frozen=True)
-class Picture:
+class Source:
     """One image or video to segment.
 
     Attributes:
@@ -40,18 +40,18 @@ class Sources:
     """What an input stands for.
 
     Attributes:
-        pictures: in the order of their paths.
+        images: in the order of their paths.
         passed_over: what lies beside them and was not taken: kind -> how many.
     """
 
-    pictures: list[Picture]
+    sources: list[Source]
     passed_over: Counter[str] = field(default_factory=Counter)
 
 
 def find_sources(source: str, output_dir: Path) -> Sources:
     """The images and videos that a file, folder or pattern stands for.
 
-    A folder is searched with its sub-folders for images and videos, told by their content; links
+    A folder is searched with its sub-folders for images and videos, recognized by content; links
     are followed. A pattern is one of `t2sda.images.finding.find_files`. Hidden files are passed
     over, and so are results of earlier runs: what lies below an `output_dir` inside of the folder
     that is searched, or is called like a result of a run that left its record there.
@@ -93,16 +93,16 @@ def find_sources(source: str, output_dir: Path) -> Sources:
             f"{source}: {what}{beside}; --input takes a file, a folder or a pattern"
         )
     names = _names(paths, root)
-    pictures = [
-        Picture(file, names[file], (kinds.get(file) or kind_of(file)) == "video") for file in paths
+    images = [
+        Source(file, names[file], (kinds.get(file) or kind_of(file)) == "video") for file in paths
     ]
-    return Sources(pictures, passed_over)
+    return Sources(images, passed_over)
 
 
 def _named(path: Path) -> Sources:
     if not path.exists():
         raise MissingFileError(f"{path}: no such file; --input takes a file, a folder or a pattern")
-    return Sources([Picture(path, Path(_shortened(path.stem)), kind_of(path) == "video")])
+    return Sources([Source(path, Path(_shortened(path.stem)), kind_of(path) == "video")])
 
 
 def _check_no_way_back(pattern: str, root: Path) -> None:

@@ -17,15 +17,15 @@ import numpy as np
 
 from t2sda.data.taxonomies import Taxonomy
 from t2sda.errors import UnreadableFileError, UserError
-from t2sda.files import written_whole
+from t2sda.files import atomic_writer
 from t2sda.images.files import check_regular_file, errors_name
-from t2sda.inference.visualisation import colour_map, overlay
+from t2sda.inference.visualisation import color_map, overlay
 from t2sda.resources import is_out_of_memory
 
 VIDEO_KINDS = ("overlay", "color", "trainid", "panel")
 QUALITY = "18"
-"""Constant rate factor of H.264: hardly to be told from the original."""
-_ATTACHED_PICTURE = 0x400  # disposition
+"""Constant rate factor of H.264: hardly distinguishable from the original."""
+_ATTACHED_IMAGE = 0x400  # disposition
 _UNSPECIFIED = 2  # of color spaces
 _BT709, _SMPTE170M, _LIMITED_RANGE = 1, 6, 1
 _HD_HEIGHT, _HD_WIDTH = 720, 1280
@@ -36,7 +36,7 @@ _MISSING_FRAMES = 3
 _TICKS_OF_CONTAINERS = 1_000_000
 _FINEST_TIME_BASE = 100_000_000
 LONGEST_SIDE = 16384
-"""Of a picture that libx264 takes."""
+"""Of an image that libx264 takes."""
 
 
 class EncodingError(UserError):
@@ -44,7 +44,7 @@ class EncodingError(UserError):
 
 
 class Frame(NamedTuple):
-    """A picture of a video.
+    """An image of a video.
 
     Attributes:
         image: (H, W, 3) uint8 RGB, the way up it is meant to be seen.
@@ -118,7 +118,7 @@ class VideoReader:
     def _film(self) -> Any:
         """The first stream that is no cover image."""
         streams = self._container.streams.video
-        covers = [int(stream.disposition) & _ATTACHED_PICTURE for stream in streams]
+        covers = [int(stream.disposition) & _ATTACHED_IMAGE for stream in streams]
         if not streams or all(covers):
             what = "a cover image alone" if streams else "no frames"
             self._container.close()
@@ -220,27 +220,27 @@ class VideoWriter:
         self._stream: Any = None
         with self._named_errors(), contextlib.ExitStack() as after_error:
             path.parent.mkdir(parents=True, exist_ok=True)
-            partial = after_error.enter_context(written_whole(path))
+            partial = after_error.enter_context(atomic_writer(path))
             container_format = "matroska" if self._lossless else "mp4"
             self._container = self._av.open(str(partial), "w", format=container_format)
             self._file = after_error.pop_all()
 
-    def write(self, picture: np.ndarray, pts: int) -> None:
+    def write(self, image: np.ndarray, pts: int) -> None:
         """Append (H, W, 3) uint8 RGB, or (H, W) uint8 to a lossless file.
 
         Raises:
             EncodingError: if the encoder does not take it, as H.264 longer sides.
             UserError: if the disk is full or the file cannot be written for another reason.
         """
-        picture = picture if self._lossless else self._for_h264(picture)
+        image = image if self._lossless else self._for_h264(image)
         frame = self._av.VideoFrame.from_ndarray(
-            np.ascontiguousarray(picture), format="gray" if self._lossless else "rgb24"
+            np.ascontiguousarray(image), format="gray" if self._lossless else "rgb24"
         )
         frame.pts, frame.time_base = pts, self._time_base
         with self._named_errors():
             if self._stream is None:
-                self._stream = self._new_stream(picture.shape)
-            if picture.shape[:2] != (self._stream.height, self._stream.width):
+                self._stream = self._new_stream(image.shape)
+            if image.shape[:2] != (self._stream.height, self._stream.width):
                 raise EncodingError(f"{self.path}: frames of several sizes make no video")
             self._container.mux(self._stream.encode(self._in_colors_of_video(frame)))
 
@@ -264,12 +264,12 @@ class VideoWriter:
                 self._container.close()
             self._file.__exit__(kind, error, traceback)
 
-    def _for_h264(self, picture: np.ndarray) -> np.ndarray:
-        even = _even(picture)
+    def _for_h264(self, image: np.ndarray) -> np.ndarray:
+        even = _even(image)
         if max(even.shape[:2]) <= LONGEST_SIDE:
             return even
         raise EncodingError(
-            f"{self.path}: {picture.shape[0]}x{picture.shape[1]} (height x width), and H.264 takes "
+            f"{self.path}: {image.shape[0]}x{image.shape[1]} (height x width), and H.264 takes "
             f"sides up to {LONGEST_SIDE}; use a smaller video, or another --kind: a panel is twice "
             f"as wide as its video, and trainid has no limit"
         )
@@ -347,17 +347,17 @@ def draw_frame(image: np.ndarray, labels: np.ndarray, taxonomy: Taxonomy, kind: 
     if kind == "trainid":
         return labels
     if kind == "color":
-        return colour_map(labels, taxonomy)
+        return color_map(labels, taxonomy)
     drawn = overlay(image, labels, taxonomy)
     return np.concatenate([image, drawn], axis=1) if kind == "panel" else drawn
 
 
-def _even(picture: np.ndarray) -> np.ndarray:
-    """With even sides, as H.264's colour needs them: a last row or column is repeated."""
-    below, right = picture.shape[0] % 2, picture.shape[1] % 2
+def _even(image: np.ndarray) -> np.ndarray:
+    """With even sides, as H.264's color needs them: a last row or column is repeated."""
+    below, right = image.shape[0] % 2, image.shape[1] % 2
     if not below and not right:
-        return picture
-    return cv2.copyMakeBorder(picture, 0, below, 0, right, cv2.BORDER_REPLICATE)
+        return image
+    return cv2.copyMakeBorder(image, 0, below, 0, right, cv2.BORDER_REPLICATE)
 
 
 def _require_av() -> ModuleType:

@@ -1,4 +1,4 @@
-"""Labels as pictures: colour map, overlay, legend, and all of it side by side."""
+"""Labels as images: color map, overlay, legend, and all of it side by side."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from t2sda.data.taxonomies import Taxonomy
 OVERLAY_ALPHA = 0.55
 BORDER_ALPHA = 0.75
 PIXELS_PER_BORDER = 900
-"""The shorter side of a picture whose borders are one pixel wide; larger ones get wider borders."""
+"""The shorter side of an image whose borders are one pixel wide; larger ones get wider borders."""
 PIXELS_AT_ONCE = 1 << 20
 """What is counted at once: NumPy widens it to 64 bits first."""
 
@@ -27,27 +27,25 @@ FAINT_INK = (120, 126, 134)
 PAPER = (255, 255, 255)
 
 
-def colour_map(labels: np.ndarray, taxonomy: Taxonomy) -> np.ndarray:
-    """Train ids (H, W) -> (H, W, 3) uint8 in the taxonomy's colours; what is no class is black."""
+def color_map(labels: np.ndarray, taxonomy: Taxonomy) -> np.ndarray:
+    """Train ids (H, W) -> (H, W, 3) uint8 in the taxonomy's colors; what is no class is black."""
     table = np.zeros((IGNORE_INDEX + 1, 3), dtype=np.uint8)
     table[: taxonomy.num_classes] = taxonomy.palette
     return np.take(table, labels, axis=0)  # several times as fast as an index
 
 
 def overlay(image: np.ndarray, labels: np.ndarray, taxonomy: Taxonomy) -> np.ndarray:
-    """The picture under its classes' colours, with thin light lines where one class ends.
+    """The image under its classes' colors, with thin light lines where one class ends.
 
     Args:
         image: (H, W, 3) uint8 RGB.
-        labels: (H, W) train ids; what is no class shows the picture alone.
-        taxonomy: names and colours.
+        labels: (H, W) train ids; what is no class shows the image alone.
+        taxonomy: names and colors.
 
     Returns:
         (H, W, 3) uint8 RGB.
     """
-    drawn = cv2.addWeighted(
-        image, 1 - OVERLAY_ALPHA, colour_map(labels, taxonomy), OVERLAY_ALPHA, 0
-    )
+    drawn = cv2.addWeighted(image, 1 - OVERLAY_ALPHA, color_map(labels, taxonomy), OVERLAY_ALPHA, 0)
     cv2.copyTo(image, _as_mask(labels >= taxonomy.num_classes), drawn)
     tones = np.arange(256, dtype=np.float32)
     light = (tones + (255 - tones) * np.float32(BORDER_ALPHA) + 0.5).astype(np.uint8)
@@ -84,7 +82,7 @@ class _Entry:
     """A line of a legend."""
 
     name: str
-    colour: tuple[int, int, int]
+    color: tuple[int, int, int]
     share: str
 
 
@@ -93,8 +91,8 @@ def legend(counts: np.ndarray, taxonomy: Taxonomy, width: int, font_size: int = 
 
     Args:
         counts: pixels of every class, (C,).
-        taxonomy: names and colours.
-        width: of the picture; it becomes wider only if one column needs more.
+        taxonomy: names and colors.
+        width: of the image; it becomes wider only if one column needs more.
         font_size: in pixels.
 
     Returns:
@@ -146,7 +144,7 @@ def _draw_entry(
     swatch, gap, text_width, share_width = widths
     half = round(0.36 * swatch)
     box = (left, middle - half, left + round(1.0 * swatch), middle + half)
-    draw.rounded_rectangle(box, radius=half // 2, fill=entry.colour, outline=FAINT_INK)
+    draw.rounded_rectangle(box, radius=half // 2, fill=entry.color, outline=FAINT_INK)
     text_left = left + swatch + gap
     draw.text((text_left, middle), entry.name, INK, font, anchor="lm")
     right = text_left + text_width + gap + share_width
@@ -156,12 +154,12 @@ def _draw_entry(
 def side_by_side(
     image: np.ndarray, labels: np.ndarray, taxonomy: Taxonomy, height: int = 540
 ) -> np.ndarray:
-    """Picture and overlay beside each other, the legend below them.
+    """Image and overlay beside each other, the legend below them.
 
     Args:
         image: (H, W, 3) uint8 RGB.
         labels: (H, W) train ids.
-        taxonomy: names and colours.
+        taxonomy: names and colors.
         height: of the two; 540 gives a sheet that fits a screen and a README. Panoramas of more
             than WIDEST to 1 become lower instead of wider.
 
@@ -188,18 +186,18 @@ def side_by_side(
 def comparison(
     rows: Sequence[tuple[np.ndarray, Mapping[str, np.ndarray]]], taxonomy: Taxonomy
 ) -> np.ndarray:
-    """A sheet with a row for each picture: the picture, then the overlay of every named labelling.
+    """A sheet with a row for each image: the image, then the overlay of every named labelling.
 
     Args:
         rows: ((H, W, 3) uint8 RGB, {title: (H, W) train ids}), all of one size and with one set of
             titles.
-        taxonomy: names and colours.
+        taxonomy: names and colors.
 
     Returns:
-        (rows, titles above, legend below) as one uint8 RGB picture.
+        (rows, titles above, legend below) as one uint8 RGB image.
     """
     height, width = rows[0][0].shape[:2]
-    titles = ("picture", *rows[0][1])
+    titles = ("image", *rows[0][1])
     margin, title_height = 12, 34
     legend_width = len(titles) * (width + margin) + margin
     counts = sum(class_counts(labels, taxonomy) for _, named in rows for labels in named.values())

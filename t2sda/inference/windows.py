@@ -1,4 +1,4 @@
-"""Pictures larger than a network takes at once, window by window.
+"""Images larger than a network takes at once, window by window.
 
 Every pixel gets what the window says in whose middle it lies: overlaps are cut in half. Nothing but
 one window and the result is in memory, and files of labels can be used as well as files of logits.
@@ -16,7 +16,7 @@ from t2sda.errors import UserError
 from t2sda.inference.overlapped import in_batches
 
 Segment = Callable[[list[np.ndarray]], list[np.ndarray]]
-"""Pictures (h, w, 3) -> of each an array whose last two axes are (h, w)."""
+"""Images (h, w, 3) -> of each an array whose last two axes are (h, w)."""
 
 
 class Window(NamedTuple):
@@ -29,9 +29,9 @@ class Window(NamedTuple):
 def windows(
     size: tuple[int, int], window: tuple[int, int], stride: tuple[int, int]
 ) -> Iterator[Window]:
-    """Windows that cover a picture of `size` (height, width), row by row.
+    """Windows that cover an image of `size` (height, width), row by row.
 
-    The last of a row ends at the border; a picture smaller than the window is one window.
+    The last of a row ends at the border; an image smaller than the window is one window.
     """
     check_stride(window, stride)
     rows, columns = (_spans(*sides) for sides in zip(size, window, stride, strict=True))
@@ -59,7 +59,7 @@ def segment_by_windows(
     stride: tuple[int, int],
     batch_size: int = 1,
 ) -> np.ndarray:
-    """The result for a picture (H, W, 3), put together from its windows.
+    """The result for an image (H, W, 3), put together from its windows.
 
     Args:
         segment: of windows, `batch_size` at once.

@@ -1,10 +1,10 @@
-"""Strong augmentation of mixed images: colour jitter and Gaussian blur, docs/fidelity.md, A2.
+"""Strong augmentation of mixed images: color jitter and Gaussian blur, docs/fidelity.md, A2.
 
-There are two kinds of colour jitter. `color_jitter` has the semantics of the baseline's library
+There are two kinds of color jitter. `color_jitter` has the semantics of the baseline's library
 (kornia 0.5): brightness is added, contrast scales about black, saturation is that of HSV.
 `current_color_jitter` has those of torchvision, Pillow and newer kornia: brightness is multiplied,
 contrast blends with the mean grey, saturation blends with the grey of each pixel. In both, a hue
-shift of 0.2 is a fifth of the colour circle. One draw serves either kind.
+shift of 0.2 is a fifth of the color circle. One draw serves either kind.
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ class ColorJitter:
     """One draw; the four changes are applied in `order`, each clamped to [0, 255]."""
 
     brightness: float = 0.0
-    """Added, in units of 255; in the current kind, the factor on the colours less 1."""
+    """Added, in units of 255; in the current kind, the factor on the colors less 1."""
     contrast: float = 1.0
     """Factor on the distance from black; in the current kind, from the mean grey of the image."""
     saturation: float = 1.0
     """Factor on the saturation of HSV; in the current kind, on the distance from grey."""
     hue: float = 0.0
-    """Added to the hue of HSV, in turns of the colour circle."""
+    """Added to the hue of HSV, in turns of the color circle."""
     order: tuple[str, ...] = ("brightness", "contrast", "saturation", "hue")
 
 
@@ -75,7 +75,7 @@ def strong_augmentation(
     generator: torch.Generator,
     settings: AugmentationSettings = AugmentationSettings(),
 ) -> Tensor:
-    """Jitter the colours (80 %) and blur (50 %): decided once a batch, amounts drawn per image.
+    """Jitter the colors (80 %) and blur (50 %): decided once a batch, amounts drawn per image.
 
     Args:
         image: (B, 3, H, W) float RGB in [0, 255].
@@ -192,7 +192,7 @@ def scale_saturation(image: Tensor, factor: float) -> Tensor:
 
 
 def rotate_hue(image: Tensor, turns: float) -> Tensor:
-    """Shift the HSV hue of one (3, H, W) image by `turns` of the colour circle.
+    """Shift the HSV hue of one (3, H, W) image by `turns` of the color circle.
 
     From hue h (in sixths) back to RGB: channel = v - chroma * clamp(min(t, 4 - t), 0, 1) with
     t = (n + h) mod 6 and n = 5, 3, 1 for red, green, blue.

@@ -71,7 +71,7 @@ class Reads:
 
 @dataclass(frozen=True)
 class BuildContext:
-    """What passes and meta-architectures are told of the run they are built for."""
+    """What passes and meta-architectures know of the run they are built for."""
 
     taxonomy: Taxonomy
     feature_specs: tuple[FeatureSpec, ...]
@@ -95,6 +95,7 @@ class StudentPass(nn.Module, ABC):
         uses_pseudo_labels: whether it trains on the teacher's pseudo-labels.
         weighs_target_classes: whether its loss follows `Step.target_class_weights`.
         labelled_domain: "source" or "translated" if it has cross entropy with the source's labels.
+        carries_feature_distance: whether FEATURE_DISTANCE may hang on its forward.
         forward_of: what goes through which networks, in words, for the plan of a run.
     """
 
@@ -105,6 +106,7 @@ class StudentPass(nn.Module, ABC):
     uses_pseudo_labels: ClassVar[bool] = False
     weighs_target_classes: ClassVar[bool] = False
     labelled_domain: ClassVar[str | None] = None
+    carries_feature_distance: ClassVar[bool] = False
     forward_of: ClassVar[str] = "one student forward"
 
     @classmethod
@@ -194,8 +196,12 @@ class MetaArch(nn.Module):
         else:
             with batch_statistics_untracked(self.student.model):
                 losses = student_pass(self.student, step)
-        missing = student_pass.provides - step.shared.keys()
-        assert not missing, f"the pass '{pass_name}' provides {missing}, but did not share it"
+        for name in student_pass.provides:
+            assert name in step.shared, f"the pass '{pass_name}' provides '{name}', but shared none"
+            assert not step.shared[name].requires_grad, (
+                f"the pass '{pass_name}' shares '{name}' with its graph, which is gone when "
+                f"another pass reads it; detach it"
+            )
         return losses
 
 
@@ -291,7 +297,7 @@ def passes_and_hooks_have_what_they_read(cfg: CfgNode) -> list[str]:
 
 @SCHEMA.check
 def what_is_shared_was_provided(cfg: CfgNode) -> list[str]:
-    """A reader of `Step.shared` comes behind its provider."""
+    """A reader of `Step.shared` comes behind its provider, and there is one of it."""
     classes, provided, problems = pass_classes(cfg), set[str](), []
     for name, reads in readings(cfg).items():
         problems += [
@@ -299,7 +305,12 @@ def what_is_shared_was_provided(cfg: CfgNode) -> list[str]:
             f"list a pass that provides it before {name}"
             for missing in sorted(reads.shared - provided)
         ]
-        provided |= classes[name].provides if name in classes else set()
+        provides = classes[name].provides if name in classes else set()
+        problems += [
+            f"META_ARCH.PASSES: {name} provides '{twice}', as a pass before it does; list one"
+            for twice in sorted(provides & provided)
+        ]
+        provided |= provides
     return problems
 
 

@@ -53,9 +53,9 @@ def there_are_imagenet_features(cfg: CfgNode) -> str | None:
 
 
 def carrying_pass(cfg: CfgNode) -> str | None:
-    """The pass that holds the distance in its backward: the first one with labels."""
-    labelled = (name for name, cls in pass_classes(cfg).items() if cls.labelled_domain)
-    return next(labelled, None)
+    """The pass that holds the distance in its backward: the first one that can."""
+    able = (name for name, cls in pass_classes(cfg).items() if cls.carries_feature_distance)
+    return next(able, None)
 
 
 class FeatureDistance(nn.Module):

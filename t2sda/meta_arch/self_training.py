@@ -153,7 +153,7 @@ class MixedPass(StudentPass):
 
     The source's pixels keep their labels; the target's have the teacher's pseudo-labels, weighted
     by their quality (S2) and not at all in the margins. A re-weighting hook may weigh all pixels by
-    their class on top. The student sees the mixed image after colour jitter and blur, the teacher
+    their class on top. The student sees the mixed image after color jitter and blur, the teacher
     saw the clean target (docs/fidelity.md, B18).
 
     Args:

@@ -11,7 +11,7 @@ from torch import Tensor
 from t2sda.config import SCHEMA, Field
 from t2sda.distributed import mean_over_ranks, own_share, world_size
 from t2sda.losses.augmentation import draw_photometric, photometric_distortion
-from t2sda.meta_arch.base import BuildContext, ImagePass, MetaArch, Reads, pass_classes
+from t2sda.meta_arch.base import BuildContext, ImagePass, MetaArch, Reads, has_pass
 from t2sda.meta_arch.feature_distance import FeatureDistance
 from t2sda.modeling.branch import Branch
 from t2sda.modeling.segmentor import Features
@@ -27,7 +27,7 @@ SCHEMA.declare(
             "the images: mmsegmentation's PhotoMetricDistortion, as source-only baselines have it",
         )
     },
-    when=lambda cfg: any(cls.labelled_domain for cls in pass_classes(cfg).values()),
+    when=lambda cfg: has_pass(cfg, LabelledPass),
     when_text="META_ARCH.PASSES holds a pass with labels",
 )
 
@@ -37,10 +37,11 @@ class LabelledPass(ImagePass):
 
     Args:
         feature_distance: to the ImageNet encoder, of the same features, if it is wanted.
-        photometric: whether colours are distorted (docs/fidelity.md, E6).
+        photometric: whether colors are distorted (docs/fidelity.md, E6).
     """
 
     labelled_domain: ClassVar[str]
+    carries_feature_distance = True
 
     def __init__(
         self, feature_distance: FeatureDistance | None = None, photometric: bool = False
@@ -56,7 +57,7 @@ class LabelledPass(ImagePass):
         return cls(distance, cfg.SOURCE_AUGMENTATION.PHOTOMETRIC)
 
     def image(self, step: Step) -> Tensor:
-        """The image of the pass's domain; with distorted colours, drawn for all ranks' images."""
+        """The image of the pass's domain; with distorted colors, drawn for all ranks' images."""
         image = step.batch.image(self.labelled_domain)
         if not self.photometric:
             return image

@@ -55,11 +55,11 @@ SCHEMA.declare(
     {
         "JITTER_KIND": Field(
             "legacy",
-            "colour jitter as kornia 0.5 has it (brightness added), or as torchvision, Pillow and "
+            "color jitter as kornia 0.5 has it (brightness added), or as torchvision, Pillow and "
             "newer kornia (multiplied)",
             choices=JITTER_KINDS,
         ),
-        "JITTER_PROBABILITY": Field(0.8, "of colour jitter in a batch", low=0.0, high=1.0),
+        "JITTER_PROBABILITY": Field(0.8, "of color jitter in a batch", low=0.0, high=1.0),
         "JITTER_STRENGTH": Field(
             0.2, "largest change of brightness, contrast, saturation and hue", low=0.0, high=0.5
         ),
@@ -96,7 +96,7 @@ class PseudoLabelWeight:
 
 @dataclass(frozen=True)
 class StrongAugmentation:
-    """Colour jitter and blur of a pass's images (docs/fidelity.md, A2).
+    """Color jitter and blur of a pass's images (docs/fidelity.md, A2).
 
     Args:
         settings: kind, probabilities and strength.

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 
 from torch import Tensor, nn
 
+from t2sda.errors import UserError
 from t2sda.modeling.normalization import WholeBatchNorm2d
 from t2sda.modeling.segmentor import Features, SegmentationModel
 from t2sda.structures import FeatureSpec
@@ -27,7 +28,7 @@ class Branch(nn.Module):
         super().__init__()
         self.model = model
         self.projector = projector
-        self.level = level
+        self.level = level - len(model.feature_specs) if level >= 0 else level  # -1: the deepest
 
     @property
     def embedding_spec(self) -> FeatureSpec:
@@ -35,10 +36,20 @@ class Branch(nn.Module):
         return self.model.feature_specs[self.level]
 
     def embed(self, features: Features) -> Tensor:
-        """Features of an image -> embeddings g(h(x)), (B, D, h, w) of the projector's level."""
+        """Features of an image -> embeddings g(h(x)), (B, D, h, w) of the projector's level.
+
+        Raises:
+            UserError: if the projector reads a level, and the model's record has the deepest alone.
+        """
         assert self.projector is not None, "this branch was built without a projector"
-        read = features.deepest if self.level == -1 else features.levels[self.level]
-        return self.projector(read)
+        if self.level == -1:
+            return self.projector(features.deepest)
+        if not hasattr(features, "levels"):
+            raise UserError(
+                f"MODEL.PROJECTOR.LEVEL: not the coarsest, but MODEL.NAME "
+                f"{type(self.model).__name__} gives no other; set MODEL.PROJECTOR.LEVEL to -1"
+            )
+        return self.projector(features.levels[self.level])
 
 
 @contextmanager

@@ -196,15 +196,7 @@ class HRDA(SegmentationModel):
     @property
     def feature_specs(self) -> tuple[FeatureSpec, ...]:
         """Levels of the context, finest first, in pixels of the whole image."""
-        return tuple(
-            FeatureSpec(
-                spec.channels,
-                REDUCTION * spec.stride,
-                # A pixel of the context lies in the middle of those that it is a mean of.
-                REDUCTION * spec.offset + (REDUCTION - 1) / 2,
-            )
-            for spec in self.backbone.feature_specs
-        )
+        return tuple(spec.shown_at(1 / REDUCTION) for spec in self.backbone.feature_specs)
 
     @property
     def networks(self) -> tuple[nn.Module, ...]:
@@ -240,7 +232,7 @@ class HRDA(SegmentationModel):
         """
         size = (image.shape[-2], image.shape[-1])
         self._check_on_grid("HRDA: an image", size)
-        self._refuse_smaller_than_a_cell(size)
+        self._refuse_smaller_than_a_cell([side // REDUCTION for side in size])  # of the context
         box = None
         if generator is not None:
             box = draw_box(size, self.detail_size, self.cell, generator)

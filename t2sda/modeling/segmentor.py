@@ -250,12 +250,12 @@ class SegmentationModel(nn.Module):
         return self._levels(backbone, image)[-1]
 
     def _levels(self, backbone: Backbone, image: Tensor) -> tuple[Tensor, ...]:
-        # float32 also under autocast: [0, 255] has no room in eight bits of mantissa.
+        # float32 also under autocast: [0, 255] does not fit into eight bits of mantissa.
         image = image.to(self.pixel_mean.dtype)
         return backbone((image - self.pixel_mean) / self.pixel_std)
 
     def _refuse_smaller_than_a_cell(self, size: Sequence[int]) -> None:
-        side = self.feature_specs[-1].stride
+        side = self.backbone.feature_specs[-1].stride
         if min(size) < side:
             nearest = "x".join(str(max(side, length)) for length in size)
             raise UserError(

@@ -34,8 +34,8 @@ class Description:
     Attributes:
         taxonomy: name of a label set, such as "cityscapes_19", or of a dataset that uses it.
         pixel_mean, pixel_std: of R, G, B in [0, 255], for a graph that does not normalise.
-        layout: of the input, where its shape does not tell.
-        output_kind: where the output's type does not tell.
+        layout: of the input, where its shape leaves it open.
+        output_kind: where the output's type leaves it open.
     """
 
     taxonomy: str | None = None

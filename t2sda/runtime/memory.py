@@ -1,4 +1,4 @@
-"""Pictures that need more memory than there is."""
+"""Images that need more memory than there is."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from t2sda.resources import is_out_of_memory
 
 
 class TooLargeError(UserError):
-    """A picture or video needs more memory than there is; others may need less."""
+    """An image or video needs more memory than there is; others may need less."""
 
 
 @contextmanager

@@ -230,7 +230,7 @@ class OpenVinoRunner:
         return [request.get_output_tensor(index).data.copy() for index in range(count)]
 
     def _start_anew(self) -> None:
-        """A graph that ran out of memory would fail at pictures of the size before from then on."""
+        """A graph that ran out of memory would fail at images of the size before from then on."""
         with suppress(RuntimeError):
             self._compiled = self._compile()
             self._local = threading.local()

@@ -20,8 +20,6 @@ from .opened import Runner
 from .sliding import sliding
 
 PathLike = str | os.PathLike[str]
-Picture = ImageSource
-"""What `t2sda.images.as_image` takes."""
 
 
 class Predictor(ABC):
@@ -41,11 +39,11 @@ class Predictor(ABC):
 
     # A str is a sequence of str too; the first signature that fits counts.
     @overload
-    def predict(self, images: Picture, batch_size: int = 1) -> np.ndarray: ...  # type: ignore[overload-overlap]
+    def predict(self, images: ImageSource, batch_size: int = 1) -> np.ndarray: ...  # type: ignore[overload-overlap]
     @overload
-    def predict(self, images: Sequence[Picture], batch_size: int = 1) -> list[np.ndarray]: ...
+    def predict(self, images: Sequence[ImageSource], batch_size: int = 1) -> list[np.ndarray]: ...
     def predict(
-        self, images: Picture | Sequence[Picture], batch_size: int = 1
+        self, images: ImageSource | Sequence[ImageSource], batch_size: int = 1
     ) -> np.ndarray | list[np.ndarray]:
         """Label an image, or a list of them, each of its own size.
 
@@ -64,10 +62,10 @@ class Predictor(ABC):
         return self._for_each(images, self._labels, batch_size)
 
     @overload
-    def logits(self, images: Picture) -> np.ndarray: ...  # type: ignore[overload-overlap]
+    def logits(self, images: ImageSource) -> np.ndarray: ...  # type: ignore[overload-overlap]
     @overload
-    def logits(self, images: Sequence[Picture]) -> list[np.ndarray]: ...
-    def logits(self, images: Picture | Sequence[Picture]) -> np.ndarray | list[np.ndarray]:
+    def logits(self, images: Sequence[ImageSource]) -> list[np.ndarray]: ...
+    def logits(self, images: ImageSource | Sequence[ImageSource]) -> np.ndarray | list[np.ndarray]:
         """The same as `predict`, but (C, H, W) float32 logits of each.
 
         Raises:
@@ -76,11 +74,13 @@ class Predictor(ABC):
         return self._for_each(images, self._logits, 1)
 
     @overload
-    def probabilities(self, images: Picture, batch_size: int = 1) -> np.ndarray: ...  # type: ignore[overload-overlap]
+    def probabilities(self, images: ImageSource, batch_size: int = 1) -> np.ndarray: ...  # type: ignore[overload-overlap]
     @overload
-    def probabilities(self, images: Sequence[Picture], batch_size: int = 1) -> list[np.ndarray]: ...
     def probabilities(
-        self, images: Picture | Sequence[Picture], batch_size: int = 1
+        self, images: Sequence[ImageSource], batch_size: int = 1
+    ) -> list[np.ndarray]: ...
+    def probabilities(
+        self, images: ImageSource | Sequence[ImageSource], batch_size: int = 1
     ) -> np.ndarray | list[np.ndarray]:
         """The same as `predict`, but (C, H, W) float32 softmax of each.
 

@@ -75,8 +75,13 @@ def _metadata(opened: OpenedFile, options: LoadOptions, path: Path) -> Metadata:
 
 
 def _load_checkpoint(path: Path, options: LoadOptions, runtime: str) -> Predictor:
-    from .checkpoints import load_checkpoint_predictor  # the only one that needs torch
-
+    try:
+        from .checkpoints import load_checkpoint_predictor  # the only one that needs torch
+    except ModuleNotFoundError as error:
+        raise UserError(
+            f"{path}: a checkpoint; this needs the package '{error.name}', which is not installed "
+            f"here; `pip install t2sda`, or load a file that `t2sda export` wrote"
+        ) from None
     if options.description:
         raise UserError(f"{path}: a checkpoint describes itself; leave the description out")
     return load_checkpoint_predictor(path, options)

@@ -1,6 +1,6 @@
 """Engines of TensorRT and TensorRT-RTX on the current GPU.
 
-An engine has no room for our metadata; it lies beside it as `NAME.engine.json`. Tensors on the GPU
+An engine cannot hold our metadata; it lies beside it as `NAME.engine.json`. Tensors on the GPU
 are torch's, so that running an engine needs it; saying what an engine is does not.
 """
 
@@ -140,7 +140,7 @@ class EngineRunner:
 
     @property
     def max_batch_size(self) -> int:
-        """Most pictures at once."""
+        """Most images at once."""
         if self._static:
             return int(self._engine.get_tensor_shape(self._input)[0])
         return int(self._engine.get_tensor_profile_shape(self._input, 0)[2][0])

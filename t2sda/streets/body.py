@@ -7,13 +7,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from t2sda.streets.canvas import UNIT, Colour, Point, shade, surface, tint
+from t2sda.streets.canvas import UNIT, Color, Point, shade, surface, tint
 from t2sda.streets.scene import Scene
 
-RUBBER: Colour = (26, 26, 28)
-HEADLAMP: Colour = (255, 246, 220)
-TAIL_LAMP: Colour = (226, 36, 32)
-PLATE: Colour = (232, 232, 222)
+RUBBER: Color = (26, 26, 28)
+HEADLAMP: Color = (255, 246, 220)
+TAIL_LAMP: Color = (226, 36, 32)
+PLATE: Color = (232, 232, 222)
 CIRCLE = [(math.cos(angle), math.sin(angle)) for angle in (math.pi / 6 * k for k in range(12))]
 
 
@@ -55,7 +55,7 @@ class Body:
         x = self.x + 0.5 * across * self.width
         return self.scene.camera.project(x, up, self.z + along * self.length)
 
-    def fill(self, corners: Sequence[tuple[float, float, float]], colour: Colour) -> None:
+    def fill(self, corners: Sequence[tuple[float, float, float]], color: Color) -> None:
         """Fill a polygon of (across, up, along) corners."""
         camera, half = self.scene.camera, 0.5 * self.width
         focal, centre, horizon = UNIT * camera.focal, UNIT * camera.centre, UNIT * camera.horizon
@@ -65,74 +65,72 @@ class Body:
             scale = focal / z
             u = centre + (self.x + across * half + 0.5 * camera.bend * z * z) * scale
             points.append((u, horizon + (camera.height - up) * scale))
-        ink = (*colour, self.surface)
+        ink = (*color, self.surface)
         if len(points) == 4:
             self.scene.canvas.convex(points, ink)
         else:
             self.scene.canvas.polygon(points, ink)
 
-    def near(self, x0: float, y0: float, x1: float, y1: float, colour: Colour) -> None:
+    def near(self, x0: float, y0: float, x1: float, y1: float, color: Color) -> None:
         """Fill a rectangle of the near face."""
-        self.fill(((x0, y0, 0), (x1, y0, 0), (x1, y1, 0), (x0, y1, 0)), colour)
+        self.fill(((x0, y0, 0), (x1, y0, 0), (x1, y1, 0), (x0, y1, 0)), color)
 
-    def side(self, profile: Sequence[Point], colour: Colour, inset: float = 1) -> None:
+    def side(self, profile: Sequence[Point], color: Color, inset: float = 1) -> None:
         """Fill a polygon of (along, up) corners on the side that is seen."""
         across = self.seen_side * inset
-        self.fill([(across, up, along) for along, up in profile], colour)
+        self.fill([(across, up, along) for along, up in profile], color)
 
     def wheel(self, along: float, radius: float) -> None:
         """A wheel with its rim, upright on the side that is seen."""
         parts = ((1.0, RUBBER), (0.58, (150, 150, 152)), (0.2, (70, 70, 72)))
-        for size, colour in parts[: 1 + (self.detail > 10) + (self.detail > 24)]:
+        for size, color in parts[: 1 + (self.detail > 10) + (self.detail > 24)]:
             reach = size * radius / self.length
             rim = [(along + reach * c, radius * (1 + size * s)) for c, s in CIRCLE]
-            lit = tint(colour, self.scene.light.front)
+            lit = tint(color, self.scene.light.front)
             self.side(rim, lit, inset=1.01)
 
     def lamps(self, up: float, across: float, half: float) -> None:
         """Head or tail lamps on the near face."""
         scene, high = self.scene, 0.5 * half * self.width
-        colour = HEADLAMP if self.oncoming else TAIL_LAMP
+        color = HEADLAMP if self.oncoming else TAIL_LAMP
         glowing = self.lit and scene.look.lamps > 0
-        colour = colour if glowing else tint(shade(colour, 0.8), scene.light.front)
+        color = color if glowing else tint(shade(color, 0.8), scene.light.front)
         for sign in (-1, 1):
             middle = sign * across
-            self.near(middle - half, up - high, middle + half, up + high, colour)
+            self.near(middle - half, up - high, middle + half, up + high, color)
             if glowing:
                 radius = (0.22 if self.oncoming else 0.1) * UNIT * self.detail
-                scene.canvas.shine(self.project(middle, up, 0), radius, colour, self.surface)
+                scene.canvas.shine(self.project(middle, up, 0), radius, color, self.surface)
 
     @property
-    def side_light(self) -> Colour:
+    def side_light(self) -> Color:
         """Light on the side that is seen: that of the facades opposite."""
         return self.scene.light.facade(1 if self.seen_side < 0 else -1)
 
 
-def paint_shell(body: Body, height: float, colour: Colour, low: float = 0.35) -> None:
+def paint_shell(body: Body, height: float, color: Color, low: float = 0.35) -> None:
     """Top, side and near face of a box, each in its own light."""
     light = body.scene.light
     top = ((-1, height, 0), (1, height, 0), (1, height, 1), (-1, height, 1))
-    body.fill(top, shade(colour, 1.1))
-    body.side(((0, low), (1, low), (1, height), (0, height)), tint(colour, body.side_light))
-    body.near(-1, low, 1, height, tint(colour, light.front))
+    body.fill(top, shade(color, 1.1))
+    body.side(((0, low), (1, low), (1, height), (0, height)), tint(color, body.side_light))
+    body.near(-1, low, 1, height, tint(color, light.front))
 
 
-def paint_band(
-    body: Body, low: float, high: float, colour: Colour, start: float, end: float
-) -> None:
+def paint_band(body: Body, low: float, high: float, color: Color, start: float, end: float) -> None:
     """A stripe along the side that is seen."""
-    body.side(((start, low), (end, low), (end, high), (start, high)), tint(colour, body.side_light))
+    body.side(((start, low), (end, low), (end, high), (start, high)), tint(color, body.side_light))
 
 
 def paint_window_row(
-    body: Body, low: float, high: float, count: int, glass: Colour, start: float, end: float
+    body: Body, low: float, high: float, count: int, glass: Color, start: float, end: float
 ) -> None:
     """Windows with posts between them along the side; none lit, most dark, some brighter."""
     step = (end - start) / count
     for index in range(count):
         along = start + step * index
-        colour = shade(glass, 1.0 + 0.25 * body.scene.chance())
+        color = shade(glass, 1.0 + 0.25 * body.scene.chance())
         body.side(
             ((along, low), (along + 0.88 * step, low), (along + 0.88 * step, high), (along, high)),
-            colour,
+            color,
         )

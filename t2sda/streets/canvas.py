@@ -1,4 +1,4 @@
-"""Camera and canvas: from metres to pixels, colour and label in one drawing call."""
+"""Camera and canvas: from metres to pixels, color and label in one drawing call."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ VEGETATION, TERRAIN, SKY, PERSON, RIDER, CAR, TRUCK, BUS, TRAIN, MOTORCYCLE, BIC
 # What a surface is made of: which texture the finish multiplies onto it.
 PLAIN, ASPHALT, PAVING, BRICK, FOLIAGE, GRASS, PLASTER = range(7)
 
-Colour = tuple[float, float, float]
+Color = tuple[float, float, float]
 Ink = tuple[float, float, float, int]
 Point = tuple[float, float]
 """Column and row, in sixteenths of a pixel unless said otherwise."""
@@ -28,17 +28,17 @@ HALF_DEPTH_METRES = 40.0
 """The distance in the middle of the depth code's range."""
 
 
-def shade(colour: Colour, factor: float) -> Colour:
-    """The colour, brighter (factor > 1) or darker."""
-    return (colour[0] * factor, colour[1] * factor, colour[2] * factor)
+def shade(color: Color, factor: float) -> Color:
+    """The color, brighter (factor > 1) or darker."""
+    return (color[0] * factor, color[1] * factor, color[2] * factor)
 
 
-def tint(colour: Colour, light: Colour) -> Colour:
-    """The colour under a coloured light."""
-    return (colour[0] * light[0], colour[1] * light[1], colour[2] * light[2])
+def tint(color: Color, light: Color) -> Color:
+    """The color under a colored light."""
+    return (color[0] * light[0], color[1] * light[1], color[2] * light[2])
 
 
-def mix(first: Colour, second: Colour, amount: float) -> Colour:
+def mix(first: Color, second: Color, amount: float) -> Color:
     """`first` where amount is 0, `second` where it is 1."""
     keep = 1.0 - amount
     return (
@@ -110,15 +110,15 @@ class Lamp:
     column: float
     row: float
     radius: float
-    colour: Colour
+    color: Color
     surface: int
 
 
 class Canvas:
-    """Colour and surface of every pixel in one array.
+    """Color and surface of every pixel in one array.
 
     The fourth channel holds class, texture and depth in its bits, so every shape is rasterised
-    once for the image and the label: they cannot disagree. Nothing is anti-aliased; colours may
+    once for the image and the label: they cannot disagree. Nothing is anti-aliased; colors may
     exceed 255 until the image is finished.
     """
 
@@ -127,9 +127,9 @@ class Canvas:
         self.pixels = np.zeros((*size, 4), np.uint16)
         self.lamps: list[Lamp] = []
 
-    def ink(self, colour: Colour, class_id: int, z: float, texture: int = PLAIN) -> Ink:
-        """What a drawing call writes: a colour and the surface it belongs to."""
-        return (*colour, surface(class_id, z, texture))
+    def ink(self, color: Color, class_id: int, z: float, texture: int = PLAIN) -> Ink:
+        """What a drawing call writes: a color and the surface it belongs to."""
+        return (*color, surface(class_id, z, texture))
 
     def polygon(self, points: Sequence[Point] | np.ndarray, ink: Ink) -> None:
         """Fill a simple polygon."""
@@ -158,9 +158,9 @@ class Canvas:
         line = [np.array(points, np.int32)]
         cv2.polylines(self.pixels, line, False, ink, thickness, cv2.LINE_8, SUBPIXEL_BITS)
 
-    def shine(self, place: Point, radius: float, colour: Colour, surface: int) -> None:
+    def shine(self, place: Point, radius: float, color: Color, surface: int) -> None:
         """Remember a lamp on a surface; the finish gives it a halo where the look has lamps on."""
-        self.lamps.append(Lamp(place[0] / UNIT, place[1] / UNIT, radius / UNIT, colour, surface))
+        self.lamps.append(Lamp(place[0] / UNIT, place[1] / UNIT, radius / UNIT, color, surface))
 
     @property
     def label(self) -> np.ndarray:
@@ -207,26 +207,26 @@ class Stamp:
         """Where a point of the plane is drawn."""
         return (self.origin[0] + x * self.scale * self.turn, self.origin[1] - y * self.scale)
 
-    def polygon(self, points: Sequence[Point], colour: Colour) -> None:
+    def polygon(self, points: Sequence[Point], color: Color) -> None:
         """Fill a polygon."""
-        self.canvas.polygon(self._place(points), (*colour, self.surface))
+        self.canvas.polygon(self._place(points), (*color, self.surface))
 
-    def convex(self, points: Sequence[Point], colour: Colour) -> None:
+    def convex(self, points: Sequence[Point], color: Color) -> None:
         """Fill a convex polygon."""
-        self.canvas.convex(self._place(points), (*colour, self.surface))
+        self.canvas.convex(self._place(points), (*color, self.surface))
 
-    def box(self, x0: float, y0: float, x1: float, y1: float, colour: Colour) -> None:
+    def box(self, x0: float, y0: float, x1: float, y1: float, color: Color) -> None:
         """Fill a rectangle."""
-        self.convex(((x0, y0), (x1, y0), (x1, y1), (x0, y1)), colour)
+        self.convex(((x0, y0), (x1, y0), (x1, y1), (x0, y1)), color)
 
-    def disc(self, x: float, y: float, radii: Point, colour: Colour, texture: int = PLAIN) -> None:
+    def disc(self, x: float, y: float, radii: Point, color: Color, texture: int = PLAIN) -> None:
         """Fill an ellipse; its width is foreshortened with the plane."""
         scaled = (radii[0] * self.scale * abs(self.turn), radii[1] * self.scale)
-        self.canvas.disc(self.at(x, y), scaled, (*colour, self.surface | texture << 5))
+        self.canvas.disc(self.at(x, y), scaled, (*color, self.surface | texture << 5))
 
-    def limb(self, points: Sequence[Point], width: float, colour: Colour) -> None:
+    def limb(self, points: Sequence[Point], width: float, color: Color) -> None:
         """Draw a thick polyline; its thickness is not foreshortened."""
-        ink = (*colour, self.surface)
+        ink = (*color, self.surface)
         self.canvas.limb(self._place(points), width * self.scale, ink)
 
     def _place(self, points: Sequence[Point]) -> list[Point]:

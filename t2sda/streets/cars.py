@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from t2sda.streets.body import PLATE, RUBBER, Body
-from t2sda.streets.canvas import CAR, Colour, mix, shade, tint
+from t2sda.streets.canvas import CAR, Color, mix, shade, tint
 from t2sda.streets.looks import pick, pick_jittered
 from t2sda.streets.scene import Scene
 
@@ -72,7 +72,7 @@ def _paint_car_underside(body: Body) -> None:
         body.near(across, 0.0, across + 0.22, 0.4, RUBBER)
 
 
-def _paint_car_side(body: Body, shape: Profile, paint: Colour, glass: Colour) -> None:
+def _paint_car_side(body: Body, shape: Profile, paint: Color, glass: Color) -> None:
     start, rise, fall, end = shape.cabin
     lower = (
         (0.0, SILL + 0.06),
@@ -102,7 +102,7 @@ def _paint_car_side(body: Body, shape: Profile, paint: Colour, glass: Colour) ->
     _paint_side_windows(body, shape, glass)
 
 
-def _paint_tops(body: Body, shape: Profile, paint: Colour) -> None:
+def _paint_tops(body: Body, shape: Profile, paint: Color) -> None:
     """Bonnet, boot and roof as far as the camera looks down on them."""
     start, rise, fall, end = shape.cabin
     belt, top, far = shape.belt, shape.roof_height, shape.far_height
@@ -113,7 +113,7 @@ def _paint_tops(body: Body, shape: Profile, paint: Colour) -> None:
     body.fill(roof, paint)
 
 
-def _paint_side_windows(body: Body, shape: Profile, glass: Colour) -> None:
+def _paint_side_windows(body: Body, shape: Profile, glass: Color) -> None:
     start, rise, fall, end = shape.cabin
     low, high = shape.belt + 0.03, shape.roof_height - 0.08
     span = high - low
@@ -138,7 +138,7 @@ def _paint_side_windows(body: Body, shape: Profile, glass: Colour) -> None:
     pane(middle + 0.01, middle + 0.01, fall - 0.02, end - 0.05)
 
 
-def _paint_car_near(body: Body, shape: Profile, paint: Colour, glass: Colour) -> None:
+def _paint_car_near(body: Body, shape: Profile, paint: Color, glass: Color) -> None:
     """The end towards the camera: body, bumper, window, plate and grille."""
     start, rise, _, _ = shape.cabin
     near, belt, top = shape.near_height, shape.belt, shape.roof_height

@@ -42,10 +42,10 @@ def _paint_wall_segment(scene: Scene, side: Side, segment: Segment) -> None:
     """A wall with a coping and, if it is long, pillars."""
     _paint_garden(scene, side, segment)
     height = scene.uniform(1.7, 3.4)
-    colour = pick_jittered(scene.rng, scene.look.walls)
-    lit = tint(colour, scene.light.facade(side.sign))
+    color = pick_jittered(scene.rng, scene.look.walls)
+    lit = tint(color, scene.light.facade(side.sign))
     texture = BRICK if scene.chance() < 0.6 else PLASTER
-    front = scene.canvas.ink(tint(colour, scene.light.front), WALL, segment.near, PLASTER)
+    front = scene.canvas.ink(tint(color, scene.light.front), WALL, segment.near, PLASTER)
     frontal(scene, segment.near, (side.edge, side.edge + side.sign * 0.4, 0, height), front)
     for near, far in _visible_pieces(scene, side, segment, 6.0):
         ink = scene.canvas.ink(lit, WALL, 0.5 * (near + far), texture)
@@ -78,8 +78,8 @@ def _paint_fence_segment(scene: Scene, side: Side, segment: Segment) -> None:
     _paint_lawn(scene, side, segment)
     _paint_garden(scene, side, segment)
     height = scene.uniform(1.1, 2.2)
-    colour = pick_jittered(scene.rng, scene.look.fences)
-    lit = tint(colour, scene.light.facade(side.sign))
+    color = pick_jittered(scene.rng, scene.look.fences)
+    lit = tint(color, scene.light.facade(side.sign))
     gaps = mix(shade(lit, 0.45), shade(scene.foliage, 0.7), 0.45)
     step = scene.uniform(0.22, 0.5)
     for near, far in _visible_pieces(scene, side, segment, 5.0):
@@ -104,11 +104,11 @@ def _bars(
 
 def _paint_lawn(scene: Scene, side: Side, segment: Segment) -> None:
     """Grass that rises a little behind the street's edge, so that it is seen."""
-    colour = pick_jittered(scene.rng, scene.look.grass)
+    color = pick_jittered(scene.rng, scene.look.grass)
     out = side.edge + side.sign * 14
     project = scene.camera.project
     for near, far in _visible_pieces(scene, side, segment, 8.0):
-        ink = scene.canvas.ink(colour, TERRAIN, 0.5 * (near + far), GRASS)
+        ink = scene.canvas.ink(color, TERRAIN, 0.5 * (near + far), GRASS)
         corners = (
             project(side.edge, 0, near),
             project(side.edge, 0, far),

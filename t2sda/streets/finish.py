@@ -1,4 +1,4 @@
-"""From the painted canvas to the picture: texture, haze, lamps, lens and sensor."""
+"""From the painted canvas to the image: texture, haze, lamps, lens and sensor."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ TEXTURE_RANGE_METRES = 35.0
 
 def finish(scene: Scene) -> np.ndarray:
     """(H, W, 3) uint8 RGB; reads the canvas and leaves it as it is."""
-    colours, textures, depth = scene.canvas.layers()
+    colors, textures, depth = scene.canvas.layers()
     relief = _relief(scene, textures)
-    image = _develop(scene, colours, relief, depth)
+    image = _develop(scene, colors, relief, depth)
     if scene.look.lamps:
         image = _shine(scene, image)
     return _photograph(scene, image)
@@ -137,9 +137,9 @@ def _facade_homography(camera: Camera, x: float) -> np.ndarray:
 
 
 def _develop(
-    scene: Scene, colours: list[np.ndarray], relief: np.ndarray, depth: np.ndarray
+    scene: Scene, colors: list[np.ndarray], relief: np.ndarray, depth: np.ndarray
 ) -> np.ndarray:
-    """Texture, haze, exposure and colour cast; (H, W, 3) uint8."""
+    """Texture, haze, exposure and color cast; (H, W, 3) uint8."""
     look = scene.look
     haze = mix(*look.haze, scene.chance())
     metres = depth_of_codes()
@@ -149,15 +149,15 @@ def _develop(
     gain = (1 + (relief - np.float32(NEUTRAL)) * cv2.LUT(depth, fade)) * clear
     veil = 1 - clear
     planes = []
-    for colour, air, curve in zip(colours, haze, _response(scene), strict=True):
-        plane = colour * gain
+    for color, air, curve in zip(colors, haze, _response(scene), strict=True):
+        plane = color * gain
         plane += veil * np.float32(air)
         planes.append(cv2.LUT(cv2.convertScaleAbs(plane), curve))
     return cv2.merge(planes)
 
 
 def _response(scene: Scene) -> np.ndarray:
-    """(3, 256) uint8 curves of exposure, gamma and colour cast."""
+    """(3, 256) uint8 curves of exposure, gamma and color cast."""
     look = scene.look
     gain = scene.uniform(*look.exposure) * np.array(pick(scene.rng, look.casts))[:, None]
     grey = np.arange(256) / 255
@@ -174,7 +174,7 @@ def _shine(scene: Scene, image: np.ndarray) -> np.ndarray:
         inside = 0 <= column < width and 0 <= row < height
         if inside and scene.canvas.pixels[row, column, 3] == lamp.surface:
             radius = round(lamp.radius / 4)
-            cv2.circle(small, (column // 4, row // 4), radius, lamp.colour, cv2.FILLED)
+            cv2.circle(small, (column // 4, row // 4), radius, lamp.color, cv2.FILLED)
     sigma = max(height / 160, 0.5)
     near = cv2.GaussianBlur(small, (0, 0), sigma)
     wide = cv2.GaussianBlur(near, (0, 0), 2.5 * sigma)

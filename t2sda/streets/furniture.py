@@ -8,7 +8,7 @@ from t2sda.streets.canvas import (
     POLE,
     TRAFFIC_LIGHT,
     TRAFFIC_SIGN,
-    Colour,
+    Color,
     Stamp,
     shade,
     tint,
@@ -16,19 +16,19 @@ from t2sda.streets.canvas import (
 from t2sda.streets.looks import pick_jittered
 from t2sda.streets.scene import Scene
 
-SIGNAL_COLOURS: tuple[Colour, ...] = ((255, 52, 40), (255, 190, 40), (60, 235, 120))
-SIGN_RED: Colour = (206, 32, 40)
-SIGN_BLUE: Colour = (30, 92, 184)
-SIGN_YELLOW: Colour = (242, 200, 48)
-SIGN_WHITE: Colour = (240, 240, 236)
-SIGN_BLACK: Colour = (34, 34, 36)
-WARM_LAMP: Colour = (255, 206, 130)
+SIGNAL_COLORS: tuple[Color, ...] = ((255, 52, 40), (255, 190, 40), (60, 235, 120))
+SIGN_RED: Color = (206, 32, 40)
+SIGN_BLUE: Color = (30, 92, 184)
+SIGN_YELLOW: Color = (242, 200, 48)
+SIGN_WHITE: Color = (240, 240, 236)
+SIGN_BLACK: Color = (34, 34, 36)
+WARM_LAMP: Color = (255, 206, 130)
 
 
 def paint_street_lamp(scene: Scene, x: float, z: float) -> None:
     """A tall pole whose arm reaches over the road."""
     stamp = scene.stamp(x, z, POLE)
-    steel = _pole_colour(scene)
+    steel = _pole_color(scene)
     height = scene.uniform(5.5, 8)
     reach = -math.copysign(scene.uniform(1.0, 2.2), x)
     _paint_pole(stamp, height, 0.09, steel)
@@ -44,7 +44,7 @@ def paint_street_lamp(scene: Scene, x: float, z: float) -> None:
 def paint_traffic_light(scene: Scene, x: float, z: float) -> None:
     """A signal head on a pole, and for tall ones a second head on an arm over the road."""
     stamp = scene.stamp(x, z, POLE)
-    steel = _pole_colour(scene)
+    steel = _pole_color(scene)
     signal = int(scene.rng.integers(3))
     tall = scene.chance() < 0.5
     height = 5.6 if tall else scene.uniform(3.0, 3.6)
@@ -62,19 +62,19 @@ def _paint_signal_head(scene: Scene, stamp: Stamp, x: float, low: float, signal:
     head = stamp.as_class(TRAFFIC_LIGHT)
     box = tint((46, 48, 48), scene.light.front)
     head.box(x - 0.24, low, x + 0.24, low + 1.25, box)
-    for index, colour in enumerate(SIGNAL_COLOURS):
+    for index, color in enumerate(SIGNAL_COLORS):
         y = low + 1.02 - 0.4 * index
         lit = index == signal
-        head.disc(x, y, (0.15, 0.15), colour if lit else shade(colour, 0.24))
+        head.disc(x, y, (0.15, 0.15), color if lit else shade(color, 0.24))
         if lit:
-            scene.canvas.shine(head.at(x, y), 0.35 * head.scale, colour, head.surface)
+            scene.canvas.shine(head.at(x, y), 0.35 * head.scale, color, head.surface)
 
 
 def paint_sign(scene: Scene, x: float, z: float) -> None:
     """One or two traffic signs on a post."""
     stamp = scene.stamp(x, z, POLE)
     height = scene.uniform(2.3, 3.0)
-    _paint_pole(stamp, height + 0.3, 0.05, _pole_colour(scene))
+    _paint_pole(stamp, height + 0.3, 0.05, _pole_color(scene))
     board = stamp.as_class(TRAFFIC_SIGN)
     kinds = (_round_sign, _warning_sign, _square_sign, _stop_sign, _name_board)
     kinds[int(scene.rng.integers(len(kinds)))](scene, board, height)
@@ -104,12 +104,12 @@ def _square_sign(scene: Scene, board: Stamp, y: float) -> None:
 
 
 def _stop_sign(scene: Scene, board: Stamp, y: float) -> None:
-    for radius, colour in ((0.5, SIGN_WHITE), (0.45, SIGN_RED)):
+    for radius, color in ((0.5, SIGN_WHITE), (0.45, SIGN_RED)):
         corners = [
             (radius * math.cos(angle), y + radius * math.sin(angle))
             for angle in (math.pi / 8 + math.pi / 4 * k for k in range(8))
         ]
-        board.convex(corners, _lit(scene, colour))
+        board.convex(corners, _lit(scene, color))
     board.box(-0.3, y - 0.09, 0.3, y + 0.09, _lit(scene, SIGN_WHITE))
 
 
@@ -121,15 +121,15 @@ def _name_board(scene: Scene, board: Stamp, y: float) -> None:
         board.box(-0.6, y + row - 0.04, 0.4, y + row + 0.05, _lit(scene, SIGN_WHITE))
 
 
-def _paint_pole(stamp: Stamp, height: float, radius: float, colour: Colour) -> None:
-    stamp.box(-radius, 0, radius, height, colour)
-    stamp.box(radius * 0.2, 0, radius, height, shade(colour, 0.75))
-    stamp.box(-radius * 1.7, 0, radius * 1.7, 0.5, shade(colour, 0.85))
+def _paint_pole(stamp: Stamp, height: float, radius: float, color: Color) -> None:
+    stamp.box(-radius, 0, radius, height, color)
+    stamp.box(radius * 0.2, 0, radius, height, shade(color, 0.75))
+    stamp.box(-radius * 1.7, 0, radius * 1.7, 0.5, shade(color, 0.85))
 
 
-def _pole_colour(scene: Scene) -> Colour:
+def _pole_color(scene: Scene) -> Color:
     return tint(pick_jittered(scene.rng, scene.look.metal), scene.light.front)
 
 
-def _lit(scene: Scene, colour: Colour) -> Colour:
-    return tint(colour, scene.light.front)
+def _lit(scene: Scene, color: Color) -> Color:
+    return tint(color, scene.light.front)

@@ -17,7 +17,7 @@ from t2sda.streets.canvas import (
     SKY_DEPTH,
     TERRAIN,
     UNIT,
-    Colour,
+    Color,
     mix,
     shade,
 )
@@ -77,29 +77,29 @@ def _strip(scene: Scene, x0: float, x1: float, z0: float, z1: float) -> np.ndarr
 def _lay(
     scene: Scene,
     bounds: tuple[float, float, float, float],
-    colour: Colour,
+    color: Color,
     class_id: int,
     texture: int,
 ) -> None:
     """Fill the stretch of ground (x0, x1, z0, z1)."""
-    ink = scene.canvas.ink(colour, class_id, 0, texture)
+    ink = scene.canvas.ink(color, class_id, 0, texture)
     scene.canvas.polygon(_strip(scene, *bounds), ink)
 
 
-def _lay_all(scene: Scene, bounds: np.ndarray, colour: Colour) -> None:
+def _lay_all(scene: Scene, bounds: np.ndarray, color: Color) -> None:
     """Fill short stretches of road, (N, 4) rows of (x0, x1, z0, z1), that do not overlap."""
     bounds = bounds[bounds[:, 2] > scene.nearest_ground]
     x, z = bounds[:, (0, 0, 1, 1)], bounds[:, (2, 3, 3, 2)]
-    ink = scene.canvas.ink(colour, ROAD, 0, ASPHALT)
+    ink = scene.canvas.ink(color, ROAD, 0, ASPHALT)
     scene.canvas.polygons(scene.camera.project_all(x, 0.0, z), ink)
 
 
 def _paint_terrain(scene: Scene) -> None:
     height, width = scene.canvas.size
-    colour = pick_jittered(scene.rng, scene.look.grass)
+    color = pick_jittered(scene.rng, scene.look.grass)
     right, low, horizon = UNIT * width, UNIT * height, UNIT * scene.camera.horizon
     corners = ((0, horizon), (right, horizon), (right, low), (0, low))
-    scene.canvas.convex(corners, scene.canvas.ink(colour, TERRAIN, 0, GRASS))
+    scene.canvas.convex(corners, scene.canvas.ink(color, TERRAIN, 0, GRASS))
 
 
 def _paint_side(scene: Scene, side: Side) -> None:
@@ -159,36 +159,36 @@ def _paint_crossing_street(scene: Scene) -> None:
 
 def _paint_markings(scene: Scene) -> None:
     """Lane lines, edge lines, a zebra crossing and rails; all of them are road."""
-    colour = jitter(scene.rng, pick(scene.rng, scene.look.marking))
+    color = jitter(scene.rng, pick(scene.rng, scene.look.marking))
     street = scene.street
     middle = (street.ahead_lane + street.oncoming_lane) / 2
     if scene.chance() < 0.75:
-        _paint_dashes(scene, middle, colour)
+        _paint_dashes(scene, middle, color)
     else:
         for offset in (-0.18, 0.06):
-            _paint_line(scene, middle + offset, 0.12, colour)
+            _paint_line(scene, middle + offset, 0.12, color)
     lane = street.ahead_lane - street.oncoming_lane
     for x in (street.oncoming_lane - lane / 2, street.ahead_lane + lane / 2):
         if street.left.kerb + 1 < x < street.right.kerb - 1:
-            _paint_dashes(scene, x, colour)
+            _paint_dashes(scene, x, color)
     if scene.chance() < 0.5:
         for side in street.sides:
-            _paint_line(scene, side.kerb - side.sign * 0.55, 0.12, colour)
+            _paint_line(scene, side.kerb - side.sign * 0.55, 0.12, color)
     if street.rails:
         _paint_rails(scene)
     if street.crossing is not None:
-        _paint_zebra(scene, street.crossing, colour)
+        _paint_zebra(scene, street.crossing, color)
 
 
-def _paint_line(scene: Scene, x: float, width: float, colour: Colour) -> None:
-    _lay(scene, (x, x + width, 0, 90), colour, ROAD, ASPHALT)
+def _paint_line(scene: Scene, x: float, width: float, color: Color) -> None:
+    _lay(scene, (x, x + width, 0, 90), color, ROAD, ASPHALT)
 
 
-def _paint_dashes(scene: Scene, x: float, colour: Colour) -> None:
+def _paint_dashes(scene: Scene, x: float, color: Color) -> None:
     start = scene.nearest_ground + scene.uniform(0.1, 5)
     z = np.arange(start, 80, 8.0)
     sides = np.full_like(z, x)
-    _lay_all(scene, np.stack((sides - 0.08, sides + 0.08, z, z + 3.5), axis=1), colour)
+    _lay_all(scene, np.stack((sides - 0.08, sides + 0.08, z, z + 3.5), axis=1), color)
 
 
 def _paint_rails(scene: Scene) -> None:
@@ -199,16 +199,16 @@ def _paint_rails(scene: Scene) -> None:
             _paint_line(scene, lane + offset + 0.13, 0.05, shade(steel, 1.9))
 
 
-def _paint_zebra(scene: Scene, z: float, colour: Colour) -> None:
+def _paint_zebra(scene: Scene, z: float, color: Color) -> None:
     """Stripes along the street, side by side from kerb to kerb, and a stop line before them."""
     left, right = scene.street.left.kerb + 0.4, scene.street.right.kerb - 0.4
     _lay(scene, (left, right, z - 0.2, z + 3.2), scene.asphalt, ROAD, ASPHALT)
     x = np.arange(left, right - 0.5, 1.0)
     ends = np.full_like(x, z)
-    _lay_all(scene, np.stack((x, x + 0.5, ends, ends + 3.0), axis=1), colour)
+    _lay_all(scene, np.stack((x, x + 0.5, ends, ends + 3.0), axis=1), color)
     lane = (scene.street.ahead_lane + scene.street.oncoming_lane) / 2
     if z > 7:
-        _lay(scene, (lane, right, z - 1.6, z - 1.2), colour, ROAD, ASPHALT)
+        _lay(scene, (lane, right, z - 1.6, z - 1.2), color, ROAD, ASPHALT)
 
 
 def _write_depth(scene: Scene) -> None:

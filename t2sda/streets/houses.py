@@ -13,7 +13,7 @@ from t2sda.streets.canvas import (
     PLASTER,
     UNIT,
     VEGETATION,
-    Colour,
+    Color,
     Ink,
     mix,
     shade,
@@ -23,7 +23,7 @@ from t2sda.streets.looks import pick, pick_jittered
 from t2sda.streets.scene import Scene
 
 CORNERS = np.array(((0, 0), (1, 0), (1, 1), (0, 1)))
-LIT_WINDOW: Colour = (250, 204, 120)
+LIT_WINDOW: Color = (250, 204, 120)
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class House:
     """Height of the ridge above the eaves; 0: a flat roof."""
     floors: int
     bays: int
-    colour: Colour
+    color: Color
     texture: int
     """BRICK or PLASTER."""
 
@@ -47,7 +47,7 @@ class House:
 def sample_house(
     scene: Scene, sign: int, edge: float, setback: float, near: float, far: float
 ) -> House:
-    """A house of random height, colour and roof on the stretch near..far."""
+    """A house of random height, color and roof on the stretch near..far."""
     floors = int(scene.rng.integers(2, 7))
     return House(
         sign=sign,
@@ -58,7 +58,7 @@ def sample_house(
         roof=scene.uniform(1.5, 3.5) if scene.chance() < 0.6 else 0.0,
         floors=floors,
         bays=max(1, round((far - near) / scene.uniform(2.0, 3.2))),
-        colour=pick_jittered(scene.rng, scene.look.facades),
+        color=pick_jittered(scene.rng, scene.look.facades),
         texture=BRICK if scene.chance() < 0.45 else PLASTER,
     )
 
@@ -67,7 +67,7 @@ def paint_house(scene: Scene, house: House) -> None:
     """Roof, gable, facade with cornice and plinth, windows, ground floor."""
     if scene.outside(house.x, house.far):
         return
-    lit = tint(house.colour, scene.light.facade(house.sign))
+    lit = tint(house.color, scene.light.facade(house.sign))
     _paint_roof_and_gable(scene, house)
     middle = 0.5 * (house.near + house.far)
     ink = scene.canvas.ink(lit, BUILDING, middle, house.texture)
@@ -85,7 +85,7 @@ def paint_house(scene: Scene, house: House) -> None:
 
 def _paint_roof_and_gable(scene: Scene, house: House) -> None:
     """The wall that faces the camera, and the roof as far as it is seen."""
-    front = tint(house.colour, scene.light.front)
+    front = tint(house.color, scene.light.front)
     depth = 11.0
     wall = scene.canvas.ink(front, BUILDING, house.near, PLASTER)
     back = house.x + house.sign * depth
@@ -104,7 +104,7 @@ def _paint_roof_and_gable(scene: Scene, house: House) -> None:
         _paint_gable_windows(scene, house, front)
 
 
-def _paint_gable_windows(scene: Scene, house: House, front: Colour) -> None:
+def _paint_gable_windows(scene: Scene, house: House, front: Color) -> None:
     """Two columns of windows in the wall that faces the camera."""
     storey = (house.eaves - 0.8) / house.floors
     low = 0.5 + storey * (np.arange(house.floors)[:, None, None] + 0.3)  # (floors, 1, 1)
@@ -118,7 +118,7 @@ def _paint_gable_windows(scene: Scene, house: House, front: Colour) -> None:
     scene.canvas.polygons(lit, scene.canvas.ink(LIT_WINDOW, BUILDING, house.near))
 
 
-def _paint_windows(scene: Scene, house: House, lit: Colour, z: float) -> None:
+def _paint_windows(scene: Scene, house: House, lit: Color, z: float) -> None:
     """Rows of framed windows above the ground floor; some with light behind them."""
     frame = mix(shade(lit, 1.25), (240, 238, 232), 0.3) if scene.chance() < 0.7 else shade(lit, 0.7)
     frames, panes, bars = _window_grid(scene, house)
@@ -149,7 +149,7 @@ def _window_grid(scene: Scene, house: House) -> np.ndarray:
     return outlines.reshape(3, -1, 4, 2)
 
 
-def _paint_ground_floor(scene: Scene, house: House, lit: Colour, z: float) -> None:
+def _paint_ground_floor(scene: Scene, house: House, lit: Color, z: float) -> None:
     """Shop windows under an awning, or a door and small windows."""
     bay = (house.far - house.near) / house.bays
     shop = scene.chance() < 0.4

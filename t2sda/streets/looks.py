@@ -6,23 +6,23 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from t2sda.streets.canvas import Colour, mix, shade
+from t2sda.streets.canvas import Color, mix, shade
 
 Range = tuple[float, float]
-Palette = tuple[Colour, ...]
+Palette = tuple[Color, ...]
 
 
 @dataclass(frozen=True)
 class Look:
-    """One domain's style; colours are RGB in 0..255, ranges are drawn anew for every image."""
+    """One domain's style; colors are RGB in 0..255, ranges are drawn anew for every image."""
 
-    sky_top: tuple[Colour, Colour]
-    sky_low: tuple[Colour, Colour]
-    cloud: Colour
+    sky_top: tuple[Color, Color]
+    sky_low: tuple[Color, Color]
+    cloud: Color
     cloud_cover: Range
-    sunlit: Colour
+    sunlit: Color
     """Light on surfaces that face the sun, as a gain."""
-    shaded: Colour
+    shaded: Color
     """Light on surfaces that do not."""
     shadow: Range
     """How dark a cast shadow is: 0 none, 1 black."""
@@ -50,12 +50,12 @@ class Look:
     clothes: Palette
     texture: tuple[float, float, float, float, float, float, float]
     """Amplitude of every texture, in the order of their ids."""
-    haze: tuple[Colour, Colour]
+    haze: tuple[Color, Color]
     haze_per_metre: Range
     exposure: Range
     gamma: Range
     casts: Palette
-    """Gains of the colour channels; one is chosen for every image."""
+    """Gains of the color channels; one is chosen for every image."""
     blur: Range
     """Standard deviation in pixels at 256 rows."""
     noise: Range
@@ -69,15 +69,15 @@ class Light:
 
     sun: float
     """-1: the sun stands on the left, +1: on the right; in between it stands higher."""
-    left: Colour
+    left: Color
     """On facades of the left side, which face right."""
-    right: Colour
-    front: Colour
+    right: Color
+    front: Color
     """On what faces the camera."""
     shadow: float
     shadow_length: float
 
-    def facade(self, sign: int) -> Colour:
+    def facade(self, sign: int) -> Color:
         """Light on the facades of one side of the street (-1 left, +1 right)."""
         return self.left if sign < 0 else self.right
 
@@ -97,26 +97,26 @@ def sample_light(look: Look, rng: np.random.Generator) -> Light:
 
 
 def palette(codes: str) -> Palette:
-    """Colours from hexadecimal codes with spaces between them."""
-    colours = (bytes.fromhex(code) for code in codes.split())
-    return tuple((float(red), float(green), float(blue)) for red, green, blue in colours)
+    """Colors from hexadecimal codes with spaces between them."""
+    colors = (bytes.fromhex(code) for code in codes.split())
+    return tuple((float(red), float(green), float(blue)) for red, green, blue in colors)
 
 
-def pick(rng: np.random.Generator, colours: Palette) -> Colour:
-    """One of the colours."""
-    return colours[int(rng.random() * len(colours))]
+def pick(rng: np.random.Generator, colors: Palette) -> Color:
+    """One of the colors."""
+    return colors[int(rng.random() * len(colors))]
 
 
-def jitter(rng: np.random.Generator, colour: Colour, amount: float = 0.1) -> Colour:
-    """The colour with its brightness moved by up to `amount` and its hue by a third of that."""
+def jitter(rng: np.random.Generator, color: Color, amount: float = 0.1) -> Color:
+    """The color with its brightness moved by up to `amount` and its hue by a third of that."""
     brightness, red, blue = (rng.random(3) * 2 - 1).tolist()
-    lit = shade(colour, 1 + amount * brightness)
+    lit = shade(color, 1 + amount * brightness)
     return (lit[0] * (1 + amount * red / 3), lit[1], lit[2] * (1 + amount * blue / 3))
 
 
-def pick_jittered(rng: np.random.Generator, colours: Palette, amount: float = 0.1) -> Colour:
-    """One of the colours, varied."""
-    return jitter(rng, pick(rng, colours), amount)
+def pick_jittered(rng: np.random.Generator, colors: Palette, amount: float = 0.1) -> Color:
+    """One of the colors, varied."""
+    return jitter(rng, pick(rng, colors), amount)
 
 
 CLEAR = Look(

@@ -9,7 +9,7 @@ from t2sda.streets.canvas import (
     MOTORCYCLE,
     PERSON,
     RIDER,
-    Colour,
+    Color,
     Stamp,
     mix,
     shade,
@@ -21,7 +21,7 @@ from t2sda.streets.scene import Scene
 SKIN = palette("f0c8a8 e0ac88 c48a64 94623f 6b4630 dcb496")
 HAIR = palette("2a2220 4e3626 7a5230 b08850 86827e 1c1a1c")
 SHOES = palette("26242a 5a4030 e6e2da 3a4a66")
-TYRE: Colour = (30, 30, 32)
+TYRE: Color = (30, 30, 32)
 
 
 def paint_person(scene: Scene, x: float, z: float) -> None:
@@ -43,28 +43,28 @@ def paint_person(scene: Scene, x: float, z: float) -> None:
         _paint_bag(scene, stamp)
 
 
-def _cloth(scene: Scene) -> Colour:
+def _cloth(scene: Scene) -> Color:
     return tint(pick_jittered(scene.rng, scene.look.clothes, 0.18), scene.light.front)
 
 
-def _paint_arm(stamp: Stamp, reach: tuple[float, float], sleeve: Colour, skin: Colour) -> None:
+def _paint_arm(stamp: Stamp, reach: tuple[float, float], sleeve: Color, skin: Color) -> None:
     """Shoulder, elbow and hand."""
     shoulder, hand = reach
     stamp.disc(hand + 0.02, 0.8, (0.05, 0.06), skin)
     stamp.limb(((shoulder, 1.38), (0.6 * shoulder + 0.5 * hand, 1.1), (hand, 0.86)), 0.11, sleeve)
 
 
-def _paint_legs(scene: Scene, stamp: Stamp, stride: float, colour: Colour) -> None:
+def _paint_legs(scene: Scene, stamp: Stamp, stride: float, color: Color) -> None:
     """The far leg darker, both in mid step."""
     shoes = tint(pick(scene.rng, SHOES), scene.light.front)
     for direction, light in ((-1, 0.78), (1, 1.0)):
         foot = direction * stride
         knee = (0.55 * foot + 0.06, 0.48)
-        stamp.limb(((0.06 * direction, 0.9), knee, (foot, 0.1)), 0.15, shade(colour, light))
+        stamp.limb(((0.06 * direction, 0.9), knee, (foot, 0.1)), 0.15, shade(color, light))
         stamp.disc(foot + 0.05, 0.05, (0.14, 0.055), shade(shoes, light))
 
 
-def _paint_jacket(scene: Scene, stamp: Stamp, top: Colour, bottom: Colour) -> None:
+def _paint_jacket(scene: Scene, stamp: Stamp, top: Color, bottom: Color) -> None:
     torso = (
         (-0.17, 0.86),
         (0.17, 0.86),
@@ -82,7 +82,7 @@ def _paint_jacket(scene: Scene, stamp: Stamp, top: Colour, bottom: Colour) -> No
     stamp.box(-0.17, 0.84, 0.17, 0.9, shade(bottom, 0.7))
 
 
-def _paint_coat(scene: Scene, stamp: Stamp, top: Colour, bottom: Colour) -> None:
+def _paint_coat(scene: Scene, stamp: Stamp, top: Color, bottom: Color) -> None:
     coat = (
         (-0.25, 0.52),
         (0.25, 0.52),
@@ -99,7 +99,7 @@ def _paint_coat(scene: Scene, stamp: Stamp, top: Colour, bottom: Colour) -> None
     )
 
 
-def _paint_dress(scene: Scene, stamp: Stamp, top: Colour, bottom: Colour) -> None:
+def _paint_dress(scene: Scene, stamp: Stamp, top: Color, bottom: Color) -> None:
     stamp.polygon(((-0.27, 0.58), (0.27, 0.58), (0.13, 1.02), (-0.13, 1.02)), bottom)
     stamp.polygon(((0.03, 0.58), (0.27, 0.58), (0.13, 1.02), (0.03, 1.02)), shade(bottom, 0.86))
     stamp.polygon(
@@ -107,7 +107,7 @@ def _paint_dress(scene: Scene, stamp: Stamp, top: Colour, bottom: Colour) -> Non
     )
 
 
-OUTFITS: tuple[Callable[[Scene, Stamp, Colour, Colour], None], ...] = (
+OUTFITS: tuple[Callable[[Scene, Stamp, Color, Color], None], ...] = (
     _paint_jacket,
     _paint_jacket,
     _paint_coat,
@@ -115,7 +115,7 @@ OUTFITS: tuple[Callable[[Scene, Stamp, Colour, Colour], None], ...] = (
 )
 
 
-def _paint_head(scene: Scene, stamp: Stamp, place: tuple[float, float], skin: Colour) -> None:
+def _paint_head(scene: Scene, stamp: Stamp, place: tuple[float, float], skin: Color) -> None:
     x, y = place
     hair = tint(pick(scene.rng, HAIR), scene.light.front)
     stamp.limb(((x, y - 0.17), (x, y - 0.05)), 0.1, shade(skin, 0.85))
@@ -126,12 +126,12 @@ def _paint_head(scene: Scene, stamp: Stamp, place: tuple[float, float], skin: Co
 
 
 def _paint_bag(scene: Scene, stamp: Stamp) -> None:
-    colour = _cloth(scene)
+    color = _cloth(scene)
     if scene.chance() < 0.5:
-        stamp.polygon(((-0.34, 1.02), (-0.16, 1.0), (-0.14, 1.4), (-0.3, 1.42)), colour)
+        stamp.polygon(((-0.34, 1.02), (-0.16, 1.0), (-0.14, 1.4), (-0.3, 1.42)), color)
     else:
-        stamp.box(0.24, 0.52, 0.44, 0.78, colour)
-        stamp.limb(((0.29, 0.78), (0.34, 0.9), (0.39, 0.78)), 0.03, shade(colour, 0.7))
+        stamp.box(0.24, 0.52, 0.44, 0.78, color)
+        stamp.limb(((0.29, 0.78), (0.34, 0.9), (0.39, 0.78)), 0.03, shade(color, 0.7))
 
 
 # Two-wheelers
@@ -166,8 +166,8 @@ def _paint_rider_trunk(
     scene: Scene,
     rider: Stamp,
     joints: tuple[tuple[float, float], tuple[float, float], tuple[float, float]],
-    top: Colour,
-    skin: Colour,
+    top: Color,
+    skin: Color,
 ) -> None:
     """Back and arms of a rider from the hip over the shoulder to the hands."""
     hip, shoulder, hand = joints

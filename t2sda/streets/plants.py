@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 
-from t2sda.streets.canvas import FOLIAGE, PLAIN, VEGETATION, Colour, mix, shade, tint
+from t2sda.streets.canvas import FOLIAGE, PLAIN, VEGETATION, Color, mix, shade, tint
 from t2sda.streets.looks import jitter
 from t2sda.streets.plan import Segment, Side
 from t2sda.streets.scene import Scene
 
-BARK: Colour = (92, 74, 58)
+BARK: Color = (92, 74, 58)
 
 
 def paint_tree(scene: Scene, x: float, z: float, height: float) -> None:
@@ -35,7 +35,7 @@ def _paint_crown(
     place: tuple[float, float],
     middle: float,
     radii: tuple[float, float],
-    green: Colour,
+    green: Color,
 ) -> None:
     stamp = scene.stamp(*place, VEGETATION)
     wide, tall = radii
@@ -46,11 +46,11 @@ def _paint_crown(
     tufts.sort(key=lambda tuft: tuft[1] + 0.4 * scene.light.sun * tuft[0])
     for across, up, size in tufts:
         lift = (up + 0.5 * scene.light.sun * across) / 1.5
-        colour = shade(green, 0.92 + 0.26 * lift)
+        color = shade(green, 0.92 + 0.26 * lift)
         radius = 0.42 + 0.12 * size
         squeeze = (1 - 0.3 * up * up) * 0.68
         centre = (across * wide * squeeze, middle + up * tall * 0.68)
-        stamp.disc(*centre, (wide * radius, min(wide, tall) * radius), colour, FOLIAGE)
+        stamp.disc(*centre, (wide * radius, min(wide, tall) * radius), color, FOLIAGE)
 
 
 def paint_hedge(scene: Scene, side: Side, segment: Segment) -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from t2sda.streets.canvas import UNIT, Camera, Canvas, Colour, Stamp
+from t2sda.streets.canvas import UNIT, Camera, Canvas, Color, Stamp
 from t2sda.streets.looks import Light, Look
 from t2sda.streets.plan import Street
 from t2sda.streets.textures import Screens
@@ -23,8 +23,8 @@ class Scene:
     canvas: Canvas
     screens: Screens
     rng: np.random.Generator
-    asphalt: Colour
-    foliage: Colour
+    asphalt: Color
+    foliage: Color
     """The street's kind of tree; single trees vary around it."""
     things: list[Thing] = field(default_factory=list)
 

@@ -40,8 +40,8 @@ def _darken(scene: Scene, mask: np.ndarray, first: int) -> None:
     mask = cv2.blur(cv2.blur(mask, (reach, reach)), (reach, reach))
     gain = cv2.LUT(mask, (1 - np.arange(256) * scene.light.shadow / 255).astype(np.float32))
     ground = scene.canvas.pixels[first:]
-    *colours, surfaces = cv2.split(ground)
-    lit = [(colour * gain).astype(np.uint16) for colour in colours]
+    *colors, surfaces = cv2.split(ground)
+    lit = [(color * gain).astype(np.uint16) for color in colors]
     ground[:] = cv2.merge([*lit, surfaces])
 
 

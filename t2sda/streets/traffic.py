@@ -39,7 +39,7 @@ def populate(scene: Scene) -> None:
 
 
 def _distance(scene: Scene, x: float, spread: float) -> float:
-    """A distance at which x is in the picture, more often near than far."""
+    """A distance at which x is in the image, more often near than far."""
     first = scene.street.first_visible(x, scene.canvas.size[1])
     return first + spread * scene.chance() ** 1.6
 

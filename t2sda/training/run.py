@@ -48,7 +48,7 @@ from t2sda.engine.progress import ConsoleProgress
 from t2sda.engine.trainer import Trainer, TrainerSettings
 from t2sda.errors import UserError
 from t2sda.evaluation.evaluator import Scores, check_classes
-from t2sda.files import make_writable_dir, only_writer, write_whole
+from t2sda.files import atomic_write, make_writable_dir, only_writer
 from t2sda.logs import log_to_file
 from t2sda.meta_arch.base import build_meta_arch, reads_target_labels
 from t2sda.modeling.normalization import share_statistics
@@ -96,10 +96,10 @@ def run_training(
 ) -> TrainingResult:
     """Run a `TrainingRun`, which has the same arguments, and log it to its folder's log.txt."""
     folder = Path(cfg.OUTPUT_DIR)
-    check_folder(folder, resume)
     with ExitStack() as stack:
         if is_main():
             stack.enter_context(only_writer(folder, "--output-dir"))
+            check_folder(folder, resume)  # before anything is written to it
             stack.enter_context(log_to_file(folder))
         run = TrainingRun(cfg, device, resume=resume, weights=weights, model=model, hooks=hooks)
         return run.run()
@@ -178,8 +178,8 @@ class TrainingRun:
         )
         make_writable_dir(self.output_dir, "--output-dir")
         if is_main():
-            write_whole(self.output_dir / "config.yaml", dump_config(self.cfg))
-            write_whole(self.output_dir / "plan.txt", plan_text(self.cfg, world_size()) + "\n")
+            atomic_write(self.output_dir / "config.yaml", dump_config(self.cfg))
+            atomic_write(self.output_dir / "plan.txt", plan_text(self.cfg, world_size()) + "\n")
         self._describe()
         batches = self._batches()
         try:

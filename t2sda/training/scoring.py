@@ -22,7 +22,7 @@ from t2sda.engine.checkpoint import (
 from t2sda.engine.metrics import advancing, progress_bar, standard_console
 from t2sda.errors import UserError
 from t2sda.evaluation.evaluator import Progress, Scores, evaluate
-from t2sda.files import json_text, make_writable_dir, write_whole
+from t2sda.files import atomic_write, json_text, make_writable_dir
 from t2sda.modeling.segmentor import SegmentationModel, build_segmentation_model
 from t2sda.runtime.checkpoints import TorchPredictor
 
@@ -53,7 +53,7 @@ def score_checkpoint(cfg: CfgNode, device: torch.device, weights: str | None) ->
         make_writable_dir(Path(cfg.OUTPUT_DIR), "--output-dir")
         report = {key: value for item in scores for key, value in item.as_metrics().items()}
         path = Path(cfg.OUTPUT_DIR) / "evaluation.json"
-        write_whole(path, json_text(report, indent=1) + "\n")
+        atomic_write(path, json_text(report, indent=1) + "\n")
         logger.info("scores written to %s", path)
     return scores
 

@@ -42,7 +42,7 @@ class WeightFormat:
         settings: of the network, from its tensors under our names.
         licence: the terms that the published files come under.
         exact: settings that its numbers need whatever the network, such as an epsilon.
-        asked: settings that the tensors do not tell, and what they are to be.
+        asked: settings that the tensors do not show, and what they are to be.
         left_out: patterns of names that the network may lack, and why.
         has_head: whether a head of ours is in it; otherwise it is drawn at random.
         notes: what else its user must know.

@@ -75,7 +75,7 @@ def sha256_of(path: Path) -> str:
 
 def _read_pickle(path: Path) -> Any:
     try:
-        return read_torch_file(path, foreign=True, harmless=_HARMLESS, mapped=True)
+        return read_torch_file(path, any_writer=True, harmless=_HARMLESS, mapped=True)
     except DamagedFileError as error:
         raise UserError(f"{path}: refused, nothing in it was run: {error}") from None
 

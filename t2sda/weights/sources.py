@@ -94,7 +94,7 @@ def read_safetensors(path: Path) -> dict[str, Tensor]:
 def _read_pickle(path: Path) -> dict[str, Tensor]:
     """Reads tensors and plain containers only; no code of the file runs."""
     try:
-        content = read_torch_file(path, foreign=True)
+        content = read_torch_file(path, any_writer=True)
     except DamagedFileError as error:
         raise UserError(f"weights '{path}': not a file of plain tensors: {error}") from None
     return _state_dict_of(content, path)

@@ -27,7 +27,7 @@ class DamagedFileError(UserError):
 def read_torch_file(
     path: Path,
     *,
-    foreign: bool = False,
+    any_writer: bool = False,
     harmless: Collection[str] | None = None,
     mapped: bool = False,
 ) -> Any:
@@ -35,7 +35,7 @@ def read_torch_file(
 
     Args:
         path: of the file.
-        foreign: it was not written by us: it may be in the older format, which has no checksums,
+        any_writer: it was not written by us: it may be in the older format, which has no checksums,
             and objects of other classes may lie beside the tensors; each becomes an empty
             stand-in. Either way no code of the file runs.
         harmless: of these classes alone, where given; a file with another one is refused.
@@ -45,10 +45,10 @@ def read_torch_file(
         DamagedFileError: if a checksum does not fit or the content cannot be read.
     """
     is_zip = _is_whole_archive(path)
-    if not is_zip and not foreign:
+    if not is_zip and not any_writer:
         raise DamagedFileError("it is no file of torch")
     try:
-        with _stand_ins_for(path, harmless) if foreign else nullcontext():
+        with _stand_ins_for(path, harmless) if any_writer else nullcontext():
             is_mapped = mapped and is_zip
             return torch.load(path, map_location="cpu", weights_only=True, mmap=is_mapped)
     except Exception as error:  # whatever the readers of pickles and archives fail with

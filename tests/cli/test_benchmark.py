@@ -14,8 +14,8 @@ from rich.console import Console
 
 from t2sda.cli.benchmark import ratio, short_names, table_of
 from t2sda.cli.main import main
-from t2sda.export import contest
-from t2sda.export.contest import Contender, Contest, Result, Task
+from t2sda.export import comparison
+from t2sda.export.latency import Candidate, Comparison, Result, Task
 from tests.deployed import STATIC, shared_export
 
 
@@ -41,20 +41,20 @@ def test_models_and_runtimes_side_by_side(
 
 @dataclass
 class Held:
-    """The contest that was to be held."""
+    """The comparison that was to be held."""
 
-    contenders: list[Contender] = field(default_factory=list)
+    candidates: list[Candidate] = field(default_factory=list)
 
-    def hold(self, contenders: list[Contender], rounds: int) -> Contest:
-        self.contenders += contenders
-        results = [Result(one, task, [0.2]) for one in contenders for task in one.tasks]
-        return Contest(results, 0.0)
+    def hold(self, candidates: list[Candidate], rounds: int) -> Comparison:
+        self.candidates += candidates
+        results = [Result(one, task, [0.2]) for one in candidates for task in one.tasks]
+        return Comparison(results, 0.0)
 
 
 @pytest.fixture
 def held(monkeypatch: pytest.MonkeyPatch) -> Held:
     held = Held()
-    monkeypatch.setattr("t2sda.cli.benchmark.hold_contest", held.hold)
+    monkeypatch.setattr("t2sda.cli.benchmark.compare_latency", held.hold)
     return held
 
 
@@ -68,7 +68,7 @@ def test_each_file_is_timed_in_those_runtimes_that_can_run_it(
     xml_path.touch()
     paths = [str(onnx_path), str(xml_path)]
     assert main(["benchmark", *paths, "--runtimes", "onnxruntime", "openvino"]) == 0
-    assert [(one.name, one.runtime) for one in held.contenders] == [
+    assert [(one.name, one.runtime) for one in held.candidates] == [
         (paths[0], "onnxruntime"),
         (paths[0], "openvino"),
         (paths[1], "openvino"),
@@ -83,7 +83,7 @@ def test_an_engine_is_timed_in_what_it_was_built_for(tmp_path: Path, held: Held)
     (tmp_path / "m.engine.json").write_text('{"target": "tensorrt-rtx", "profile": null}')
     for options in ([], ["--runtimes", "tensorrt", "tensorrt-rtx"]):
         assert main(["benchmark", str(engine), *options]) == 0
-    assert [one.runtime for one in held.contenders] == ["tensorrt-rtx"] * 2
+    assert [one.runtime for one in held.candidates] == ["tensorrt-rtx"] * 2
 
 
 def test_as_many_threads_as_cores_that_may_be_used(
@@ -92,7 +92,7 @@ def test_as_many_threads_as_cores_that_may_be_used(
     monkeypatch.setattr(os, "cpu_count", lambda: 64)
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {3, 5, 7}, raising=False)
     assert main(["benchmark", str(shared_export(tmp_path_factory, STATIC))]) == 0
-    assert [one.threads for one in held.contenders] == [3]
+    assert [one.threads for one in held.candidates] == [3]
 
 
 def test_files_of_one_name_are_told_apart(
@@ -147,7 +147,7 @@ def test_where_times_cannot_be_written_nothing_is_timed(
     monkeypatch.setattr(os, "access", lambda path, mode: False)  # root may write to everything
     assert main(["benchmark", path, "--json", str(file)]) == 2
     assert "file; choose another file with --json" in capsys.readouterr().err
-    assert not held.contenders
+    assert not held.candidates
 
 
 def test_bad_input(
@@ -169,19 +169,19 @@ def test_bad_input(
 def test_ratios_are_to_the_first_on_the_same_task() -> None:
     tasks = (Task((64, 96), 1), Task((64, 96), 4))
     results = [
-        Result(Contender(name, lambda: lambda images: images, "torch", 1, tasks), task, [seconds])
+        Result(Candidate(name, lambda: lambda images: images, "torch", 1, tasks), task, [seconds])
         for name, all_seconds in (("slow", (0.4, 0.8)), ("fast", (0.1, 0.4)))
         for task, seconds in zip(tasks, all_seconds, strict=True)
     ]
-    held = Contest(results, 0.0)
+    held = Comparison(results, 0.0)
     assert [ratio(result, held) for result in results] == pytest.approx([1, 1, 4, 2])
 
 
 def test_what_all_rows_share_is_told_in_the_title() -> None:
     def text_of(*tasks: Task) -> str:
-        contender = Contender("segformer_b0.onnx", lambda: lambda images: images, "torch", 2, tasks)
+        candidate = Candidate("segformer_b0.onnx", lambda: lambda images: images, "torch", 2, tasks)
         console = Console(width=100, file=io.StringIO(), record=True)
-        console.print(table_of(Contest([Result(contender, task, [0.2]) for task in tasks], 0.0)))
+        console.print(table_of(Comparison([Result(candidate, task, [0.2]) for task in tasks], 0.0)))
         return console.export_text()
 
     title, head, row = text_of(Task((64, 96), 1)).splitlines()
@@ -196,17 +196,17 @@ def test_what_all_rows_share_is_told_in_the_title() -> None:
 
 def test_load_of_others_is_what_is_busy_less_our_own(monkeypatch: pytest.MonkeyPatch) -> None:
     busy, own = iter([100.0, 109.0]), iter([10.0, 13.0])
-    monkeypatch.setattr(contest, "busy_seconds", lambda: next(busy))
-    monkeypatch.setattr(contest, "_process_seconds", lambda pid: next(own))
-    load = contest._ForeignLoad([])
+    monkeypatch.setattr(comparison, "busy_seconds", lambda: next(busy))
+    monkeypatch.setattr(comparison, "_process_seconds", lambda pid: next(own))
+    load = comparison._ForeignLoad([])
     load._began = time.perf_counter() - 4.0
     assert load.cores() == pytest.approx(1.5, rel=0.01)
 
 
 def test_percentiles_and_pace() -> None:
     task = Task((64, 96), 2)
-    contender = Contender("name", lambda: lambda images: images, "torch", 1, (task,))
-    result = Result(contender, task, seconds=[0.1, 0.2, 0.3])
+    candidate = Candidate("name", lambda: lambda images: images, "torch", 1, (task,))
+    result = Result(candidate, task, seconds=[0.1, 0.2, 0.3])
     assert result.percentile(50) == pytest.approx(200)
-    assert result.pictures_per_second == pytest.approx(10)
-    assert Contest([result], 0.0).results == [result]
+    assert result.images_per_second == pytest.approx(10)
+    assert Comparison([result], 0.0).results == [result]

@@ -13,7 +13,7 @@ from PIL import Image
 from t2sda.cli.main import main
 from t2sda.data.catalog import DATASETS, DATASETS_VARIABLE, DatasetSpec, register_dataset
 from t2sda.data.taxonomies import CITYSCAPES_19
-from t2sda.inference.dataset_pictures import THUMBNAIL_WIDTH, contact_sheet, write_frequencies
+from t2sda.inference.dataset_images import THUMBNAIL_WIDTH, contact_sheet, write_frequencies
 
 
 @pytest.fixture
@@ -25,8 +25,8 @@ def harbour(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> DatasetSpec:
     for folder, shape, high in (("images", (40, 60, 3), 256), ("labels", (40, 60), 19)):
         (tmp_path / "harbour" / folder).mkdir(parents=True)
         for index in range(3):
-            picture = dice.integers(0, high, shape, dtype=np.uint8)
-            Image.fromarray(picture).save(tmp_path / f"harbour/{folder}/{index}.png")
+            image = dice.integers(0, high, shape, dtype=np.uint8)
+            Image.fromarray(image).save(tmp_path / f"harbour/{folder}/{index}.png")
     spec = DatasetSpec(
         name="harbour_train",
         root="harbour",
@@ -160,13 +160,13 @@ def test_verbs(
 
 
 @pytest.mark.parametrize("num_classes", [2, 255])
-def test_pictures_of_any_number_of_classes(tmp_path: Path, num_classes: int) -> None:
-    from t2sda.data.dataset_files import distinct_colours
+def test_images_of_any_number_of_classes(tmp_path: Path, num_classes: int) -> None:
+    from t2sda.data.dataset_files import distinct_colors
     from t2sda.data.datasets import Sample
     from t2sda.data.taxonomies import Taxonomy
 
     names = tuple(f"class{index}" for index in range(num_classes))
-    taxonomy = Taxonomy("many", names, distinct_colours(num_classes))
+    taxonomy = Taxonomy("many", names, distinct_colors(num_classes))
     pixels = np.ones((2, num_classes + 1), dtype=np.int64)
     pixels[:, 0] = 0
     write_frequencies(tmp_path / "plot.png", "many", pixels, taxonomy)

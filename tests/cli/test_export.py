@@ -135,7 +135,7 @@ def test_int8_of_the_teacher_and_openvino_of_it(
     assert main([*words, "--evaluate", "streets_hazy_val", "--num-evaluated", "2"]) == 0
     text = capsys.readouterr().out
     assert "layers in int8; left float" in text
-    assert "mIoU on 2 pictures of streets_hazy_val" in text
+    assert "mIoU on 2 images of streets_hazy_val" in text
     model = load_model(int8)
     assert isinstance(model, FilePredictor)
     assert (model.metadata.precision, model.metadata.origin["branch"]) == ("int8", "teacher")

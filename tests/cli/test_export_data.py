@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from t2sda import load_model
-from t2sda.cli.export_data import calibration_pictures
+from t2sda.cli.export_data import calibration_images
 from t2sda.cli.main import main
 from t2sda.data.catalog import DATASETS
 from t2sda.data.datasets import DrawnStreets
@@ -54,26 +54,26 @@ def test_datasets_of_yaml_files(
     int8 = ["--precision", "int8", "--max-changed", "1", "--calibration", "quay"]
     assert main([*words, *file, *int8, "--evaluate", "quay", "--num-evaluated", "1"]) == 0
     text = capsys.readouterr().out
-    assert "calibrating on 2 of 2 pictures" in text
-    assert "mIoU on 1 pictures of quay" in text
+    assert "calibrating on 2 of 2 images" in text
+    assert "mIoU on 1 images of quay" in text
 
 
-def test_calibration_takes_pictures_and_says_which(
+def test_calibration_takes_images_and_says_which(
     quay: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     images = quay.parent / "quay/images"
     (images / "drive.mp4").write_bytes(b"")  # a video among them is not in the way
-    assert len(calibration_pictures(str(images), 1)) == 1
+    assert len(calibration_images(str(images), 1)) == 1
     assert capsys.readouterr().out == (
-        f"calibrating on 1 of 2 pictures, from {images}/0.png to {images}/0.png\n"
+        f"calibrating on 1 of 2 images, from {images}/0.png to {images}/0.png\n"
     )
-    assert len(calibration_pictures(f"{images}/*.png", 9)) == 2
+    assert len(calibration_images(f"{images}/*.png", 9)) == 2
     pack_dataset(DrawnStreets("s", "hazy", 1, 3, (64, 96)), (64, 96), tmp_path / "packed")
-    assert len(calibration_pictures(str(tmp_path / "packed/images"), 2)) == 2
+    assert len(calibration_images(str(tmp_path / "packed/images"), 2)) == 2
     with pytest.raises(UserError, match=r"--calibration .*mp4: holds videos alone"):
-        calibration_pictures(str(images / "drive.mp4"), 1)
+        calibration_images(str(images / "drive.mp4"), 1)
     with pytest.raises(UserError, match=r"--calibration streets_hazy_vall: no such .*streets_hazy"):
-        calibration_pictures("streets_hazy_vall", 1)
+        calibration_images("streets_hazy_vall", 1)
 
 
 @pytest.mark.parametrize("kind", ["onnx", "openvino"])
@@ -161,4 +161,4 @@ def test_engines_are_scored_where_they_run(
     file = load_model(source)
     monkeypatch.setattr("t2sda.cli.export.load_model", lambda *_, **__: file)
     assert main([*words, *scored, "--verify-only"]) == 0
-    assert "mIoU on 2 pictures of streets_hazy_val" in capsys.readouterr().out
+    assert "mIoU on 2 images of streets_hazy_val" in capsys.readouterr().out

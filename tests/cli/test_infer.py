@@ -24,7 +24,7 @@ from tests.deployed import DYNAMIC, shared_checkpoint, shared_export, street
 
 ROOT = Path(__file__).parents[2]
 KINDS_BY_DEFAULT = ("overlay", "color", "trainid")
-SUMMARY = {"legend.png", "classes.json", "pictures.jsonl"}
+SUMMARY = {"legend.png", "classes.json", "images.jsonl"}
 
 
 @pytest.fixture
@@ -68,7 +68,7 @@ def test_folder(
     assert np.array_equal(trainid, load_model(path).predict(photos / "a.png"))
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith(f"1/2 {photos}/a.png ")  # a pipe gets plain lines
-    assert lines[2].startswith("2 pictures in ")
+    assert lines[2].startswith("2 images in ")
 
 
 def test_tool_with_chosen_kinds(
@@ -85,7 +85,7 @@ def test_tool_with_chosen_kinds(
 def test_unreadable_files_are_listed_and_the_others_finished(
     model_path: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (photos / "notes.jpg").write_text("not a picture")
+    (photos / "notes.jpg").write_text("not an image")
     output = tmp_path / "out"
     assert infer(model_path, photos, output, "--kind", "trainid") == 3
     assert files_below(output) == {"a_trainid.png", "bonn/a_trainid.png"} | SUMMARY
@@ -95,9 +95,9 @@ def test_unreadable_files_are_listed_and_the_others_finished(
 
 
 def test_a_single_unreadable_file(model_path: Path, tmp_path: Path) -> None:
-    (tmp_path / "notes.jpg").write_text("not a picture")
+    (tmp_path / "notes.jpg").write_text("not an image")
     assert infer(model_path, tmp_path / "notes.jpg", tmp_path / "out") == 3
-    assert files_below(tmp_path / "out") == {"pictures.jsonl"}
+    assert files_below(tmp_path / "out") == {"images.jsonl"}
 
 
 def test_a_second_run_ignores_results_and_replaces_them(model_path: Path, photos: Path) -> None:
@@ -154,9 +154,9 @@ def test_a_kind_that_is_none(
     model_path: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit) as exit_:
-        infer(model_path, photos, tmp_path / "out", "--kind", "overlay,colour")
+        infer(model_path, photos, tmp_path / "out", "--kind", "overlay,color")
     assert exit_.value.code == 2
-    message = "no kind 'colour'; known: overlay, color, trainid, labelid, panel"
+    message = "no kind 'color'; known: overlay, color, trainid, labelid, panel"
     assert message in " ".join(capsys.readouterr().err.split())
 
 
@@ -164,14 +164,14 @@ def test_what_cannot_be_written_in_the_middle(
     model_path: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     output = tmp_path / "out"
-    (output / "bonn/a_color.png").mkdir(parents=True)  # stands in the way of the second picture
+    (output / "bonn/a_color.png").mkdir(parents=True)  # stands in the way of the second image
     assert infer(model_path, photos, output, "--kind", "color") == 2
     assert "a_color.png: cannot be written" in capsys.readouterr().err
-    assert files_below(output) == {"a_color.png", "pictures.jsonl"}
+    assert files_below(output) == {"a_color.png", "images.jsonl"}
     assert np.asarray(Image.open(output / "a_color.png")).shape == (67, 101, 3)
 
 
-def test_pictures_videos_and_frames_are_counted(
+def test_images_videos_and_frames_are_counted(
     model_path: Path,
     photos: Path,
     tmp_path: Path,
@@ -186,14 +186,14 @@ def test_pictures_videos_and_frames_are_counted(
         return capsys.readouterr().out.splitlines()[-1]
 
     found = re.fullmatch(
-        r"2 pictures, 1 video of 4 frames in (.*) s \((.*) a second\); results in .*",
+        r"2 images, 1 video of 4 frames in (.*) s \((.*) a second\); results in .*",
         conclusion(photos, "all"),
     )
     assert found is not None
     seconds, pace = map(float, found.groups())
     assert 6 / (seconds + 0.06) <= pace + 0.06  # both are rounded
     assert pace - 0.06 <= 6 / max(seconds - 0.06, 1e-9)
-    assert conclusion(photos / "a.png", "one").startswith("1 picture in ")
+    assert conclusion(photos / "a.png", "one").startswith("1 image in ")
     assert conclusion(photos / "drive.mp4", "video").startswith("1 video of 4 frames in ")
 
 
@@ -207,8 +207,8 @@ class Terminal(io.StringIO):
 def test_a_line_that_changes_on_a_terminal(model_path: Path, photos: Path, tmp_path: Path) -> None:
     stream = Terminal()
     inference = Inference(Segmenter(load_model(model_path)), tmp_path, ["trainid"], stream)
-    assert inference.run(find_sources(str(photos), tmp_path / "out").pictures) == 0
+    assert inference.run(find_sources(str(photos), tmp_path / "out").sources) == 0
     *changes, conclusion = stream.getvalue().split("\r\x1b[K")
     assert changes[-1].startswith("2/2  ")
     assert changes[-1].endswith("0:00 left  a.jpg")
-    assert conclusion.startswith("2 pictures in ")
+    assert conclusion.startswith("2 images in ")

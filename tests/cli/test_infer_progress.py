@@ -33,10 +33,10 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_lines_within_a_video_now_and_then() -> None:
     stream = io.StringIO()
     with InferProgress(stream, total=2) as progress:
-        progress.picture(Path("a.png"))
+        progress.image(Path("a.png"))
         for done in range(1, 46):
             progress.frame(VIDEO, done, 50)
-        progress.picture(VIDEO)
+        progress.image(VIDEO)
     lines = stream.getvalue().splitlines()
     assert [line.rsplit(" ", 3)[0] for line in lines] == [
         "1/2 a.png",
@@ -64,7 +64,7 @@ def test_a_terminal_sees_the_frames_of_each_video_and_what_is_left() -> None:
         for path, total in ((Path("first.mp4"), 20), (Path("second.mkv"), 0)):
             for done in range(1, 4):
                 progress.frame(path, done, total)
-            progress.picture(path)
+            progress.image(path)
     changes = stream.changes()
     assert [change for change in changes if "frames" in change][2::3] == [
         "0/3  first.mp4: 3/20 frames, 1.0 a second",
@@ -91,5 +91,5 @@ def test_long_names_do_not_break_the_line(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setenv("COLUMNS", "40")
     stream = Terminal()
     with InferProgress(stream, total=1) as progress:
-        progress.picture(Path("a" * 300))
+        progress.image(Path("a" * 300))
     assert len(stream.changes()[0]) == 39

@@ -70,15 +70,15 @@ def test_a_full_disk_in_the_middle_of_a_video(
 ) -> None:
     noise = np.random.default_rng(0).integers(0, 256, (20, 128, 192, 3), dtype=np.uint8)
     with VideoWriter(tmp_path / "drive.mp4", RATE, 1 / RATE) as writer:
-        for pts, picture in enumerate(noise):
-            writer.write(picture, pts)
+        for pts, image in enumerate(noise):
+            writer.write(image, pts)
     output = tmp_path / "out"
     with file_size_limit(60_000):
         assert infer(model_path, tmp_path / "drive.mp4", output, "--kind", "panel") == 2
     error = capsys.readouterr().err
     assert "drive_panel.mp4: cannot be written" in error
     assert len(error.splitlines()) == 1
-    assert [path.name for path in output.iterdir()] == ["pictures.jsonl"]
+    assert [path.name for path in output.iterdir()] == ["images.jsonl"]
 
 
 def test_a_damaged_video_is_left_out_and_the_others_finished(
@@ -121,7 +121,7 @@ def test_a_video_with_damaged_packets_is_segmented_and_said(
         assert re.search(r"drive\.mp4: \d+ damaged packets or frames", error)
     labels = list(VideoReader(tmp_path / "out/drive_trainid.mkv"))
     assert 6 <= len(labels) <= 8
-    assert "drive" in json.loads((tmp_path / "out/classes.json").read_text())["pictures"]
+    assert "drive" in json.loads((tmp_path / "out/classes.json").read_text())["images"]
 
 
 def test_a_video_that_cannot_be_encoded_is_left_out_and_the_others_finished(
@@ -152,7 +152,7 @@ def test_shares_of_classes_as_json(model_path: Path, tmp_path: Path) -> None:
     labels = np.asarray(Image.open(tmp_path / "out/000_trainid.png"))
     for index, entry in enumerate(shares["classes"]):
         assert entry["train_id"] == index
-        share = shares["pictures"]["000"].get(entry["name"], 0)
+        share = shares["images"]["000"].get(entry["name"], 0)
         assert share == pytest.approx((labels == index).mean(), abs=1e-5)
     assert sum(entry["share"] for entry in shares["classes"]) == pytest.approx(1, abs=1e-4)
 
@@ -165,10 +165,10 @@ def test_resume_does_what_is_missing_and_nothing_else(
     whole = (output / "classes.json").read_text()
     old = (output / "000_trainid.png").stat().st_mtime_ns
     (output / "001_trainid.png").unlink()
-    record = output / "pictures.jsonl"
+    record = output / "images.jsonl"
     record.write_text(record.read_text()[:-20])  # torn by a kill while the third was noted
     assert infer(model_path, folder, output, "--kind", "trainid", "--resume") == 0
-    assert "2 pictures in" in (text := capsys.readouterr().out)
+    assert "2 images in" in (text := capsys.readouterr().out)
     assert "1 finished earlier" in text
     assert (output / "000_trainid.png").stat().st_mtime_ns == old
     assert (output / "001_trainid.png").is_file()
@@ -177,7 +177,7 @@ def test_resume_does_what_is_missing_and_nothing_else(
     assert "choose another output folder, or leave out --resume" in capsys.readouterr().err
 
 
-def test_resume_mixes_neither_models_nor_pictures(
+def test_resume_mixes_neither_models_nor_images(
     model_path: Path,
     tmp_path: Path,
     tmp_path_factory: pytest.TempPathFactory,
@@ -194,7 +194,7 @@ def test_resume_mixes_neither_models_nor_pictures(
     other.write_bytes(shared_export(tmp_path_factory, STATIC).read_bytes())
     assert infer(other, folder, output, *again) == 2
     assert "choose another output folder, or leave out --resume" in capsys.readouterr().err
-    (output / "pictures.jsonl").write_text('[1]\n{"name": 5}\n')  # none of ours
+    (output / "images.jsonl").write_text('[1]\n{"name": 5}\n')  # none of ours
     assert infer(model_path, folder, output, *again) == 0
 
 
@@ -243,7 +243,7 @@ def test_a_static_file_takes_no_batches_and_its_own_window(
     static, folder = shared_export(tmp_path_factory, STATIC), save_streets(tmp_path / "in", 2)
     for options, message in (
         (("--batch", "2"), "batches of 2: this file takes at most 1 at once"),
-        (("--window", "64", "64"), "takes pictures of 96x160 only; use --window 96 160"),
+        (("--window", "64", "64"), "takes images of 96x160 only; use --window 96 160"),
         (("--stride", "64", "64"), "--stride: there is no window to move"),
     ):
         assert infer(static, folder, tmp_path / "out", *options) == 2
@@ -298,7 +298,7 @@ def test_a_panorama_needs_the_memory_of_its_window(model_path: Path, tmp_path: P
 
 
 class LittleMemory:
-    """A model that has memory for `max_pixels` at once, of all pictures of a batch."""
+    """A model that has memory for `max_pixels` at once, of all images of a batch."""
 
     def __init__(self, path: Path, error: Exception, max_pixels: int) -> None:
         self._model = load_model(path)
@@ -320,7 +320,7 @@ class LittleMemory:
     "error",
     [
         RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"),
-        UserError("ONNX Runtime cannot run pictures of shape (1, 9, 9, 3): std::bad_alloc"),
+        UserError("ONNX Runtime cannot run images of shape (1, 9, 9, 3): std::bad_alloc"),
         MemoryError(),
     ],
     ids=["torch", "runtime", "numpy"],
@@ -342,12 +342,12 @@ def test_what_memory_is_short_for_is_left_out_and_the_others_finished(
     options = ("--kind", "color", "--batch", batch)
     assert infer(model_path, folder, output, *options) == 3
     captured = capsys.readouterr()
-    assert "3 pictures in" in captured.out
+    assert "3 images in" in captured.out
     heading, *reasons = captured.err.splitlines()
     assert heading == "2 files were left out:"
     assert [reason.strip() for reason in reasons] == [
         f"{folder}/{name}, height x width): needs more memory than there is; "
-        f"use --window HEIGHT WIDTH, a smaller --batch, fewer --workers, or a smaller picture"
+        f"use --window HEIGHT WIDTH, a smaller --batch, fewer --workers, or a smaller image"
         for name in ("001.png (64x192", "wide.mp4 (64x194")
     ]
     names = {path.name for path in output.glob("*_color*")}
@@ -369,7 +369,7 @@ def test_by_windows_a_smaller_window_is_advised(
     assert "use a smaller --window, a smaller --batch, " in capsys.readouterr().err
 
 
-def test_a_picture_larger_than_memory(
+def test_a_image_larger_than_memory(
     model_path: Path,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],

@@ -34,7 +34,7 @@ def test_segmenting_is_refused_before_it_touches_a_result(
     busy: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "a.png").write_bytes(b"")
-    (busy / "pictures.jsonl").write_text("{}\n")
+    (busy / "images.jsonl").write_text("{}\n")
     monkeypatch.setattr(infer, "load_model", lambda *_, **__: None)
     monkeypatch.setattr(infer, "_segmenter", lambda *_: None)
     monkeypatch.setattr(infer, "_shared_cores", lambda *_: (1, 1, 1))
@@ -42,4 +42,4 @@ def test_segmenting_is_refused_before_it_touches_a_result(
     arguments = ["--model", "m.onnx", "--input", str(tmp_path / "a.png"), "--output", str(busy)]
     assert run_command(infer.command, arguments) == 2
     assert "another run is writing there" in capsys.readouterr().err
-    assert (busy / "pictures.jsonl").read_text() == "{}\n"
+    assert (busy / "images.jsonl").read_text() == "{}\n"

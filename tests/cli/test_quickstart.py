@@ -34,7 +34,7 @@ def test_the_whole_way_and_where_to_look(
         "quickstart",
         "--output-dir",
         str(output),
-        "--pictures",
+        "--images",
         str(tmp_path / "photo.jpg"),
     ]
 

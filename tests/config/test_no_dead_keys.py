@@ -10,7 +10,7 @@ from pathlib import Path
 from t2sda.config import SCHEMA
 
 ROOT = Path(__file__).parents[2]
-ROOMS = ("t2sda", "export", "tools")
+PACKAGES = ("t2sda", "export", "tools")
 
 
 def settings_read(code: ast.AST, *, in_declarations: bool) -> Iterator[str]:
@@ -46,8 +46,8 @@ def _read_in_the_project(*, in_declarations: bool) -> dict[str, str]:
     """Key to one file that reads it."""
     return {
         key: str(path.relative_to(ROOT))
-        for room in ROOMS
-        for path in sorted((ROOT / room).rglob("*.py"))
+        for package in PACKAGES
+        for path in sorted((ROOT / package).rglob("*.py"))
         for key in settings_read(
             ast.parse(path.read_text(encoding="utf-8")), in_declarations=in_declarations
         )

@@ -42,9 +42,9 @@ def test_a_shipped_model_runs_everywhere(config: Path, tmp_path: Path) -> None:
     path = tmp_path / "model.onnx"
     report = export_onnx(model, CITYSCAPES_19, path, image_size=IMAGE_SIZE)
     assert report.passed
-    picture = street(IMAGE_SIZE)
-    labels = load_model(path).predict(picture)
-    in_openvino = load_model(path, "openvino").predict(picture)
+    image = street(IMAGE_SIZE)
+    labels = load_model(path).predict(image)
+    in_openvino = load_model(path, "openvino").predict(image)
     assert (labels != in_openvino).mean() <= 0.01  # random weights tie more often than trained ones
     pytest.importorskip("tensorrt_rtx", reason="needs TensorRT-RTX")
     built = build_engine(path, EngineSettings("tensorrt-rtx", precision="fp32"))

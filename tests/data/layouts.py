@@ -32,7 +32,7 @@ def write_ids(path: Path, label: np.ndarray) -> None:
 
 
 def write_palette(path: Path, label: np.ndarray) -> None:
-    """GTA5: indices into a palette of colours that say nothing about them."""
+    """GTA5: indices into a palette of colors that say nothing about them."""
     path.parent.mkdir(parents=True, exist_ok=True)
     image = Image.fromarray(label, mode="P")
     image.putpalette([(7 * i + 3) % 256 for i in range(3 * 256)])
@@ -47,8 +47,8 @@ def write_synthia(path: Path, label: np.ndarray) -> None:
     assert cv2.imwrite(str(path), np.dstack(red_green_blue[::-1]))
 
 
-def write_colours(path: Path, label: np.ndarray) -> None:
-    """CamVid: (H, W, 3) colours."""
+def write_colors(path: Path, label: np.ndarray) -> None:
+    """CamVid: (H, W, 3) colors."""
     write_ids(path, label)
 
 
@@ -70,7 +70,7 @@ def cityscapes(root: Path) -> None:
         fine = root / f"cityscapes/gtFine/{split}/{frame}_gtFine"
         write_ids(Path(f"{fine}_labelIds.png"), halves(33, 0))
         write_ids(Path(f"{fine}_instanceIds.png"), halves(200, 0))
-        write_colours(Path(f"{fine}_color.png"), np.zeros((8, 12, 3), np.uint8))
+        write_colors(Path(f"{fine}_color.png"), np.zeros((8, 12, 3), np.uint8))
 
 
 def acdc(root: Path) -> None:
@@ -100,9 +100,9 @@ def bdd100k(root: Path) -> None:
 
 def camvid(root: Path) -> None:
     write_image(root / "CamVid/701_StillsRaw_full/0001TP_006690.png")
-    colours = np.zeros((8, 12, 3), dtype=np.uint8)
-    colours[:4] = (192, 0, 192)
-    write_colours(root / "CamVid/LabeledApproved_full/0001TP_006690_L.png", colours)
+    colors = np.zeros((8, 12, 3), dtype=np.uint8)
+    colors[:4] = (192, 0, 192)
+    write_colors(root / "CamVid/LabeledApproved_full/0001TP_006690_L.png", colors)
 
 
 def camvid_segnet(root: Path) -> None:

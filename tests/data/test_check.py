@@ -30,8 +30,8 @@ def upside_down() -> Image.Exif:
 Break = Callable[[Path], None]
 
 
-def save(path: Path, picture: np.ndarray) -> None:
-    Image.fromarray(picture).save(path)
+def save(path: Path, image: np.ndarray) -> None:
+    Image.fromarray(image).save(path)
 
 
 def cut_short(path: Path) -> None:
@@ -119,7 +119,7 @@ def test_what_would_stop_a_training(
             "labels/1.png: no image that matches images/*.png belongs to it",
         ),
         (
-            "images of one colour",
+            "images of one color",
             lambda root: save(root / "images/1.png", np.full((40, 60, 3), 255, np.uint8)),
             "images/1.png: every pixel is [255, 255, 255]",
         ),

@@ -12,11 +12,11 @@ import pytest
 from PIL import Image
 
 from t2sda.data.catalog import DATASETS, DATASETS_VARIABLE, open_dataset
-from t2sda.data.dataset_files import distinct_colours, read_dataset_file, register_dataset_files
+from t2sda.data.dataset_files import distinct_colors, read_dataset_file, register_dataset_files
 from t2sda.data.label_tables import GTA5_LABEL_IDS
 from t2sda.data.taxonomies import ClassGroup
 from t2sda.errors import MissingFileError, UserError
-from tests.data.layouts import halves, write_colours, write_ids, write_image, write_palette
+from tests.data.layouts import halves, write_colors, write_ids, write_image, write_palette
 
 WHOLE = """
 name: harbour
@@ -91,13 +91,13 @@ def test_a_palette_png_gives_its_indices(tmp_path: Path) -> None:
     assert first_label(tmp_path, WHOLE) == [1, 2]
 
 
-def test_labels_as_colours(tmp_path: Path) -> None:
+def test_labels_as_colors(tmp_path: Path) -> None:
     write_image(tmp_path / "harbour/images/a.png")
-    colours = np.zeros((8, 12, 3), dtype=np.uint8)
-    colours[:4] = (250, 120, 0)
-    write_colours(tmp_path / "harbour/labels/a.png", colours)
+    colors = np.zeros((8, 12, 3), dtype=np.uint8)
+    colors[:4] = (250, 120, 0)
+    write_colors(tmp_path / "harbour/labels/a.png", colors)
     text = WHOLE + (
-        "label_format: colours\n"
+        "label_format: colors\n"
         "palette: {road: [90, 90, 90], car: [0, 0, 200], quay: [250, 120, 0]}\n"
         "ignored: [[0, 0, 0]]\n"
     )
@@ -122,11 +122,11 @@ def test_splits_are_datasets_of_their_own(tmp_path: Path) -> None:
 
 
 def test_a_list_file_of_a_split(tmp_path: Path) -> None:
-    write_image(tmp_path / "harbour/images/my picture.png")
-    (tmp_path / "harbour/train.txt").write_text("my picture\n\n", encoding="utf-8")
+    write_image(tmp_path / "harbour/images/my image.png")
+    (tmp_path / "harbour/train.txt").write_text("my image\n\n", encoding="utf-8")
     text = WHOLE.replace("*", "{stem}") + 'stems: "{split}.txt"\nsplits: [train]\n'
     (spec,) = read_dataset_file(dataset_file(tmp_path, text))
-    assert [Path(spec.open().load(0, with_label=False).name).stem] == ["my picture"]
+    assert [Path(spec.open().load(0, with_label=False).name).stem] == ["my image"]
 
 
 def test_spaces_and_letters_of_any_alphabet(tmp_path: Path) -> None:
@@ -145,8 +145,8 @@ def test_groups(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("count", [2, 19, 255])
-def test_colours_that_nobody_gave_are_all_different(count: int) -> None:
-    assert len(set(distinct_colours(count))) == count
+def test_colors_that_nobody_gave_are_all_different(count: int) -> None:
+    assert len(set(distinct_colors(count))) == count
 
 
 def test_registered_again_as_it_is_but_not_as_another(tmp_path: Path) -> None:
@@ -174,13 +174,13 @@ def test_a_shipped_name_is_taken(tmp_path: Path) -> None:
         ("ids: {road: 7, car: many, quay: 8}", "ids: found 'many'; must be an id"),
         ("ids: {road: 7, car: 70000, quay: 8}", "raw ids \\[70000\\] cannot be in a label"),
         ("ignored: [1]", "ignored: 1 stands for 'car' and is ignored; choose one"),
-        ("label_format: colours", "there is no `palette`: give the colour of every class"),
+        ("label_format: colors", "there is no `palette`: give the color of every class"),
         (
-            "label_format: colours\npalette: [[0, 0, 0], [1, 1, 1], [0, 0, 0]]",
+            "label_format: colors\npalette: [[0, 0, 0], [1, 1, 1], [0, 0, 0]]",
             r"palette: \[0, 0, 0\] stands for two classes",
         ),
-        ("palette: [[0, 0, 0]]", "1 colours for 3 classes"),
-        ("palette: [[0, 0, 0], [1, 1, 1], [0, 0, 256]]", "a colour is \\[R, G, B\\]"),
+        ("palette: [[0, 0, 0]]", "1 colors for 3 classes"),
+        ("palette: [[0, 0, 0], [1, 1, 1], [0, 0, 256]]", "a color is \\[R, G, B\\]"),
         ("label_format: idss", "no label_format 'idss'; known, nearest first: ids"),
         ("taxonomy: cityscapes_19", "classes: has no effect beside `taxonomy`"),
         ("splits: [train]", "neither `images` nor `stems` has {split}"),

@@ -48,7 +48,7 @@ def test_truncated_label(harbour: DatasetSpec) -> None:
 
 
 def test_text_called_png(harbour: DatasetSpec) -> None:
-    file_of(harbour, "images/1.png").write_text("not a picture")
+    file_of(harbour, "images/1.png").write_text("not an image")
     with pytest.raises(UserError, match=r"images/1\.png: cannot be decoded"):
         harbour.open().load(1)
 
@@ -59,7 +59,7 @@ def test_label_of_another_size(harbour: DatasetSpec) -> None:
         harbour.open().load(1)
 
 
-def test_colours_where_ids_are_due(harbour: DatasetSpec) -> None:
+def test_colors_where_ids_are_due(harbour: DatasetSpec) -> None:
     Image.fromarray(np.zeros((40, 60, 3), np.uint8)).save(file_of(harbour, "labels/1.png"))
     with pytest.raises(UserError, match="a label has one channel of class ids"):
         harbour.open().load(1)

@@ -107,7 +107,7 @@ def test_shapes_and_types() -> None:
     assert batch.source_label.dtype == torch.int64
     assert batch.translated_image is not None
     assert batch.translated_image.dtype == torch.float32
-    # Same crop and flip: FDA changes colours smoothly, so the edges stay where they are.
+    # Same crop and flip: FDA changes colors smoothly, so the edges stay where they are.
     difference = batch.translated_image - batch.source_image
     assert (
         difference.diff(dim=-1).abs().mean() < 0.1 * batch.source_image.float().diff().abs().mean()

@@ -8,7 +8,7 @@ from cityscapesscripts.helpers.labels import labels as cityscapes_labels
 
 from t2sda.data.label_tables import (
     CAMVID_11_IDS,
-    CAMVID_32_COLOURS,
+    CAMVID_32_COLORS,
     CITYSCAPES_LABEL_IDS,
     GTA5_LABEL_IDS,
     SYNTHIA_LABEL_IDS,
@@ -19,7 +19,7 @@ from t2sda.data.taxonomies import CITYSCAPES_19, LabelIdError
 EVALUATED = [label for label in cityscapes_labels if label.trainId not in (255, -1)]
 
 
-def test_classes_and_colours_are_those_of_cityscapes_scripts() -> None:
+def test_classes_and_colors_are_those_of_cityscapes_scripts() -> None:
     in_order = sorted(EVALUATED, key=lambda label: label.trainId)
     assert CITYSCAPES_19.class_names == tuple(label.name for label in in_order)
     assert CITYSCAPES_19.palette == tuple(label.color for label in in_order)
@@ -54,7 +54,7 @@ def test_camvid_11_table_entry_by_entry() -> None:
 
 
 @pytest.mark.parametrize(
-    ("colour", "name"),
+    ("color", "name"),
     [
         ((128, 64, 128), "road"),  # Road
         ((128, 0, 192), "road"),  # LaneMkgsDriv
@@ -90,17 +90,17 @@ def test_camvid_11_table_entry_by_entry() -> None:
         ((0, 0, 64), None),  # TrafficCone
     ],
 )
-def test_camvid_colours_entry_by_entry(colour: tuple[int, int, int], name: str | None) -> None:
-    assert len(CAMVID_32_COLOURS.label_colours) == 32
-    raw = np.array([[colour]], dtype=np.uint8)
+def test_camvid_colors_entry_by_entry(color: tuple[int, int, int], name: str | None) -> None:
+    assert len(CAMVID_32_COLORS.label_colors) == 32
+    raw = np.array([[color]], dtype=np.uint8)
     expected = 255 if name is None else CITYSCAPES_19.class_names.index(name)
-    assert CAMVID_32_COLOURS.to_train_ids(raw).tolist() == [[expected]]
+    assert CAMVID_32_COLORS.to_train_ids(raw).tolist() == [[expected]]
 
 
-def test_unknown_colours_are_named() -> None:
+def test_unknown_colors_are_named() -> None:
     raw = np.array([[(128, 64, 128), (1, 2, 3), (255, 255, 255)]], dtype=np.uint8)
-    with pytest.raises(LabelIdError, match=r"colours \[1, 2, 3\], \[255, 255, 255\] are unknown"):
-        CAMVID_32_COLOURS.to_train_ids(raw)
+    with pytest.raises(LabelIdError, match=r"colors \[1, 2, 3\], \[255, 255, 255\] are unknown"):
+        CAMVID_32_COLORS.to_train_ids(raw)
 
 
 @pytest.mark.parametrize("taxonomy", TAXONOMIES.values(), ids=list(TAXONOMIES))

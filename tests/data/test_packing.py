@@ -114,7 +114,7 @@ def test_classes_groups_and_further_scores_survive(
     spec = replace(harbour, taxonomy=taxonomy, class_groups=groups)
     pack_dataset(spec.open(), BOUND, tmp_path / "packed", num_processes=1)
     packed = opened(tmp_path / "packed")
-    plain = replace(taxonomy, train_ids={}, label_colours={}, name=packed.taxonomy.name)
+    plain = replace(taxonomy, train_ids={}, label_colors={}, name=packed.taxonomy.name)
     assert packed.taxonomy == plain
     assert packed.taxonomy.things == taxonomy.things
     assert packed.class_groups == groups

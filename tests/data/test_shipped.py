@@ -111,7 +111,7 @@ def test_keep_ratio_sizes_of_the_real_sets(
 
 
 def test_opencv_would_expand_a_palette(folder: Path) -> None:
-    # Why labels are not decoded with OpenCV: indices become colours.
+    # Why labels are not decoded with OpenCV: indices become colors.
     LAYOUTS["gta5"](folder)
     expanded = cv2.imread(str(folder / "gta5/labels/00001.png"), cv2.IMREAD_UNCHANGED)
     assert expanded is not None

@@ -9,11 +9,11 @@ from t2sda.data.taxonomies import CITYSCAPES_19, STREET_GROUPS_11, LabelIdError,
 from t2sda.errors import UserError
 
 TWO = ("land", "water")
-COLOURS = ((0, 0, 0), (255, 255, 255))
+COLORS = ((0, 0, 0), (255, 255, 255))
 
 
 def test_raw_ids_become_train_ids() -> None:
-    taxonomy = Taxonomy("harbour", TWO, COLOURS, train_ids={7: 0, 300: 1, 0: 255})
+    taxonomy = Taxonomy("harbour", TWO, COLORS, train_ids={7: 0, 300: 1, 0: 255})
     raw = np.array([[7, 300], [0, 7]], dtype=np.uint16)
     np.testing.assert_array_equal(taxonomy.to_train_ids(raw), [[0, 1], [255, 0]])
 
@@ -33,9 +33,9 @@ def test_unknown_ids_are_named_with_what_is_known() -> None:
     ("names", "palette", "train_ids", "message"),
     [
         (("one",), ((0, 0, 0),), {}, "1 classes; 2 to 255"),
-        (TWO, ((0, 0, 0),), {}, "1 colours for 2 classes"),
-        (("a", "a"), COLOURS, {}, "two classes have the same name"),
-        (TWO, COLOURS, {5: 2}, r"do not exist: \{5: 2\}"),
+        (TWO, ((0, 0, 0),), {}, "1 colors for 2 classes"),
+        (("a", "a"), COLORS, {}, "two classes have the same name"),
+        (TWO, COLORS, {5: 2}, r"do not exist: \{5: 2\}"),
     ],
 )
 def test_contradicting_tables_are_refused(

@@ -101,7 +101,7 @@ def export_compared(model: SegmentationModel, path: Path) -> None:
     export_onnx(model, CITYSCAPES_19, path, image_size=(128, 128), output_kind=kind)
 
 
-def picture(height: int, width: int) -> np.ndarray:
+def random_image(height: int, width: int) -> np.ndarray:
     return np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
 
 
@@ -127,7 +127,7 @@ def test_every_layout_segments_whole_images_and_windows(layout: str, tmp_path: P
     found = imported(layouts.tensors(shapes()), tmp_path, *settings, "EVALUATION.IMAGE_SIZE=[]")
     write_imported(found, tmp_path / "imported.pth")
     predictor = load_model(tmp_path / "imported.pth")
-    image = picture(128, 192)
+    image = random_image(128, 192)
     whole = Segmenter(predictor)([image])[0].labels
     by_windows = Segmenter(predictor, window=(128, 128), stride=(128, 64))([image])[0].labels
     assert whole.shape == by_windows.shape == (128, 192)
@@ -148,7 +148,7 @@ def test_every_layout_exports(layout: str, tmp_path: Path) -> None:
     model = model_of(imported(layouts.tensors(shapes()), tmp_path, *settings), tmp_path)
     path = tmp_path / "exported.onnx"
     export_compared(model, path)
-    assert load_model(path).predict(picture(128, 128)).shape == (128, 128)
+    assert load_model(path).predict(random_image(128, 128)).shape == (128, 128)
 
 
 def test_a_tensor_too_many_is_refused_by_name(layout: str, tmp_path: Path) -> None:
@@ -233,7 +233,7 @@ def test_logits_are_those_of_hugging_face(as_saved: bool, tmp_path: Path) -> Non
         save_file(theirs.state_dict(), tmp_path / "model.safetensors")
     network = network_of(read_weight_file(tmp_path / "model.safetensors"))
     model = model_of(import_network(network, CITYSCAPES_19), tmp_path)
-    image = as_batch(picture(96, 128))
+    image = as_batch(random_image(96, 128))
     normalised = (image - model.pixel_mean) / model.pixel_std
     with torch.no_grad():
         expected = F.interpolate(theirs(normalised).logits, (96, 128), mode="bilinear")
@@ -263,7 +263,7 @@ def test_logits_are_those_of_deeplabv2_on_bgr(
     state = layouts.tensors(layouts.caffe(50, heads))
     found = imported(state, tmp_path, *settings)
     assert "BGR" in found.network.layout.notes
-    image = as_batch(picture(*size))
+    image = as_batch(random_image(*size))
     with torch.no_grad():
         logits = model_of(found, tmp_path)(image)
     expected = adaptsegnet.logits(state, image, head, dilations)
@@ -306,7 +306,7 @@ def test_full_size_networks_run_and_export(name: str, tmp_path: Path) -> None:
     settings = () if name == "DAFormer" else SMALL_WINDOWS
     model = model_of(imported(content, tmp_path, *settings), tmp_path)
     with torch.no_grad():
-        assert model(as_batch(picture(128, 192))).isfinite().all()
+        assert model(as_batch(random_image(128, 192))).isfinite().all()
     export_compared(model, tmp_path / "exported.onnx")
 
 

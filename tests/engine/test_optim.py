@@ -192,6 +192,17 @@ def test_no_optimizer_is_loaded_when_the_moments_of_one_do_not_fit() -> None:
         assert not (moments["exp_avg"] == 7.0).any()
 
 
+def test_a_pass_that_had_nothing_to_learn_from_yet_is_resumed() -> None:
+    idle = build_owner(
+        "critic",
+        OptimizerSettings([ParameterGroup([nn.Parameter(torch.zeros(2))], 0.1)], LrSchedule(9)),
+    )
+    empty = idle.optimizer.state_dict()
+    load_optimizers_([idle], {"critic": empty}, iteration=100)
+    with pytest.raises(UserError, match="optimizer of student: .* is empty after 100 iterations"):
+        load_optimizers_([replace(idle, name="student")], {"student": empty}, iteration=100)
+
+
 def test_sgd_descends_with_momentum_and_decay() -> None:
     branch = Branch(TinyModel())  # type: ignore[arg-type]
     bias = branch.model.head[0].bias

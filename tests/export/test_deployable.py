@@ -14,10 +14,10 @@ from tests.deployed import shared_checkpoint, street
 @torch.inference_mode()
 def test_it_is_the_model_between_other_layouts(tmp_path_factory: pytest.TempPathFactory) -> None:
     model = model_of_checkpoint(open_checkpoint(shared_checkpoint(tmp_path_factory)))
-    pictures = np.stack([street((67, 101), index) for index in range(2)])
-    expected = model(torch.from_numpy(pictures.transpose(0, 3, 1, 2).copy()))
+    images = np.stack([street((67, 101), index) for index in range(2)])
+    expected = model(torch.from_numpy(images.transpose(0, 3, 1, 2).copy()))
 
-    images = torch.from_numpy(pictures)
+    images = torch.from_numpy(images)
     logits = Deployable(model, "logits")(images)
     labels = Deployable(model, "labels")(images)
 

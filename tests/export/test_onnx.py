@@ -99,7 +99,7 @@ def test_the_file_describes_itself(tmp_path_factory: pytest.TempPathFactory) -> 
         for path in (shared_export(tmp_path_factory, kind) for kind in (STATIC, DYNAMIC))
     )
     assert static["class_names"] == list(CITYSCAPES_19.class_names)
-    assert static["palette"] == [list(colour) for colour in CITYSCAPES_19.palette]
+    assert static["palette"] == [list(color) for color in CITYSCAPES_19.palette]
     assert static["image_size"] == [HEIGHT, WIDTH]
     assert dynamic["image_size"] == "dynamic"
     assert static["output_kind"] == "labels"
@@ -109,7 +109,7 @@ def test_the_file_describes_itself(tmp_path_factory: pytest.TempPathFactory) -> 
 
 
 class SamePaddedBackbone(Backbone):
-    """Two layers that halve the picture, padded as in TensorFlow."""
+    """Two layers that halve the image, padded as in TensorFlow."""
 
     pixel_mean = (127.5,) * 3
     pixel_std = (127.5,) * 3
@@ -190,7 +190,7 @@ def test_a_file_that_disagrees_is_not_kept(tmp_path: Path, output_kind: Any) -> 
 
 
 class Unexportable(SamePaddedBackbone):
-    """Decides by what is in the picture."""
+    """Decides by what is in the image."""
 
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
         brightness = float(image.mean())
@@ -221,16 +221,16 @@ def test_half_precision_layouts_and_probabilities(
     kinds = {item.data_type for item in graph.initializer if len(item.dims) == 4}
     assert kinds == {onnx.TensorProto.FLOAT16}
     assert next(model.parameters()).dtype == torch.float32  # a copy was halved
-    picture = street((64, 96))
+    image = street((64, 96))
     loaded = load_model(path)
     if output_kind == "probabilities":
-        probabilities = loaded.probabilities(picture)
+        probabilities = loaded.probabilities(image)
         np.testing.assert_allclose(probabilities.sum(axis=0), 1, atol=1e-5)
-        assert np.array_equal(loaded.predict(picture), probabilities.argmax(axis=0))
-        (of_a_list,) = loaded.probabilities([picture])
+        assert np.array_equal(loaded.predict(image), probabilities.argmax(axis=0))
+        (of_a_list,) = loaded.probabilities([image])
         assert np.array_equal(of_a_list, probabilities)
         with pytest.raises(UserError, match="holds no logits, only probabilities"):
-            loaded.logits(picture)
+            loaded.logits(image)
 
 
 def test_a_network_that_cannot_be_exported(tmp_path: Path) -> None:

@@ -54,8 +54,8 @@ def test_labels_are_those_of_the_onnx_file(tmp_path: Path, static: Path) -> None
     assert model.metadata.image_size == IMAGE_SIZE
     assert model.metadata.precision == "fp32"
     assert "openvino" in model.metadata.versions
-    picture = street((120, 140))
-    assert (model.predict(picture) != load_model(static).predict(picture)).mean() < 1e-3
+    image = street((120, 140))
+    assert (model.predict(image) != load_model(static).predict(image)).mean() < 1e-3
 
 
 @pytest.mark.skipif(not HAS_BF16, reason="needs a CPU with bf16 instructions")
@@ -79,10 +79,10 @@ def test_probabilities_are_compared_by_their_logits(
     assert report.max_logit > 1, "not that of probabilities"
     assert report.max_logit_difference is not None
     assert 0 < report.max_logit_difference < 1e-3
-    picture = street(IMAGE_SIZE)
+    image = street(IMAGE_SIZE)
     np.testing.assert_allclose(
-        load_model(tmp_path / "student.xml").probabilities(picture),
-        load_model(source).probabilities(picture),
+        load_model(tmp_path / "student.xml").probabilities(image),
+        load_model(source).probabilities(image),
         atol=1e-4,
     )
 
@@ -105,22 +105,22 @@ def test_a_file_of_any_size_is_fixed_or_left_so(
     export_openvino(source, tmp_path / "fixed.xml", precision="fp32", image_size=(64, 96))
     graph = read_model(tmp_path / "fixed.xml")
     assert list(graph.inputs[0].get_shape()) == [1, 64, 96, 3]
-    picture = street((64, 96))
+    image = street((64, 96))
     fixed, onnx_model = load_model(tmp_path / "fixed.xml"), load_model(source)
-    np.testing.assert_allclose(fixed.logits(picture), onnx_model.logits(picture), atol=1e-3)
+    np.testing.assert_allclose(fixed.logits(image), onnx_model.logits(image), atol=1e-3)
     export_openvino(source, tmp_path / "any.xml", precision="fp32", dynamic=True)
     model = load_model(tmp_path / "any.xml")
     assert model.max_batch_size is None
-    pictures = [street((65, 97), index) for index in range(2)]
-    pairs = zip(model.predict(pictures, batch_size=2), onnx_model.predict(pictures), strict=True)
+    images = [street((65, 97), index) for index in range(2)]
+    pairs = zip(model.predict(images, batch_size=2), onnx_model.predict(images), strict=True)
     for ours, theirs in pairs:
         assert (ours != theirs).mean() < 1e-3
 
 
 def test_onnx_files_run_in_openvino_too(tmp_path_factory: pytest.TempPathFactory) -> None:
-    path, picture = shared_export(tmp_path_factory, DYNAMIC), street((97, 131))
-    labels = load_model(path, "openvino").predict(picture)
-    assert (labels != load_model(path).predict(picture)).mean() < 1e-3
+    path, image = shared_export(tmp_path_factory, DYNAMIC), street((97, 131))
+    labels = load_model(path, "openvino").predict(image)
+    assert (labels != load_model(path).predict(image)).mean() < 1e-3
 
 
 def test_a_file_that_disagrees_is_not_kept(tmp_path: Path, static: Path) -> None:
@@ -158,7 +158,7 @@ def test_bad_input(tmp_path: Path, static: Path) -> None:
     ):
         with pytest.raises(UserError, match=message):
             export_openvino(source, tmp_path / output, precision=precision)
-    with pytest.raises(UserError, match="takes pictures of 96x160 only; leave out --size"):
+    with pytest.raises(UserError, match="takes images of 96x160 only; leave out --size"):
         export_openvino(static, tmp_path / "m.xml", precision="fp32", image_size=(64, 64))
     with pytest.raises(UserError, match=r"lonely\.bin, its weights, is not beside it"):
         load_model(tmp_path / "lonely.xml")

@@ -25,14 +25,14 @@ from t2sda.export.verify import (
 from t2sda.runtime.predictor import FilePredictor
 from tests.deployed import IMAGE_SIZE, STATIC, STATIC_PROBABILITIES, shared_export, street
 
-PICTURES = [street(IMAGE_SIZE, index) for index in range(3)]
+IMAGES = [street(IMAGE_SIZE, index) for index in range(3)]
 
 
 @pytest.fixture(scope="module")
 def quantized(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, QuantizationReport]:
     path = tmp_path_factory.mktemp("int8") / "int8.onnx"
     source = shared_export(tmp_path_factory, STATIC)
-    return path, quantize_onnx(source, path, PICTURES, Tolerance(0.5, 0.05))
+    return path, quantize_onnx(source, path, IMAGES, Tolerance(0.5, 0.05))
 
 
 def test_weights_are_symmetric_per_channel_and_biases_float(
@@ -77,7 +77,7 @@ def test_layers_that_cost_much_stay_float_and_are_named(
 
 def test_all_three_runtimes_take_the_file(quantized: tuple[Path, QuantizationReport]) -> None:
     path, report = quantized
-    labels = [load_model(path, runtime).predict(PICTURES[2]) for runtime in (None, "openvino")]
+    labels = [load_model(path, runtime).predict(IMAGES[2]) for runtime in (None, "openvino")]
     assert (labels[0] != labels[1]).mean() <= 0.02  # rounding at the edge of a step
     assert report.verification.passed
     assert build_engine(path, EngineSettings("tensorrt-rtx", precision="int8")).content
@@ -95,7 +95,7 @@ def test_a_file_that_changes_too_much_is_not_kept(
 ) -> None:
     source = shared_export(tmp_path_factory, STATIC)
     with pytest.raises(UserError, match=r"disagrees with its source.*allowed are 0 of the largest"):
-        quantize_onnx(source, tmp_path / "int8.onnx", PICTURES[:1], Tolerance(0.0, 0.0))
+        quantize_onnx(source, tmp_path / "int8.onnx", IMAGES[:1], Tolerance(0.0, 0.0))
     assert not list(tmp_path.iterdir())
 
 
@@ -135,7 +135,7 @@ def test_the_bound_sees_a_shifted_mean_and_a_negated_weight(
     source = shared_export(tmp_path_factory, STATIC)
     model, metadata = onnx.load(quantized[0]), metadata_of_onnx(quantized[0])
     check_same_numbers(model, onnx.load(source))
-    batches = [picture[None] for picture in PICTURES]
+    batches = [image[None] for image in IMAGES]
     expected = onnx_network(source, metadata)
     tolerance = TOLERANCES["int8"]._replace(changed=0.2)  # its labels tie more than trained ones
     report = verify(onnx_network(quantized[0], metadata), expected, batches, tolerance)
@@ -157,17 +157,17 @@ def test_what_cannot_be_quantised(
     quantized: tuple[Path, QuantizationReport],
 ) -> None:
     (tmp_path / "text.onnx").write_text("hello")
-    for source, pictures, message in (
-        (tmp_path / "text.onnx", PICTURES, r"text\.onnx: not an ONNX file"),
-        (quantized[0], PICTURES, r"is in int8; int8 is made from a float32 file"),
-        (shared_export(tmp_path_factory, STATIC), [], "no picture to calibrate on"),
+    for source, images, message in (
+        (tmp_path / "text.onnx", IMAGES, r"text\.onnx: not an ONNX file"),
+        (quantized[0], IMAGES, r"is in int8; int8 is made from a float32 file"),
+        (shared_export(tmp_path_factory, STATIC), [], "no image to calibrate on"),
     ):
         with pytest.raises(UserError, match=message):
-            quantize_onnx(source, tmp_path / "out.onnx", pictures)
+            quantize_onnx(source, tmp_path / "out.onnx", images)
     assert [path.name for path in tmp_path.iterdir()] == ["text.onnx"]
 
 
-def test_pictures_that_are_verified_on_are_not_calibrated_on(
+def test_images_that_are_verified_on_are_not_calibrated_on(
     tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     source = shared_export(tmp_path_factory, STATIC)
@@ -179,8 +179,8 @@ def test_pictures_that_are_verified_on_are_not_calibrated_on(
 
     monkeypatch.setattr("t2sda.export.quantization._calibrated", stop)
     with pytest.raises(UserError, match="enough"):
-        quantize_onnx(source, tmp_path / "int8.onnx", PICTURES)
-    assert np.array_equal(np.concatenate(calibrated), np.stack(PICTURES[:2]))
+        quantize_onnx(source, tmp_path / "int8.onnx", IMAGES)
+    assert np.array_equal(np.concatenate(calibrated), np.stack(IMAGES[:2]))
 
 
 def test_probabilities_are_judged_by_their_logits(
@@ -190,9 +190,9 @@ def test_probabilities_are_judged_by_their_logits(
 ) -> None:
     source = shared_export(tmp_path_factory, STATIC_PROBABILITIES)
     path = tmp_path / "int8.onnx"
-    report = quantize_onnx(source, path, PICTURES, Tolerance(0.5, 0.05))
+    report = quantize_onnx(source, path, IMAGES, Tolerance(0.5, 0.05))
     of_labels = quantized[1]
     assert report.kept_float == pytest.approx(of_labels.kept_float)
     assert report.verification.max_logit == pytest.approx(of_labels.verification.max_logit)
-    picture = street(IMAGE_SIZE)
-    assert load_model(path).probabilities(picture).sum(axis=0) == pytest.approx(1, abs=1e-3)
+    image = street(IMAGE_SIZE)
+    assert load_model(path).probabilities(image).sum(axis=0) == pytest.approx(1, abs=1e-3)

@@ -269,9 +269,9 @@ def test_an_engine_needs_no_device_to_be_named(
 def test_an_engine_runs_and_is_verified(tmp_path: Path, static: Path) -> None:
     exported = export_engine(static, tmp_path / "m.engine", RTX)
     assert exported.report is not None
-    picture = street((96, 160))
-    labels = load_model(exported.path, device="cuda").predict(picture)
-    assert (labels != load_model(static).predict(picture)).mean() <= 0.005
+    image = street((96, 160))
+    labels = load_model(exported.path, device="cuda").predict(image)
+    assert (labels != load_model(static).predict(image)).mean() <= 0.005
 
 
 @pytest.mark.gpu

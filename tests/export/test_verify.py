@@ -20,7 +20,7 @@ from t2sda.export.verify import (
     check_softmax,
     dynamic_shapes,
     static_shapes,
-    street_pictures,
+    street_images,
     verify,
     verify_onnx,
 )
@@ -68,18 +68,18 @@ def test_tolerances_are_those_of_the_documents() -> None:
     assert stated == {name: tuple(tolerance) for name, tolerance in TOLERANCES.items()}
 
 
-def test_dynamic_files_see_odd_portrait_and_single_pictures() -> None:
+def test_dynamic_files_see_odd_portrait_and_single_images() -> None:
     shapes = dynamic_shapes((256, 512))
     assert {batch_size for batch_size, _, _ in shapes} >= {1, 2}
     assert any(height % 2 and width % 2 and height % 32 for _, height, width in shapes)
     assert any(height > width for _, height, width in shapes)
 
 
-def test_static_files_see_several_pictures() -> None:
+def test_static_files_see_several_images() -> None:
     assert set(static_shapes((256, 512))) == {(1, 256, 512)}
-    pictures = [street_pictures((1, 40, 64), index) for index in range(3)]  # below what is drawn
-    assert pictures[0].shape == (1, 40, 64, 3)
-    assert not (pictures[0] == pictures[1]).all()
+    images = [street_images((1, 40, 64), index) for index in range(3)]  # below what is drawn
+    assert images[0].shape == (1, 40, 64, 3)
+    assert not (images[0] == images[1]).all()
 
 
 @pytest.fixture
@@ -100,11 +100,11 @@ def test_a_file_of_other_weights_is_refused(
         verify_onnx(path, model, metadata, IMAGE_SIZE)
 
 
-def test_a_file_that_does_not_take_the_pictures_is_refused(
+def test_a_file_that_does_not_take_the_images_is_refused(
     tmp_path_factory: pytest.TempPathFactory, model: SegmentationModel
 ) -> None:
     path = shared_export(tmp_path_factory, STATIC)
-    with pytest.raises(UserError, match=r"does not run on pictures of shape \(1, 64, 96, 3\)"):
+    with pytest.raises(UserError, match=r"does not run on images of shape \(1, 64, 96, 3\)"):
         verify_onnx(path, model, metadata_of(path), (64, 96))
 
 

@@ -34,15 +34,15 @@ def label_of(kind: str) -> bytes:
     file_format, _, variant = kind.partition(" ")
     ids = np.random.default_rng(0).integers(0, 19, SIZE)
     types = {"16 bit": np.uint16, "int32": np.int32, "float": np.float32}
-    picture = Image.fromarray(ids.astype(types.get(variant, np.uint8)))
+    image = Image.fromarray(ids.astype(types.get(variant, np.uint8)))
     if variant == "palette":
-        picture = picture.convert("P")
-    return _saved(picture, file_format)
+        image = image.convert("P")
+    return _saved(image, file_format)
 
 
-def _saved(picture: Image.Image, file_format: str) -> bytes:
+def _saved(image: Image.Image, file_format: str) -> bytes:
     content = io.BytesIO()
-    picture.save(content, file_format)
+    image.save(content, file_format)
     return content.getvalue()
 
 

@@ -1,4 +1,4 @@
-"""Pictures of every kind become (H, W, 3) uint8 RGB."""
+"""Images of every kind become (H, W, 3) uint8 RGB."""
 
 from __future__ import annotations
 
@@ -72,11 +72,11 @@ def test_damaged_exif_costs_no_more_than_the_orientation(tmp_path: Path) -> None
 def test_whatever_pillow_stumbles_over_is_an_unreadable_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: type[Exception]
 ) -> None:
-    def stumble(image: Image.Image) -> None:
+    def fail(image: Image.Image) -> None:
         raise error("odd")
 
     Image.new("RGB", (4, 4)).save(tmp_path / "a.bmp")
-    monkeypatch.setattr("PIL.BmpImagePlugin.BmpImageFile.load", stumble)
+    monkeypatch.setattr("PIL.BmpImagePlugin.BmpImageFile.load", fail)
     with pytest.raises(UnreadableFileError, match=r"a\.bmp: cannot be decoded .*odd"):
         read_image(tmp_path / "a.bmp")
 
@@ -94,7 +94,7 @@ def test_16_bit_grey_is_scaled_not_cut(tmp_path: Path, name: str) -> None:
     assert image.tolist() == [[[0] * 3, [1] * 3], [[128] * 3, [255] * 3]]
 
 
-def test_palette_becomes_its_colours(tmp_path: Path) -> None:
+def test_palette_becomes_its_colors(tmp_path: Path) -> None:
     indices = Image.fromarray(np.array([[0, 1, 0], [1, 1, 1]], dtype=np.uint8)).convert("P")
     indices.putpalette([*RED, *GREEN])
     assert np.array_equal(saved(tmp_path / "a.png", indices), PIXELS)
@@ -128,7 +128,7 @@ def test_one_bit_becomes_black_and_white(tmp_path: Path) -> None:
 
 
 def test_first_frame_of_an_animation(tmp_path: Path) -> None:
-    frames = [Image.new("RGB", (3, 2), colour) for colour in (RED, GREEN)]
+    frames = [Image.new("RGB", (3, 2), color) for color in (RED, GREEN)]
     image = saved(tmp_path / "a.webp", frames[0], save_all=True, append_images=frames[1:])
     assert np.abs(image.astype(int) - RED).max() < 12  # lossy
 
@@ -152,7 +152,7 @@ def test_grey_without_a_defined_white(
 
 def test_text_called_jpg(tmp_path: Path) -> None:
     path = tmp_path / "notes.jpg"
-    path.write_text("not a picture")
+    path.write_text("not an image")
     with pytest.raises(UnreadableFileError, match=r"notes\.jpg: .*no known image format"):
         read_image(path)
 

@@ -218,7 +218,7 @@ def in_infer(folder: Path) -> np.ndarray:
     recorder, output = Recorder(), folder / "out"
     output.mkdir()
     inference = Inference(Segmenter(recorder), output, ["trainid"], io.StringIO())
-    inference.run(find_sources(str(folder / "images/a"), output).pictures)
+    inference.run(find_sources(str(folder / "images/a"), output).sources)
     if inference.left_out:
         raise inference.left_out[0]
     (seen,) = recorder.seen

@@ -1,4 +1,4 @@
-"""Every kind of picture comes out right; every kind of damage is reported with the file's name."""
+"""Every kind of image comes out right; every kind of damage is reported with the file's name."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ GREY = NOISE[..., 0]
 
 
 def smooth(height: int, width: int) -> np.ndarray:
-    """A picture that JPEG keeps almost as it is."""
+    """An image that JPEG keeps almost as it is."""
     rows, columns = np.mgrid[0:height, 0:width]
     red = 100 + 80 * np.sin(rows / 40)
     green = 120 + 90 * np.cos(columns / 50)
@@ -47,9 +47,9 @@ def png16(samples: np.ndarray) -> bytes:
     return cv2.imencode(".png", ordered)[1].tobytes()
 
 
-def encoded(picture: Image.Image, kind: str, **options: object) -> bytes:
+def encoded(image: Image.Image, kind: str, **options: object) -> bytes:
     buffer = io.BytesIO()
-    picture.save(buffer, kind, **options)
+    image.save(buffer, kind, **options)
     return buffer.getvalue()
 
 
@@ -105,13 +105,13 @@ def test_images_of_every_kind_become_rgb(
     assert read_header(path).size == (HEIGHT, WIDTH)
 
 
-def test_a_palette_image_gives_its_colours_and_a_palette_label_its_indices(tmp_path: Path) -> None:
+def test_a_palette_image_gives_its_colors_and_a_palette_label_its_indices(tmp_path: Path) -> None:
     indices = np.arange(HEIGHT * WIDTH, dtype=np.uint8).reshape(HEIGHT, WIDTH) % 19
-    colours = np.random.default_rng(1).integers(0, 256, (19, 3), dtype=np.uint8)
-    picture = Image.fromarray(indices, mode="P")
-    picture.putpalette(colours.ravel().tolist())
-    picture.save(tmp_path / "palette.png")
-    np.testing.assert_array_equal(read_image(tmp_path / "palette.png"), colours[indices])
+    colors = np.random.default_rng(1).integers(0, 256, (19, 3), dtype=np.uint8)
+    image = Image.fromarray(indices, mode="P")
+    image.putpalette(colors.ravel().tolist())
+    image.save(tmp_path / "palette.png")
+    np.testing.assert_array_equal(read_image(tmp_path / "palette.png"), colors[indices])
     np.testing.assert_array_equal(read_label(tmp_path / "palette.png"), indices)
 
 
@@ -119,17 +119,17 @@ def test_a_palette_image_gives_its_colours_and_a_palette_label_its_indices(tmp_p
 def test_jpeg_images_are_those_of_pillow(tmp_path: Path, mode: str) -> None:
     path = tmp_path / "image.jpg"
     Image.fromarray(smooth(HEIGHT, WIDTH)).convert(mode).save(path, quality=95)
-    with Image.open(path) as picture:
-        expected = np.asarray(picture.convert("RGB"))
+    with Image.open(path) as image:
+        expected = np.asarray(image.convert("RGB"))
     np.testing.assert_array_equal(read_image(path), expected)
     assert read_header(path).size == (HEIGHT, WIDTH)
 
 
 @pytest.mark.parametrize("bound", [(360, 602), (180, 301), (181, 301), (200, 250), (91, 151)])
-def test_a_jpeg_decoded_smaller_is_the_picture_averaged(
+def test_a_jpeg_decoded_smaller_is_the_image_averaged(
     tmp_path: Path, bound: tuple[int, int]
 ) -> None:
-    # The slow way: decode all of it, then average over areas. On a smooth picture both agree within
+    # The slow way: decode all of it, then average over areas. On a smooth image both agree within
     # JPEG's own error; the size is the one that the resize promises.
     path = tmp_path / "image.jpg"
     Image.fromarray(smooth(360, 600)).save(path, quality=98, subsampling=0)
@@ -145,11 +145,11 @@ def test_a_jpeg_decoded_smaller_is_the_picture_averaged(
 def test_a_jpeg_of_odd_size_does_not_drift_from_its_label(tmp_path: Path) -> None:
     # 605 columns at 1/4 would be 152, of which the last stands for one column: the edge would move.
     columns = np.where(np.arange(605) < 580, 40, 200).astype(np.uint8)
-    picture = np.broadcast_to(columns[None, :, None], (361, 605, 3))
+    drawn = np.broadcast_to(columns[None, :, None], (361, 605, 3))
     path = tmp_path / "image.jpg"
-    Image.fromarray(np.ascontiguousarray(picture)).save(path, quality=98, subsampling=0)
+    Image.fromarray(np.ascontiguousarray(drawn)).save(path, quality=98, subsampling=0)
     image = read_image(path, Resize((90, 151)).size_for)
-    label = resize_label((picture[..., 0] > 120).astype(np.uint8), image.shape[:2])
+    label = resize_label((drawn[..., 0] > 120).astype(np.uint8), image.shape[:2])
     np.testing.assert_array_equal(image[..., 0] > 120, label == 1)
 
 
@@ -168,12 +168,12 @@ def test_label_ids_are_the_numbers_of_the_file(tmp_path: Path, kind: str) -> Non
         path.write_bytes(png16(ids))
     else:
         ids = (GREY % 16 if kind == "4-bit" else GREY).astype(np.uint8)
-        picture = Image.fromarray(ids, mode="P" if kind == "4-bit" else "L")
+        image = Image.fromarray(ids, mode="P" if kind == "4-bit" else "L")
         if kind == "4-bit":
-            picture.putpalette([0, 0, 0] * 16)
-            picture.save(path, bits=4)
+            image.putpalette([0, 0, 0] * 16)
+            image.save(path, bits=4)
         else:
-            picture.save(path, **({"transparency": 3} if kind == "transparent" else {}))
+            image.save(path, **({"transparency": 3} if kind == "transparent" else {}))
     label = read_label(path)
     assert label.dtype in (np.uint8, np.uint16)
     np.testing.assert_array_equal(label, ids)
@@ -216,9 +216,7 @@ def test_an_empty_and_a_missing_file(tmp_path: Path, reader) -> None:  # type: i
 
 @pytest.mark.parametrize("kind", ["png", "jpeg", "webp", "tiff"])
 @pytest.mark.parametrize("kept", [0.05, 0.5, 0.98])
-def test_a_truncated_file_is_never_a_partial_picture(
-    tmp_path: Path, kind: str, kept: float
-) -> None:
+def test_a_truncated_file_is_never_a_partial_image(tmp_path: Path, kind: str, kept: float) -> None:
     path = tmp_path / f"image.{kind}"
     content = encoded(Image.fromarray(NOISE), kind)
     path.write_bytes(content[: int(len(content) * kept)])
@@ -253,7 +251,7 @@ def test_the_limit_lies_above_every_benchmark_and_is_pillows() -> None:
     assert 6000 * 4000 < MAX_PIXELS == 2 * (Image.MAX_IMAGE_PIXELS or 0)
 
 
-def test_colours_are_not_a_label(tmp_path: Path) -> None:
+def test_colors_are_not_a_label(tmp_path: Path) -> None:
     path = tmp_path / "label.png"
     path.write_bytes(encoded(Image.fromarray(NOISE), "png"))
     with pytest.raises(UnreadableFileError, match="a label has one channel of class ids"):
@@ -266,10 +264,10 @@ def test_whatever_a_decoder_stumbles_with_names_the_file(
 ) -> None:
     Image.fromarray(GREY).save(tmp_path / "a.tif")
 
-    def stumble(*_: object, **__: object) -> None:
+    def fail(*_: object, **__: object) -> None:
         raise error
 
-    monkeypatch.setattr(Image, "open", stumble)
+    monkeypatch.setattr(Image, "open", fail)
     for read in (read_image, read_label, read_header):
         with pytest.raises(UnreadableFileError, match=rf"a\.tif: cannot be decoded \({error}\)"):
             read(tmp_path / "a.tif")

@@ -1,4 +1,4 @@
-"""Work on many pictures at once."""
+"""Work on many images at once."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ from t2sda.inference.results import (
     write_results,
 )
 from t2sda.inference.segmenter import Segmentation
-from t2sda.inference.visualisation import colour_map
+from t2sda.inference.visualisation import color_map
 from t2sda.streets import draw_street
 
 
@@ -31,8 +31,8 @@ def test_every_kind_is_a_whole_png(tmp_path: Path) -> None:
     trainid = written["a.b_trainid.png"]
     assert trainid.mode == "L"
     assert np.array_equal(np.asarray(trainid), labels)
-    colours = np.asarray(written["a.b_color.png"])
-    assert np.array_equal(colours, colour_map(labels, CITYSCAPES_19))
+    colors = np.asarray(written["a.b_color.png"])
+    assert np.array_equal(colors, color_map(labels, CITYSCAPES_19))
 
 
 def test_label_ids_are_those_of_cityscapes() -> None:

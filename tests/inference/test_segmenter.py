@@ -1,4 +1,4 @@
-"""Whole pictures and windows, labels and probabilities."""
+"""Whole images and windows, labels and probabilities."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 from t2sda.data.taxonomies import CITYSCAPES_19
 from t2sda.inference.segmenter import Segmenter
 
-PICTURE = np.random.default_rng(0).integers(0, 256, (37, 53, 3), dtype=np.uint8)
+IMAGE = np.random.default_rng(0).integers(0, 256, (37, 53, 3), dtype=np.uint8)
 
 
 class NearTies:
@@ -35,13 +35,13 @@ class NearTies:
 @pytest.mark.parametrize("window", [None, (16, 20)])
 def test_labels_are_the_same_with_probabilities(window: tuple[int, int] | None) -> None:
     stride = (9, 11)
-    (labels,) = Segmenter(NearTies(), 1, window, stride)([PICTURE])
-    (both,) = Segmenter(NearTies(), 1, window, stride, with_probabilities=True)([PICTURE])
+    (labels,) = Segmenter(NearTies(), 1, window, stride)([IMAGE])
+    (both,) = Segmenter(NearTies(), 1, window, stride, with_probabilities=True)([IMAGE])
     assert labels.probabilities is None
     assert both.probabilities is not None
     assert both.probabilities.shape == (3, 37, 53)
     assert both.probabilities.dtype == np.float16
-    assert np.array_equal(labels.labels, PICTURE.argmax(axis=2))
+    assert np.array_equal(labels.labels, IMAGE.argmax(axis=2))
     assert np.array_equal(both.labels, labels.labels)
     assert not np.array_equal(both.probabilities.argmax(axis=0), labels.labels)  # float16 ties
 
@@ -50,16 +50,16 @@ def test_labels_are_the_same_with_probabilities(window: tuple[int, int] | None) 
 def test_the_network_sees_as_many_windows_at_once_as_it_should(with_probabilities: bool) -> None:
     for batch_size, batches in ((1, [1] * 9), (4, [4, 4, 1])):
         model = NearTies()
-        Segmenter(model, batch_size, (16, 20), (16, 20), with_probabilities)([PICTURE])
+        Segmenter(model, batch_size, (16, 20), (16, 20), with_probabilities)([IMAGE])
         assert model.seen == [(size, 16, 20) for size in batches]
 
 
-def test_probabilities_of_several_pictures_at_once() -> None:
+def test_probabilities_of_several_images_at_once() -> None:
     model = NearTies()
-    pictures = [PICTURE, PICTURE[::-1]]
-    together = Segmenter(model, 2, with_probabilities=True)(pictures)
+    images = [IMAGE, IMAGE[::-1]]
+    together = Segmenter(model, 2, with_probabilities=True)(images)
     assert model.seen == [(2, 37, 53)]
-    for picture, own in zip(pictures, together, strict=True):
-        (alone,) = Segmenter(NearTies(), with_probabilities=True)([picture])
+    for image, own in zip(images, together, strict=True):
+        (alone,) = Segmenter(NearTies(), with_probabilities=True)([image])
         assert np.array_equal(own.probabilities, alone.probabilities)
         assert np.array_equal(own.labels, alone.labels)

@@ -1,4 +1,4 @@
-"""The record of finished pictures, and shares of classes."""
+"""The record of finished images, and shares of classes."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ def counts(**pixels: int) -> np.ndarray:
     return found
 
 
-def test_a_resumed_record_holds_pictures_whose_files_are_the_same(tmp_path: Path) -> None:
+def test_a_resumed_record_holds_images_whose_files_are_the_same(tmp_path: Path) -> None:
     source = tmp_path / "a.png"
-    source.write_bytes(b"picture")
+    source.write_bytes(b"image")
     Record(tmp_path, SETTINGS, resume=False).add("a", counts(road=5), source)
     assert Record(tmp_path, SETTINGS, resume=True).holds("a", source)
     assert not Record(tmp_path, SETTINGS, resume=True).holds("b", source)
-    source.write_bytes(b"another picture")
+    source.write_bytes(b"another image")
     assert not Record(tmp_path, SETTINGS, resume=True).holds("a", source)
     source.unlink()
     assert not Record(tmp_path, SETTINGS, resume=True).holds("a", source)
@@ -45,7 +45,7 @@ def test_other_settings_are_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize("torn", ['{"name": "b", "pi', '{"name": "b"}', "[3]", "5"])
 def test_a_torn_line_and_all_after_it_do_not_count(tmp_path: Path, torn: str) -> None:
     source = tmp_path / "a.png"
-    source.write_bytes(b"picture")
+    source.write_bytes(b"image")
     record = Record(tmp_path, SETTINGS, resume=False)
     record.add("a", counts(road=5), source)
     with (tmp_path / RECORD_NAME).open("a") as file:
@@ -60,6 +60,6 @@ def test_shares_by_hand(tmp_path: Path) -> None:
         record.add(name, found, tmp_path)
     record.write_shares(tmp_path / "classes.json", ["a", "b"], CITYSCAPES_19)
     written = json.loads((tmp_path / "classes.json").read_text())
-    assert written["pictures"] == {"a": {"road": 0.75, "sky": 0.25}, "b": {"sky": 1.0}}
+    assert written["images"] == {"a": {"road": 0.75, "sky": 0.25}, "b": {"sky": 1.0}}
     shares = {entry["name"]: entry["share"] for entry in written["classes"] if entry["pixels"]}
     assert shares == {"road": 0.375, "sky": 0.625}

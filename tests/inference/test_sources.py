@@ -19,8 +19,8 @@ def touch(*paths: Path) -> None:
 
 def found(source: object, output_dir: Path) -> dict[str, str]:
     """Name -> file name, in order."""
-    pictures = find_sources(str(source), output_dir).pictures
-    return {str(picture.name): picture.path.name for picture in pictures}
+    images = find_sources(str(source), output_dir).sources
+    return {str(image.name): image.path.name for image in images}
 
 
 def test_folder_with_sub_folders(tmp_path: Path) -> None:
@@ -57,12 +57,12 @@ def test_equal_stems_do_not_share_a_name(tmp_path: Path) -> None:
     }
 
 
-def test_results_inside_the_folder_are_not_taken_for_pictures(tmp_path: Path) -> None:
+def test_results_inside_the_folder_are_not_taken_for_images(tmp_path: Path) -> None:
     touch(tmp_path / "a.png", tmp_path / "results/a_overlay.png")
     assert found(tmp_path, tmp_path / "results") == {"a": "a.png"}
 
 
-def test_results_of_a_pattern_are_not_taken_for_pictures(tmp_path: Path) -> None:
+def test_results_of_a_pattern_are_not_taken_for_images(tmp_path: Path) -> None:
     touch(tmp_path / "a.png", tmp_path / "sub/b.png", tmp_path / "results/a_overlay.png")
     assert found(tmp_path / "**/*.png", tmp_path / "results") == {"a": "a.png", "sub/b": "b.png"}
 
@@ -73,7 +73,7 @@ def test_output_above_the_folder_hides_nothing(tmp_path: Path) -> None:
     assert found(tmp_path / "photos/*.png", tmp_path) == {"a": "a.png"}
 
 
-def test_results_among_the_pictures_are_refused(tmp_path: Path) -> None:
+def test_results_among_the_images_are_refused(tmp_path: Path) -> None:
     touch(tmp_path / "a.png")
     with pytest.raises(UserError, match="results would lie among the images"):
         find_sources(str(tmp_path), tmp_path)
@@ -161,7 +161,7 @@ def test_a_pattern_does_not_take_results_of_any_run(tmp_path: Path) -> None:
     for folder in (tmp_path, tmp_path / "results"):  # of earlier runs, one among the images
         touch(folder / "a_overlay.png", folder / "sub/c_trainid.png", folder / "legend.png")
         names = [{"settings": {}}, *({"name": name, "pixels": []} for name in ("a", "sub/c"))]
-        (folder / "pictures.jsonl").write_text("".join(json.dumps(n) + "\n" for n in names))
+        (folder / "images.jsonl").write_text("".join(json.dumps(n) + "\n" for n in names))
     expected = {"a": "a.png", "b": "b.png", "sub/c": "c.png"}
     assert found(tmp_path / "**/*.png", out) == expected
     assert passed_over(tmp_path / "**/*.png", out) == {"results of earlier runs": 6}
@@ -177,7 +177,7 @@ def test_no_name_leads_out_of_the_output_folder(tmp_path: Path) -> None:
 def test_a_name_too_long_for_its_results_is_shortened(tmp_path: Path) -> None:
     long = "ä" * 120  # 240 bytes
     touch(*(tmp_path / "in" / f"{long}{letter}.png" for letter in "ab"), tmp_path / "in/c.png")
-    names = [picture.name for picture in find_sources(str(tmp_path / "in"), tmp_path).pictures]
+    names = [image.name for image in find_sources(str(tmp_path / "in"), tmp_path).sources]
     assert names[0] == Path("c")
     assert len(set(names)) == 3
     for name in names:
@@ -206,8 +206,8 @@ def test_images_and_videos_are_told_by_their_content(
     (tmp_path / "in").mkdir()
     (tmp_path / "in" / name).write_bytes(start)
     for source in (tmp_path / "in", tmp_path / "in" / name):
-        (picture,) = find_sources(str(source), tmp_path / "out").pictures
-        assert picture.is_video == is_video
+        (image,) = find_sources(str(source), tmp_path / "out").sources
+        assert image.is_video == is_video
 
 
 @pytest.mark.parametrize(

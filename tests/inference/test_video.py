@@ -284,8 +284,8 @@ def test_a_full_disk_leaves_no_file_that_looks_finished(tmp_path: Path) -> None:
 
     def write_all() -> None:
         with VideoWriter(tmp_path / "a.mp4", RATE, 1 / RATE) as writer:
-            for pts, picture in enumerate(noise):
-                writer.write(picture, pts)
+            for pts, image in enumerate(noise):
+                writer.write(image, pts)
 
     with file_size_limit(60_000), pytest.raises(UserError, match=r"a\.mp4: cannot be written \("):
         write_all()

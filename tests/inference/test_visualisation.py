@@ -1,4 +1,4 @@
-"""Labels as pictures."""
+"""Labels as images."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ import pytest
 
 from t2sda.data.datasets import Sample
 from t2sda.data.taxonomies import CITYSCAPES_19
-from t2sda.inference.dataset_pictures import contact_sheet
+from t2sda.inference.dataset_images import contact_sheet
 from t2sda.inference.visualisation import (
     BORDER_ALPHA,
     OVERLAY_ALPHA,
     class_counts,
-    colour_map,
+    color_map,
     legend,
     overlay,
     side_by_side,
@@ -23,11 +23,11 @@ ROAD, SKY, CAR = 0, 10, 13
 PALETTE = np.array(CITYSCAPES_19.palette)
 
 
-def test_colours_are_the_taxonomy_s() -> None:
+def test_colors_are_the_taxonomy_s() -> None:
     labels = np.array([[ROAD, CAR], [SKY, 255]], np.uint8)
-    colours = colour_map(labels, CITYSCAPES_19)
-    assert colours.dtype == np.uint8
-    assert colours.tolist() == [[[128, 64, 128], [0, 0, 142]], [[70, 130, 180], [0, 0, 0]]]
+    colors = color_map(labels, CITYSCAPES_19)
+    assert colors.dtype == np.uint8
+    assert colors.tolist() == [[[128, 64, 128], [0, 0, 142]], [[70, 130, 180], [0, 0, 0]]]
 
 
 def test_overlay_by_hand() -> None:
@@ -42,12 +42,12 @@ def test_overlay_by_hand() -> None:
     np.testing.assert_allclose(drawn[:, 1], np.tile(line, (4, 1)), atol=1)
 
 
-def test_what_is_no_class_shows_the_picture() -> None:
+def test_what_is_no_class_shows_the_image() -> None:
     image, _ = draw_street("clear", 9, 0, (64, 96))
     assert np.array_equal(overlay(image, np.full((64, 96), 255, np.uint8), CITYSCAPES_19), image)
 
 
-def test_large_pictures_get_wider_lines() -> None:
+def test_large_images_get_wider_lines() -> None:
     def line_width(size: int) -> int:
         labels = np.full((size, size), ROAD, np.uint8)
         labels[:, size // 2 :] = SKY
@@ -58,7 +58,7 @@ def test_large_pictures_get_wider_lines() -> None:
     assert line_width(2000) == 2
 
 
-def test_counts_of_a_large_picture_are_those_of_its_parts() -> None:
+def test_counts_of_a_large_image_are_those_of_its_parts() -> None:
     labels = np.zeros((3, 700_001), np.uint8)
     labels[1:, 5:] = CAR
     counts = class_counts(labels, CITYSCAPES_19)
@@ -77,8 +77,8 @@ def test_legend_shows_the_classes_that_are_there_and_no_others() -> None:
     counts = np.zeros(19, np.int64)
     counts[[ROAD, CAR]] = [1, 99]
     drawn = legend(counts, CITYSCAPES_19, width=400)
-    colours = {tuple(colour) for colour in drawn.reshape(-1, 3).tolist()}
-    present = {tuple(colour) for colour in PALETTE.tolist()} & colours
+    colors = {tuple(color) for color in drawn.reshape(-1, 3).tolist()}
+    present = {tuple(color) for color in PALETTE.tolist()} & colors
     assert present == {CITYSCAPES_19.palette[ROAD], CITYSCAPES_19.palette[CAR]}
     car = (drawn == CITYSCAPES_19.palette[CAR]).all(axis=2)
     road = (drawn == CITYSCAPES_19.palette[ROAD]).all(axis=2)
@@ -92,8 +92,8 @@ def test_legend_of_all_classes_fits_its_width() -> None:
         if width > 300:
             assert drawn.shape[1] == width
         assert (drawn[:, -8:] == 255).all()  # nothing is cut off at the right
-        for colour in CITYSCAPES_19.palette:
-            assert (drawn == colour).all(axis=2).any()
+        for color in CITYSCAPES_19.palette:
+            assert (drawn == color).all(axis=2).any()
 
 
 def test_legend_of_nothing() -> None:

@@ -1,4 +1,4 @@
-"""Runs of the command line in processes of their own, on a network and pictures that are small."""
+"""Runs of the command line in processes of their own, on a network and images that are small."""
 
 from __future__ import annotations
 

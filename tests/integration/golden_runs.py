@@ -67,7 +67,7 @@ SMALL_TARGET = {
     "DATA.TARGET_MARGINS": "[3, 12, 0, 0]",
 }
 SMALL_THINGS = {"FEATURE_DISTANCE.CLASSES": "[road, building, vegetation, sky]"}
-"""In pictures this small no thing fills a cell of 32 pixels."""
+"""In images this small no thing fills a cell of 32 pixels."""
 SMALL_CONFIDENCE = {"SELF_TRAINING.PSEUDO_LABEL_THRESHOLD": "0.06"}
 """Five steps make no teacher sure; at 0.968 all pseudo-labels would weigh 0."""
 SMALL_HRDA = {
@@ -95,7 +95,7 @@ class Recorder(Hook):
 
 
 def small_config(name: str, weights: Path) -> CfgNode:
-    """A shipped method on a small network and small pictures."""
+    """A shipped method on a small network and small images."""
     shipped = load_config(ROOT / "configs" / METHODS[name])
     settings = {**SMALL, "MODEL.BACKBONE.WEIGHTS": str(weights)}
     if shipped.DATASETS.TARGET:

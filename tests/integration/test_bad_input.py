@@ -27,11 +27,11 @@ register_dataset(
 
 @pytest.fixture
 def broken(tmp_path: Path, tiny_config: Path) -> Path:
-    """A run's folder with a dataset of one 80x100 picture, for a test to break."""
+    """A run's folder with a dataset of one 80x100 image, for a test to break."""
     for folder, shape in (("images", (80, 100, 3)), ("labels", (80, 100))):
         (tmp_path / "broken" / folder).mkdir(parents=True)
-        picture = np.random.default_rng(0).integers(0, 19, shape, dtype=np.uint8)
-        Image.fromarray(picture).save(tmp_path / f"broken/{folder}/a.png")
+        image = np.random.default_rng(0).integers(0, 19, shape, dtype=np.uint8)
+        Image.fromarray(image).save(tmp_path / f"broken/{folder}/a.png")
     (tmp_path / "my_data.py").write_text(PLUGIN)
     return tmp_path
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from t2sda.registry import HOOKS
+from tests.components import components_restored
 from tests.integration.conftest import ROOT, Run, environment
 
 FAILING_HOOK = """
@@ -69,16 +69,15 @@ def test_what_runs_out_is_named(
     t2sda_inline: Run,
     tiny_config: Path,
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
     statement: str,
     message: str,
 ) -> None:
-    monkeypatch.setattr(HOOKS, "_components", dict(HOOKS._components))
     plugin = tmp_path / "failing.py"
     plugin.write_text(FAILING_HOOK.format(statement=statement))
-    result = t2sda_inline(
-        *("train", "--config-file", tiny_config, "--plugin", plugin),
-        *("--output-dir", tmp_path / "run", "HOOKS.NAMES", "[Failing]"),
-    )
+    with components_restored():
+        result = t2sda_inline(
+            *("train", "--config-file", tiny_config, "--plugin", plugin),
+            *("--output-dir", tmp_path / "run", "HOOKS.NAMES", "[Failing]"),
+        )
     assert result.returncode == 2
     assert message in result.stderr

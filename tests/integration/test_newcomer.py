@@ -80,8 +80,8 @@ def test_backbone_dataset_and_hook_of_ones_own(t2sda: Run, tmp_path: Path) -> No
     for folder, shape, most in (("images", (40, 50, 3), 256), ("labels", (40, 50), 3)):
         (tmp_path / "harbour" / folder).mkdir(parents=True)
         for index in range(4):
-            picture = dice.integers(0, most, shape, dtype=np.uint8)
-            Image.fromarray(picture).save(tmp_path / "harbour" / folder / f"{index}.png")
+            image = dice.integers(0, most, shape, dtype=np.uint8)
+            Image.fromarray(image).save(tmp_path / "harbour" / folder / f"{index}.png")
     (tmp_path / "my_harbour.py").write_text(PLUGIN)
     (tmp_path / "harbour.yaml").write_text(CONFIG)
     arguments = ["train", "--config-file", "harbour.yaml", "--output-dir", "run"]

@@ -77,9 +77,9 @@ def make_harbour(folder: Path, names: list[str]) -> None:
     (folder / "run.yaml").write_text(CONFIG)
 
 
-def write(path: Path, picture: np.ndarray) -> None:
+def write(path: Path, image: np.ndarray) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(picture).save(path)
+    Image.fromarray(image).save(path)
 
 
 @pytest.mark.parametrize(
@@ -115,9 +115,9 @@ def test_from_check_to_inference(t2sda_inline: Run, tmp_path: Path, num_classes:
     assert exported.returncode == 0, exported.stderr
     assert f"{SIZE[0]}x{SIZE[1]}" in exported.stdout
 
-    pictures = tmp_path / "Häfen & Kais/photographs"
+    images = tmp_path / "Häfen & Kais/photographs"
     inferred = t2sda_inline(
-        "infer", "--model", "student.onnx", "--input", pictures, "--output", "out"
+        "infer", "--model", "student.onnx", "--input", images, "--output", "out"
     )
     assert inferred.returncode == 0, inferred.stderr
     labels = [np.asarray(Image.open(path)) for path in (tmp_path / "out").rglob("*_trainid.png")]

@@ -20,7 +20,7 @@ from t2sda.data.taxonomies import CITYSCAPES_19
 from t2sda.engine.hooks import Hook
 from t2sda.engine.trainer import Trainer
 from t2sda.modeling.backbones.timm_cnn import TimmCNN
-from t2sda.registry import HOOKS
+from t2sda.registry import HOOKS, PASSES
 from t2sda.runtime.checkpoints import TorchPredictor
 from t2sda.structures import DomainBatch, Step
 from tests.components import components_restored
@@ -321,6 +321,14 @@ def test_a_reader_behind_no_provider_is_refused(passes: str) -> None:
     load_components(given("adversarial")[1:])
     keys = ["META_ARCH.PASSES", passes, "DATASETS.TARGET", "streets_hazy_train"]
     with pytest.raises(ConfigError, match="reads 'source_logits', which no pass before it"):
+        load_config(None, keys)
+
+
+def test_two_providers_of_one_name_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    load_components(given("adversarial")[1:])
+    monkeypatch.setattr(PASSES.get("source"), "provides", frozenset({"source_logits"}))
+    keys = ["META_ARCH.PASSES", "[sharing_source, source]"]
+    with pytest.raises(ConfigError, match="source provides 'source_logits', as a pass before it"):
         load_config(None, keys)
 
 

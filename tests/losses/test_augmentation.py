@@ -1,4 +1,4 @@
-"""Colour jitter and blur against the standard library's colorsys, Pillow and plain loops."""
+"""Color jitter and blur against the standard library's colorsys, Pillow and plain loops."""
 
 import colorsys
 import math
@@ -27,7 +27,7 @@ from t2sda.losses.augmentation import (
 
 
 def _image(seed: int = 0, height: int = 12, width: int = 9) -> Tensor:
-    """Random colours, with gray, black, white and two tied channels among them."""
+    """Random colors, with gray, black, white and two tied channels among them."""
     image = torch.rand(3, height, width, generator=torch.Generator().manual_seed(seed)) * 255
     image[:, 0, 0], image[:, 0, 1], image[:, 0, 2] = 0.0, 255.0, 100.0
     image[:2, 0, 3] = 200.0
@@ -131,13 +131,13 @@ def test_the_current_kind_is_that_of_its_definition(jitter: ColorJitter) -> None
 @pytest.mark.parametrize("factor", [0.0, 0.8, 1.0, 1.2, 2.0])
 def test_the_current_kind_is_that_of_pillow(factor: float) -> None:
     image = _image().round()
-    picture = Image.fromarray(image.byte().permute(1, 2, 0).numpy())
+    pil_image = Image.fromarray(image.byte().permute(1, 2, 0).numpy())
     for name, jitter, enhancer in (
         ("brightness", ColorJitter(brightness=factor - 1), ImageEnhance.Brightness),
         ("contrast", ColorJitter(contrast=factor), ImageEnhance.Contrast),
         ("saturation", ColorJitter(saturation=factor), ImageEnhance.Color),
     ):
-        expected = torch.from_numpy(np.array(enhancer(picture).enhance(factor))).permute(2, 0, 1)
+        expected = torch.from_numpy(np.array(enhancer(pil_image).enhance(factor))).permute(2, 0, 1)
         only = ColorJitter(jitter.brightness, jitter.contrast, jitter.saturation, order=(name,))
         # Pillow rounds the grey and cuts off the fraction of the blend
         torch.testing.assert_close(

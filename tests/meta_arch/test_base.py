@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import ast
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
+from torch import Tensor, nn
 
-from t2sda.meta_arch.base import Reads
-from t2sda.structures import TARGET_PROBS, View
+from t2sda.meta_arch.base import MetaArch, Reads, StudentPass
+from t2sda.modeling.branch import Branch
+from t2sda.structures import TARGET_PROBS, DomainBatch, Step, View
+from tests.meta_arch.conftest import step_of
 
 ROOT = Path(__file__).parents[2]
 CHOOSING = ("NAME", "NAMES", "PASSES")
@@ -32,8 +38,8 @@ def compared_with_names(code: ast.AST) -> list[str]:
 def test_no_code_compares_a_registered_name() -> None:
     found = {
         str(path.relative_to(ROOT)): compared_with_names(ast.parse(path.read_text("utf-8")))
-        for room in ("t2sda", "export")
-        for path in (ROOT / room).rglob("*.py")
+        for package in ("t2sda", "export")
+        for path in (ROOT / package).rglob("*.py")
     }
     assert {path: names for path, names in found.items() if names} == {}
 
@@ -58,3 +64,32 @@ def test_readings_add_up_and_views_imply_their_images() -> None:
     )
     assert both == Reads({"target_valid"}, {TARGET_PROBS, embeddings}, {"logits"})
     assert both.batch_fields == {"target_valid", "target_image", "translated_image"}
+
+
+class Sharing(StudentPass):
+    """Shares what it is made with."""
+
+    provides = frozenset({"logits"})
+
+    def __init__(self, shared: dict[str, Tensor]) -> None:
+        super().__init__()
+        self.shared = shared
+
+    def forward(self, student: Branch, step: Step) -> dict[str, Tensor]:
+        step.shared.update(self.shared)
+        return {}
+
+
+def test_what_is_shared_is_there_and_detached(make_batch: Callable[..., DomainBatch]) -> None:
+    with_graph = torch.ones(1, requires_grad=True) * 2
+
+    def run(shared: dict[str, Tensor]) -> None:
+        student: Any = nn.Module()
+        student.model = nn.Identity()
+        MetaArch(student, {"sharing": Sharing(shared)})("sharing", step_of(make_batch()))
+
+    run({"logits": with_graph.detach()})
+    with pytest.raises(AssertionError, match="'sharing' provides 'logits', but shared none"):
+        run({})
+    with pytest.raises(AssertionError, match="shares 'logits' with its graph.*detach it"):
+        run({"logits": with_graph})

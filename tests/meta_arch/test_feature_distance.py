@@ -13,10 +13,13 @@ from torch import nn
 from t2sda.config import ConfigError
 from t2sda.data.taxonomies import CITYSCAPES_19, Taxonomy
 from t2sda.errors import UserError
-from t2sda.meta_arch.base import MetaArch, build_meta_arch
+from t2sda.meta_arch.base import MetaArch, StudentPass, build_meta_arch
 from t2sda.meta_arch.feature_distance import thing_ids_of
 from t2sda.modeling.backbones.timm_cnn import TimmCNN
-from t2sda.structures import DomainBatch
+from t2sda.modeling.branch import Branch
+from t2sda.registry import PASSES
+from t2sda.structures import DomainBatch, Step
+from tests.components import components_restored
 from tests.meta_arch.conftest import config_of, step_of
 
 MakeBatch = Callable[..., DomainBatch]
@@ -106,6 +109,29 @@ def test_one_pass_carries_it(weights: str, make_batch: MakeBatch) -> None:
     step = step_of(make_batch())
     assert set(meta_arch("translated", step)) == {"loss_translated", "loss_feature_distance"}
     assert set(meta_arch("source", step)) == {"loss_source"}
+
+
+class OwnPass(StudentPass):
+    """Has cross entropy with the source's labels, but no feature distance."""
+
+    labelled_domain = "source"
+
+    def forward(self, student: Branch, step: Step) -> dict[str, torch.Tensor]:
+        features = self.features(student, step.batch.source_image, step)
+        return {"loss_own": student.model.loss(features, step.batch.source_label)}
+
+
+def test_a_pass_that_cannot_carry_it_leaves_it_to_one_that_can(
+    weights: str, make_batch: MakeBatch
+) -> None:
+    with components_restored():
+        PASSES.register("own")(OwnPass)
+        meta_arch = build(weights, "SourceOnly", "META_ARCH.PASSES", "[own, source]").eval()
+        step = step_of(make_batch())
+        assert set(meta_arch("own", step)) == {"loss_own"}
+        assert set(meta_arch("source", step)) == {"loss_source", "loss_feature_distance"}
+        with pytest.raises(ConfigError, match=r"FEATURE_DISTANCE\.WEIGHT"):
+            build(weights, "SourceOnly", "META_ARCH.PASSES", "[own]")
 
 
 def test_things_are_those_of_the_taxonomy_or_of_the_list() -> None:

@@ -42,7 +42,7 @@ def image_shown(meta_arch: MetaArch, pass_name: str, step: Step) -> torch.Tensor
     return features.call_args.args[0]
 
 
-def test_hidden_blocks_have_the_mean_colour_and_the_rest_is_the_target(
+def test_hidden_blocks_have_the_mean_color_and_the_rest_is_the_target(
     make_batch: MakeBatch,
 ) -> None:
     plain = ("STRONG_AUGMENTATION.JITTER_PROBABILITY", "0", "STRONG_AUGMENTATION.BLUR_PROBABILITY")

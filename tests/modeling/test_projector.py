@@ -1,14 +1,16 @@
 """The projector is two Conv-BN-ReLU that keep the resolution, whatever its kernel."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from t2sda.config import ConfigError, load_config
 from t2sda.errors import UserError
+from t2sda.modeling.branch import Branch
 from t2sda.modeling.projector import Projector
 from t2sda.structures import FeatureSpec
 
@@ -56,3 +58,20 @@ def test_the_level_it_reads_is_a_setting() -> None:
 def test_even_kernel_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"KERNEL_SIZE: 2 is even; use an odd one"):
         load_config(T2SDA, ["MODEL.PROJECTOR.KERNEL_SIZE", "2"])
+
+
+class Pyramid(nn.Module):
+    """Stands for a model whose record has the deepest features alone."""
+
+    feature_specs = (FeatureSpec(4, 4), FeatureSpec(6, 8))
+
+
+def test_a_model_without_levels_is_read_at_its_deepest_alone() -> None:
+    features = SimpleNamespace(deepest=torch.ones(1, 6, 2, 2))
+    for level in (-1, 1):
+        branch = Branch(Pyramid(), nn.Identity(), level)  # type: ignore[arg-type]
+        assert branch.embed(features) is features.deepest  # type: ignore[arg-type]
+        assert branch.embedding_spec == FeatureSpec(6, 8)
+    branch = Branch(Pyramid(), nn.Identity(), 0)  # type: ignore[arg-type]
+    with pytest.raises(UserError, match=r"LEVEL: .* Pyramid gives no other; set .* to -1"):
+        branch.embed(features)  # type: ignore[arg-type]

@@ -52,12 +52,12 @@ def scores_of(path: Path, shape: list[Any], **options: object) -> Path:
 @pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
 def test_with_explicit_words_it_runs(tmp_path: Path, runtime: str) -> None:
     path = scores_of(tmp_path / "other.onnx", ["b", 3, "h", "w"])
-    picture = street((64, 96))
+    image = street((64, 96))
     model = load_model(path, runtime, description=SAID)
-    pixels = (picture.astype(np.float32) - MEAN) / STD
+    pixels = (image.astype(np.float32) - MEAN) / STD
     expected = np.einsum("kc,hwc->khw", WEIGHTS[:, :, 0, 0], pixels)
-    np.testing.assert_allclose(model.logits(picture), expected, atol=1e-3)
-    assert (model.predict(picture) == expected.argmax(axis=0)).mean() > 0.999
+    np.testing.assert_allclose(model.logits(image), expected, atol=1e-3)
+    assert (model.predict(image) == expected.argmax(axis=0)).mean() > 0.999
 
 
 def test_logits_of_fewer_pixels_are_upsampled(tmp_path: Path) -> None:
@@ -79,7 +79,7 @@ def test_it_says_which_words_are_missing(tmp_path: Path) -> None:
 def test_labels_of_fewer_pixels_are_upsampled_with_or_without_an_axis_of_one(
     tmp_path: Path,
 ) -> None:
-    info, picture = helper.make_tensor_value_info, street((64, 96))
+    info, image = helper.make_tensor_value_info, street((64, 96))
     for name, keepdims, shape in (("three", 0, [1, 16, 24]), ("four", 1, [1, 1, 16, 24])):
         path = scores_of(tmp_path / f"{name}.onnx", [1, 3, 64, 96], strides=[4, 4])
         model_proto = onnx.load(path)
@@ -89,11 +89,11 @@ def test_labels_of_fewer_pixels_are_upsampled_with_or_without_an_axis_of_one(
         del model_proto.graph.output[:]
         model_proto.graph.output.append(info("ids", TensorProto.INT64, shape))
         onnx.save(model_proto, path)
-    pixels = (picture[::4, ::4].astype(np.float32) - MEAN) / STD
+    pixels = (image[::4, ::4].astype(np.float32) - MEAN) / STD
     expected = np.einsum("kc,hwc->khw", WEIGHTS[:, :, 0, 0], pixels).argmax(axis=0)
     expected = expected.repeat(4, axis=0).repeat(4, axis=1)
     for name in ("three", "four"):
-        labels = load_model(tmp_path / f"{name}.onnx", description=SAID).predict(picture)
+        labels = load_model(tmp_path / f"{name}.onnx", description=SAID).predict(image)
         assert (labels == expected).mean() > 0.999
 
 

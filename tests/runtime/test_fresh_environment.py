@@ -26,7 +26,7 @@ def test_infer_and_three_lines_of_python(tmp_path_factory: pytest.TempPathFactor
         env={**os.environ, "PYTHON": sys.executable},
     )
     assert done.returncode == 0, done.stderr
-    assert "2 pictures in " in done.stdout
+    assert "2 images in " in done.stdout
     installed = {line.partition("==")[0] for line in done.stdout.splitlines() if "==" in line}
     assert installed >= {"t2sda", "numpy", "onnxruntime"}
     assert not installed & {"torch", "timm", "rich", "fvcore", "onnx", "PyYAML"}

@@ -1,4 +1,4 @@
-"""`load_model`: the same labels from a checkpoint and from its exports, whatever the picture."""
+"""`load_model`: the same labels from a checkpoint and from its exports, whatever the image."""
 
 from __future__ import annotations
 
@@ -59,9 +59,9 @@ def static(tmp_path_factory: pytest.TempPathFactory) -> Predictor:
     return load_model(shared_export(tmp_path_factory, STATIC))
 
 
-def unlike_beyond_ties(labels: np.ndarray, expected: Predictor, picture: object) -> int:
+def unlike_beyond_ties(labels: np.ndarray, expected: Predictor, image: object) -> int:
     """Pixels that differ from a model's labels although its best logit is clearly the best."""
-    logits = expected.logits(picture)  # type: ignore[call-overload]
+    logits = expected.logits(image)  # type: ignore[call-overload]
     best_two = np.sort(logits, axis=0)[-2:]
     clear = best_two[1] - best_two[0] > TIE
     assert clear.mean() > 0.9  # or the comparison would say nothing
@@ -79,7 +79,7 @@ def save_transparent(path: Path) -> None:
     Image.fromarray(np.concatenate([street((99, 133)), alpha], axis=2), "RGBA").save(path)
 
 
-PICTURES: dict[str, Callable[[Path], None]] = {
+IMAGES: dict[str, Callable[[Path], None]] = {
     "odd.jpg": lambda path: Image.fromarray(street((97, 131))).save(path),
     "portrait.png": lambda path: Image.fromarray(street((173, 75))).save(path),
     "grey.png": lambda path: Image.fromarray(street((111, 143))).convert("L").save(path),
@@ -88,12 +88,12 @@ PICTURES: dict[str, Callable[[Path], None]] = {
 }
 
 
-@pytest.mark.parametrize("name", PICTURES)
+@pytest.mark.parametrize("name", IMAGES)
 def test_labels_of_checkpoint_and_onnx_are_the_same(
     name: str, tmp_path: Path, checkpoint: Predictor, dynamic: Predictor
 ) -> None:
     path = tmp_path / name
-    PICTURES[name](path)
+    IMAGES[name](path)
     labels = dynamic.predict(path)
     assert labels.dtype == np.uint8
     assert labels.shape == read_image(path).shape[:2]
@@ -101,33 +101,33 @@ def test_labels_of_checkpoint_and_onnx_are_the_same(
     assert unlike_beyond_ties(checkpoint.predict(path), checkpoint, path) == 0
 
 
-def test_static_file_on_pictures_of_its_size(checkpoint: Predictor, static: Predictor) -> None:
-    picture = street(IMAGE_SIZE)
-    assert unlike_beyond_ties(static.predict(picture), checkpoint, picture) == 0
+def test_static_file_on_images_of_its_size(checkpoint: Predictor, static: Predictor) -> None:
+    image = street(IMAGE_SIZE)
+    assert unlike_beyond_ties(static.predict(image), checkpoint, image) == 0
 
 
-def test_static_file_on_pictures_of_other_sizes(checkpoint: Predictor, static: Predictor) -> None:
-    picture = street((192, 320))  # twice the file's size
-    seen = resize_image(picture, IMAGE_SIZE)
-    labels = static.predict(picture)
+def test_static_file_on_images_of_other_sizes(checkpoint: Predictor, static: Predictor) -> None:
+    image = street((192, 320))  # twice the file's size
+    seen = resize_image(image, IMAGE_SIZE)
+    labels = static.predict(image)
     assert np.array_equal(labels, static.predict(seen).repeat(2, axis=0).repeat(2, axis=1))
     assert unlike_beyond_ties(labels[::2, ::2], checkpoint, seen) == 0
 
 
 def test_static_file_keeps_the_ratio_of_a_portrait(static: Predictor) -> None:
     portrait = street((96, 64))
-    beside = np.full((96, 96, 3), 128, np.uint8)  # the network's mean colour
+    beside = np.full((96, 96, 3), 128, np.uint8)  # the network's mean color
     framed = np.concatenate([portrait, beside], axis=1)
     labels = static.predict(portrait)
     assert np.array_equal(labels, static.predict(framed)[:, :64])
 
 
 def test_logits(checkpoint: Predictor, dynamic_logits: Predictor) -> None:
-    picture = street((97, 131))
-    logits = dynamic_logits.logits(picture)
+    image = street((97, 131))
+    logits = dynamic_logits.logits(image)
     assert logits.shape == (19, 97, 131)
-    np.testing.assert_allclose(logits, checkpoint.logits(picture), atol=1e-4)
-    assert np.array_equal(dynamic_logits.predict(picture), logits.argmax(axis=0))
+    np.testing.assert_allclose(logits, checkpoint.logits(image), atol=1e-4)
+    assert np.array_equal(dynamic_logits.predict(image), logits.argmax(axis=0))
 
 
 def test_a_file_of_labels_has_no_logits(dynamic: Predictor) -> None:
@@ -136,13 +136,13 @@ def test_a_file_of_labels_has_no_logits(dynamic: Predictor) -> None:
 
 
 def test_a_list_of_arrays_and_paths(tmp_path: Path, dynamic: Predictor) -> None:
-    picture = street((65, 97))
+    image = street((65, 97))
     path = tmp_path / "street.png"
-    Image.fromarray(picture).save(path)
-    results = dynamic.predict([picture, path, str(path)])
+    Image.fromarray(image).save(path)
+    results = dynamic.predict([image, path, str(path)])
     assert len(results) == 3
     for labels in results:
-        assert np.array_equal(labels, dynamic.predict(picture))
+        assert np.array_equal(labels, dynamic.predict(image))
 
 
 def test_both_know_their_classes(checkpoint: Predictor, dynamic: Predictor) -> None:
@@ -167,7 +167,7 @@ def with_properties(path: Path, output: Path, **changes: object) -> Path:
     return output
 
 
-def test_pictures_are_resized_as_in_the_evaluation(
+def test_images_are_resized_as_in_the_evaluation(
     tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     bounded = load_model(
@@ -177,10 +177,10 @@ def test_pictures_are_resized_as_in_the_evaluation(
     onnx_model = load_model(
         with_properties(exported, tmp_path / "bounded.onnx", image_bound=[64, 128])
     )
-    picture = street((120, 180))
-    np.testing.assert_allclose(onnx_model.logits(picture), bounded.logits(picture), atol=1e-4)
-    assert unlike_beyond_ties(onnx_model.predict(picture), bounded, picture) == 0
-    assert not np.array_equal(bounded.predict(picture), load_model(exported).predict(picture))
+    image = street((120, 180))
+    np.testing.assert_allclose(onnx_model.logits(image), bounded.logits(image), atol=1e-4)
+    assert unlike_beyond_ties(onnx_model.predict(image), bounded, image) == 0
+    assert not np.array_equal(bounded.predict(image), load_model(exported).predict(image))
 
 
 @pytest.mark.parametrize(
@@ -320,10 +320,10 @@ def test_several_threads_get_their_own_results(
 ) -> None:
     path = shared_export(tmp_path_factory, DYNAMIC)
     model = load_model(path, runtime, threads=1, streams=2)
-    pictures = [street((64 + 8 * index, 96), index) for index in range(4)]
-    alone = [model.predict(picture) for picture in pictures]
+    images = [street((64 + 8 * index, 96), index) for index in range(4)]
+    alone = [model.predict(image) for image in images]
     with ThreadPoolExecutor(4) as pool:
-        together = list(pool.map(model.predict, pictures * 5))
+        together = list(pool.map(model.predict, images * 5))
     for index, labels in enumerate(together):
         assert np.array_equal(labels, alone[index % 4])
 
@@ -331,32 +331,32 @@ def test_several_threads_get_their_own_results(
 def test_batches_are_neighbours_of_one_size(
     checkpoint: Predictor, dynamic: Predictor, static: Predictor
 ) -> None:
-    pictures = [street(size, index) for index, size in enumerate([(64, 96)] * 3 + [(65, 97)])]
+    images = [street(size, index) for index, size in enumerate([(64, 96)] * 3 + [(65, 97)])]
     for model in (checkpoint, dynamic):
-        pairs = zip(model.predict(pictures, batch_size=2), pictures, strict=True)
-        for labels, picture in pairs:
-            assert unlike_beyond_ties(labels, checkpoint, picture) == 0
+        pairs = zip(model.predict(images, batch_size=2), images, strict=True)
+        for labels, image in pairs:
+            assert unlike_beyond_ties(labels, checkpoint, image) == 0
     with pytest.raises(UserError, match="takes at most 1 at once; export with --dynamic"):
-        static.predict(pictures, batch_size=2)
+        static.predict(images, batch_size=2)
 
 
 def test_probabilities_in_batches(checkpoint: Predictor, dynamic_logits: Predictor) -> None:
-    pictures = [street(size, index) for index, size in enumerate([(64, 96)] * 3 + [(65, 97)])]
+    images = [street(size, index) for index, size in enumerate([(64, 96)] * 3 + [(65, 97)])]
     for model in (checkpoint, dynamic_logits):
-        for own, picture in zip(model.probabilities(pictures, 2), pictures, strict=True):
-            alone = torch.from_numpy(model.logits(picture)).softmax(dim=0).numpy()
+        for own, image in zip(model.probabilities(images, 2), images, strict=True):
+            alone = torch.from_numpy(model.logits(image)).softmax(dim=0).numpy()
             # Logits of 100 and more, summed in another order.
             np.testing.assert_allclose(own, alone, atol=1e-3)
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 50), (31, 7)])
-def test_pictures_smaller_than_the_network_sees(
+def test_images_smaller_than_the_network_sees(
     size: tuple[int, int], checkpoint: Predictor, dynamic: Predictor, static: Predictor
 ) -> None:
-    picture = street((64, 96))[: size[0], : size[1]]
+    image = street((64, 96))[: size[0], : size[1]]
     for model in (checkpoint, dynamic, static):
-        assert model.predict(picture).shape == size
-    assert unlike_beyond_ties(dynamic.predict(picture), checkpoint, picture) == 0
+        assert model.predict(image).shape == size
+    assert unlike_beyond_ties(dynamic.predict(image), checkpoint, image) == 0
 
 
 @pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])

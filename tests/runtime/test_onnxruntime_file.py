@@ -77,12 +77,12 @@ def static(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_graph_that_cannot_be_recorded_runs_node_by_node(
     static: Path, device: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    picture = street(IMAGE_SIZE)
-    expected = load_model(static).predict(picture)
+    image = street(IMAGE_SIZE)
+    expected = load_model(static).predict(image)
     gpu = Gpu(monkeypatch, records=False)
     model = load_model(static, device=device)
     assert gpu.opened == [False, True]
-    assert np.array_equal(model.predict(picture), expected)
+    assert np.array_equal(model.predict(image), expected)
     assert gpu.calls == ["run"]
 
 

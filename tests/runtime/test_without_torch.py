@@ -84,7 +84,7 @@ def test_infer_as_in_the_full_environment(
     program = "from t2sda.cli.main import main; sys.exit(main(sys.argv[1:]))"
     done = without_the_rest(program, *words, str(tmp_path / "out"), *kinds)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines()[-1].startswith("3 pictures in ")
+    assert done.stdout.splitlines()[-1].startswith("3 images in ")
     for index in range(3):
         labels = np.asarray(Image.open(tmp_path / f"out/{index}_trainid.png"))
         expected = load_model(path).predict(tmp_path / f"photos/{index}.png")
@@ -109,9 +109,23 @@ os.chdir({str(tmp_path)!r})
 from t2sda.cli.main import main; sys.exit(main(sys.argv[1:]))"""
     done = without_the_rest(program, *words)
     assert done.returncode == 2
-    assert "error: this needs the package '" in done.stderr
+    assert "this needs the package '" in done.stderr
     assert "which is not installed here" in done.stderr
     assert len(done.stderr.splitlines()) == 1
+
+
+def test_a_checkpoint_says_so_in_python(tmp_path: Path) -> None:
+    (tmp_path / "run.pth").touch()
+    program = """
+from t2sda import load_model
+try:
+    load_model(sys.argv[1])
+except ValueError as error:
+    print(error)
+"""
+    done = without_the_rest(program, str(tmp_path / "run.pth"))
+    assert "run.pth: a checkpoint; this needs the package '" in done.stdout
+    assert "`t2sda export` wrote" in done.stdout
 
 
 def test_loading_a_file_imports_little_and_is_fast(

@@ -86,8 +86,8 @@ def test_every_pixel_has_one_of_the_19_classes(many_labels: np.ndarray) -> None:
     assert many_labels.max() <= 18
 
 
-class ClassColouredCanvas(Canvas):
-    """Paints every shape in its class' number instead of its colour."""
+class ClassColoredCanvas(Canvas):
+    """Paints every shape in its class' number instead of its color."""
 
     def polygon(self, points, ink):  # type: ignore[no-untyped-def]
         super().polygon(points, number(ink))
@@ -114,7 +114,7 @@ def number(ink: tuple[float, float, float, int]) -> tuple[int, int, int, int]:
 def test_the_label_says_what_was_painted_last_at_every_pixel(
     domain: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(drawing, "Canvas", ClassColouredCanvas)
+    monkeypatch.setattr(drawing, "Canvas", ClassColoredCanvas)
     monkeypatch.setattr(drawing, "cast_shadows", lambda scene: None)
     for index in range(5):
         scene = drawing.paint_street(LOOKS[domain], SIZE, np.random.default_rng(index))

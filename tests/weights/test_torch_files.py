@@ -34,9 +34,9 @@ def test_one_flipped_bit_in_a_tensor_is_found_wherever_it_is(tmp_path: Path, pla
     content[begin + int(place * tensor.file_size)] ^= 0b100
     path.write_bytes(content)
     assert torch.load(path, weights_only=True).keys() == STATE.keys()  # torch does not notice
-    for foreign in (False, True):
+    for any_writer in (False, True):
         with pytest.raises(DamagedFileError, match="checksum of a/data/0 does not fit"):
-            read_torch_file(path, foreign=foreign)
+            read_torch_file(path, any_writer=any_writer)
     assert not is_whole(path)
     with pytest.raises(UserError, match=r"a\.pth.*checksum"):
         load_weights(str(path))
@@ -84,9 +84,9 @@ def test_no_function_of_a_file_is_called(tmp_path: Path, function: object) -> No
     argument = f"import os; os.mkdir({str(trace)!r})" if function is exec else str(trace)
     arguments = (str(tmp_path), argument) if "copytree" in str(function) else (argument,)
     path = saved(tmp_path / "a.pth", {"evil": Runs(function, *arguments), "state_dict": STATE})
-    for foreign in (False, True):
-        with pytest.raises(DamagedFileError) if not foreign else _whatever():
-            read_torch_file(path, foreign=foreign)
+    for any_writer in (False, True):
+        with pytest.raises(DamagedFileError) if not any_writer else _whatever():
+            read_torch_file(path, any_writer=any_writer)
     assert not trace.exists()
 
 
@@ -106,13 +106,13 @@ def test_advice_to_load_it_anyway_is_not_passed_on(tmp_path: Path, advice: str) 
 def test_the_older_format_is_read_of_others_only(tmp_path: Path) -> None:
     path = tmp_path / "a.pth"
     torch.save(STATE, path, _use_new_zipfile_serialization=False)
-    assert torch.equal(read_torch_file(path, foreign=True)["weight"], STATE["weight"])
+    assert torch.equal(read_torch_file(path, any_writer=True)["weight"], STATE["weight"])
     with pytest.raises(DamagedFileError, match="no file of torch"):
         read_torch_file(path)
 
 
 def test_a_device_is_not_read_and_a_missing_file_is_said() -> None:
     with pytest.raises(UserError, match="/dev/zero: is a device, not a file"):
-        read_torch_file(Path("/dev/zero"), foreign=True)
+        read_torch_file(Path("/dev/zero"), any_writer=True)
     with pytest.raises(MissingFileError, match="no such file"):
         read_torch_file(Path("/no/such.pth"))

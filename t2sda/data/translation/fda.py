@@ -50,7 +50,7 @@ SCHEMA.declare(
 
 @TRANSLATORS.register("FDA")
 class FdaTranslator:
-    """Fourier domain adaptation: the source image with the target's colours and light.
+    """Fourier domain adaptation: the source image with the target's colors and light.
 
     Args:
         window: L.
@@ -76,7 +76,7 @@ class FdaTranslator:
 
 @TRANSLATORS.register("RandomStyleFDA")
 class RandomStyleFdaTranslator:
-    """FDA without a target: light and colours of the source, changed at random.
+    """FDA without a target: light and colors of the source, changed at random.
 
     Args:
         window: L.

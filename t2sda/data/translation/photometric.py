@@ -1,4 +1,4 @@
-"""Translators that need no target image: colour jitter, Gaussian blur, and a mix of changes.
+"""Translators that need no target image: color jitter, Gaussian blur, and a mix of changes.
 
 Jitter and blur have the values of SimCLR (Chen et al., ICML 2020), docs/fidelity.md, B28.
 """
@@ -30,7 +30,7 @@ CHANGE_PROBABILITY = 0.5
 
 @TRANSLATORS.register("ColorJitter")
 class ColorJitterTranslator:
-    """SimCLR's colour jitter: brightness, contrast, saturation 0.8, hue 0.2, in 80 % of images."""
+    """SimCLR's color jitter: brightness, contrast, saturation 0.8, hue 0.2, in 80 % of images."""
 
     needs_target: ClassVar[bool] = False
 

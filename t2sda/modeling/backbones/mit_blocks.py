@@ -95,7 +95,7 @@ class DepthwiseConv(nn.Module):
 class MixFFN(nn.Module):
     """Feed-forward layers with a depthwise convolution between them, Eq. (3).
 
-    The zero padding of the convolution tells positions; there is no position embedding.
+    The zero padding of the convolution encodes positions; there is no position embedding.
     """
 
     def __init__(self, dim: int, hidden_dim: int) -> None:

@@ -65,7 +65,7 @@ class TimmCNN(Backbone):
 
     Networks that round grids up at every stage (EfficientNet, ResNet, …) see the image as it is.
     Those that cut it into patches (ConvNeXt, …) would drop the last rows and columns of a size that
-    is no multiple of the stride: for these the image is padded with its mean colour below and at
+    is no multiple of the stride: for these the image is padded with its mean color below and at
     the right, and the features are cut back to ceil(size / stride).
 
     Args:

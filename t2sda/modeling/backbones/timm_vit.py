@@ -41,7 +41,7 @@ class TimmViT(Backbone):
     pooling towards the coarser one. Absolute position embeddings are resampled to the grid of the
     image, rotary ones are computed for it.
 
-    Images may have any size: they are padded with their mean colour, below and at the right, to
+    Images may have any size: they are padded with their mean color, below and at the right, to
     whole patches, and the features are cut back. Patches whose side is no power of two (14 of
     DINOv2) see the image resampled, by 14 / 16, so that a patch covers 16 pixels and the levels
     have the strides 4, 8, 16 and 32.
@@ -181,7 +181,7 @@ def _to_level(in_channels: int, channels: int) -> tuple[nn.Module, ...]:
 
 def _refuse_other_than_vit(timm_name: str) -> None:
     net = create_on_meta(timm_name)
-    # A hybrid has convolutions in the place of PatchEmbed, with strides it does not tell.
+    # A hybrid has convolutions in the place of PatchEmbed, with strides it does not state.
     cuts_patches = isinstance(getattr(net, "patch_embed", None), import_timm().layers.PatchEmbed)
     if not (cuts_patches and hasattr(net, "blocks") and hasattr(net, "forward_intermediates")):
         raise UserError(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import ClassVar, Self
 
 from fvcore.common.config import CfgNode
 from torch import Tensor, nn
@@ -47,9 +47,14 @@ class Head(nn.Module):
     @classmethod
     def from_config(
         cls, cfg: CfgNode, feature_specs: Sequence[FeatureSpec], num_classes: int
-    ) -> Head:
-        """Build it for a backbone's pyramid from a configuration."""
-        raise NotImplementedError
+    ) -> Self:
+        """Build it for a backbone's pyramid; of a width and dropout, unless it is overridden."""
+        return cls(
+            feature_specs,
+            num_classes,
+            channels=cfg.MODEL.HEAD.CHANNELS,
+            dropout=cfg.MODEL.HEAD.DROPOUT,
+        )
 
     @classmethod
     def levels_read(cls, num_levels: int) -> tuple[int, ...]:

@@ -7,7 +7,6 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from fvcore.common.config import CfgNode
 from torch import Tensor, nn
 
 from t2sda.modeling.heads.base import Head
@@ -56,18 +55,6 @@ class DAFormerHead(Head):
         self.dropout = nn.Dropout2d(dropout)
         self.conv_seg = nn.Conv2d(channels, num_classes, kernel_size=1)
         init_classifier_(self.conv_seg)
-
-    @classmethod
-    def from_config(
-        cls, cfg: CfgNode, feature_specs: Sequence[FeatureSpec], num_classes: int
-    ) -> DAFormerHead:
-        """Build it for a backbone's pyramid from a configuration."""
-        return cls(
-            feature_specs,
-            num_classes,
-            channels=cfg.MODEL.HEAD.CHANNELS,
-            dropout=cfg.MODEL.HEAD.DROPOUT,
-        )
 
     def forward(self, features: Sequence[Tensor]) -> Tensor:
         """(B, num_classes, h_0, w_0); see Head.forward."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from fvcore.common.config import CfgNode
 from torch import Tensor, nn
 
 from t2sda.modeling.heads.base import Head
@@ -51,18 +50,6 @@ class LightHead(Head):
             if isinstance(module, nn.Conv2d):
                 init_convolution_(module)
         init_classifier_(self.classifier)
-
-    @classmethod
-    def from_config(
-        cls, cfg: CfgNode, feature_specs: Sequence[FeatureSpec], num_classes: int
-    ) -> LightHead:
-        """Build it for a backbone's pyramid from a configuration."""
-        return cls(
-            feature_specs,
-            num_classes,
-            channels=cfg.MODEL.HEAD.CHANNELS,
-            dropout=cfg.MODEL.HEAD.DROPOUT,
-        )
 
     def forward(self, features: Sequence[Tensor]) -> Tensor:
         """(B, num_classes, h_0, w_0); see Head.forward."""

@@ -7,7 +7,6 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from fvcore.common.config import CfgNode
 from torch import Tensor, nn
 
 from t2sda.modeling.heads.base import Head
@@ -55,18 +54,6 @@ class SegFormerHead(Head):
         self.dropout = nn.Dropout2d(dropout)
         self.linear_pred = nn.Conv2d(channels, num_classes, kernel_size=1)
         init_classifier_(self.linear_pred)
-
-    @classmethod
-    def from_config(
-        cls, cfg: CfgNode, feature_specs: Sequence[FeatureSpec], num_classes: int
-    ) -> SegFormerHead:
-        """Build it for a backbone's pyramid from a configuration."""
-        return cls(
-            feature_specs,
-            num_classes,
-            channels=cfg.MODEL.HEAD.CHANNELS,
-            dropout=cfg.MODEL.HEAD.DROPOUT,
-        )
 
     def forward(self, features: Sequence[Tensor]) -> Tensor:
         """(B, num_classes, h_0, w_0); see Head.forward."""

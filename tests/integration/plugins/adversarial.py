@@ -33,7 +33,7 @@ class SharingSourcePass(SourcePass):
 
 @PASSES.register("adversarial")
 class AdversarialPass(StudentPass):
-    """The student deceives the discriminator on the target, which learns to tell the domains."""
+    """The student deceives the discriminator on the target, which separates the domains."""
 
     def __init__(self, num_classes, weight, max_iter):
         super().__init__()

@@ -13,7 +13,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from t2sda.data.datasets import Sample
 from t2sda.data.taxonomies import Taxonomy
-from t2sda.files import written_whole
+from t2sda.files import atomic_writer
 from t2sda.inference.visualisation import INK, class_counts, legend, overlay
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ def write_frequencies(path: Path, title: str, pixels: np.ndarray, taxonomy: Taxo
         path: of the PNG.
         title: above the bars.
         pixels: (N, C + 1) counts, ignored ones last.
-        taxonomy: names and colours.
+        taxonomy: names and colors.
     """
     # Not pyplot: it keeps a state of its own and may look for a display. Not from here: a file
     # called matplotlibrc in the working directory would be obeyed.
@@ -56,12 +56,12 @@ def write_frequencies(path: Path, title: str, pixels: np.ndarray, taxonomy: Taxo
     axes.set_ylim(len(order) - 0.4, -0.6)
     axes.set_title(title, loc="left", fontsize=11, parse_math=False)
     axes.spines[["top", "right"]].set_visible(False)
-    with written_whole(path) as partial:
+    with atomic_writer(path) as partial:
         figure.savefig(partial, format="png", dpi=110)
 
 
 def _draw_bars(
-    axes: Axes, pixels: np.ndarray, shares: np.ndarray, order: np.ndarray, colours: np.ndarray
+    axes: Axes, pixels: np.ndarray, shares: np.ndarray, order: np.ndarray, colors: np.ndarray
 ) -> None:
     """Bars on a logarithmic axis that begins below the rarest class, with numbers behind them."""
     from matplotlib.ticker import NullLocator
@@ -69,7 +69,7 @@ def _draw_bars(
     rarest = shares[shares > 0].min(initial=WIDEST_SHARE)
     left = 10.0 ** np.floor(np.log10(max(rarest, SMALLEST_SHARE)) - 0.01)
     lengths = np.maximum(shares[order], left) - left
-    axes.barh(range(len(order)), lengths, left=left, color=colours, edgecolor=EDGE, linewidth=0.6)
+    axes.barh(range(len(order)), lengths, left=left, color=colors, edgecolor=EDGE, linewidth=0.6)
     images = (pixels[:, :-1] > 0).sum(axis=0)
     for row, index in enumerate(order):
         text = "never occurs"
@@ -93,8 +93,8 @@ def contact_sheet(
     """Small overlays in rows, each with its file's name below it; the legend at the bottom.
 
     Args:
-        samples: pictures, labelled or not; at least one.
-        taxonomy: names and colours.
+        samples: images, labelled or not; at least one.
+        taxonomy: names and colors.
         columns: thumbnails in a row.
 
     Returns:

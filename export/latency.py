@@ -31,14 +31,14 @@ STREET_SIZE = (256, 512)
 
 
 class Task(NamedTuple):
-    """What is timed: a batch of pictures of one size (height, width)."""
+    """What is timed: a batch of images of one size (height, width)."""
 
     size: tuple[int, int]
     batch_size: int
 
 
 @dataclass(frozen=True)
-class Contender:
+class Candidate:
     """A model in a runtime.
 
     Attributes:
@@ -57,16 +57,16 @@ class Contender:
 
 @dataclass
 class Result:
-    """Times of a contender on a task.
+    """Times of a candidate on a task.
 
     Attributes:
-        contender, task: whose they are.
+        candidate, task: whose they are.
         seconds: of every call.
         load_seconds: from nothing to ready, without the imports of Python.
         memory: MiB, the most that its process held.
     """
 
-    contender: Contender
+    candidate: Candidate
     task: Task
     seconds: list[float] = field(default_factory=list)
     load_seconds: float = 0.0
@@ -77,54 +77,54 @@ class Result:
         return 1000 * float(np.percentile(self.seconds, percent))
 
     @property
-    def pictures_per_second(self) -> float:
+    def images_per_second(self) -> float:
         """At the median."""
         return self.task.batch_size / float(np.median(self.seconds))
 
 
 @dataclass(frozen=True)
-class Contest:
+class Comparison:
     """All results, and what others used of the machine meanwhile, in cores."""
 
     results: list[Result]
-    foreign_load: float
+    other_load: float
 
 
-def hold_contest(contenders: Sequence[Contender], rounds: int, calls: int = 3) -> Contest:
-    """Time them all: in every round, every contender gets `calls` calls of every task.
+def compare_latency(candidates: Sequence[Candidate], rounds: int, calls: int = 3) -> Comparison:
+    """Time them all: in every round, every candidate gets `calls` calls of every task.
 
     Raises:
-        UserError: what a contender raised while it loaded or ran.
+        UserError: what a candidate raised while it loaded or ran.
     """
     workers: list[_Worker] = []
     try:
-        for contender in contenders:
-            workers.append(_Worker(contender))
+        for candidate in candidates:
+            workers.append(_Worker(candidate))
         for worker in workers:
             worker.warm_up()
         load = _ForeignLoad([worker.pid for worker in workers])
         for _ in range(rounds):
             for worker in workers:
                 worker.turn(calls)
-        foreign = load.cores()
+        other = load.cores()
         results = [result for worker in workers for result in worker.finish()]
     finally:
         for worker in workers:
             worker.close()
-    return Contest(results, foreign)
+    return Comparison(results, other)
 
 
 class _Worker:
-    """A contender's process, from outside."""
+    """A candidate's process, from outside."""
 
-    def __init__(self, contender: Contender) -> None:
+    def __init__(self, candidate: Candidate) -> None:
         context = multiprocessing.get_context("spawn")
         self._connection, theirs = context.Pipe()
-        self._process = context.Process(target=_serve, args=(theirs, contender.load), daemon=True)
+        self._process = context.Process(target=_serve, args=(theirs, candidate.load), daemon=True)
         self._process.start()
         theirs.close()
-        self._contender = contender
-        self.results = [Result(contender, task) for task in contender.tasks]
+        self._contender = candidate
+        self.results = [Result(candidate, task) for task in candidate.tasks]
         load_seconds = self._ask(None)
         for result in self.results:
             result.load_seconds = load_seconds
@@ -173,19 +173,19 @@ class _Worker:
 
 
 def _serve(connection: Connection, load: Callable[[], Segment]) -> None:
-    """What a contender's process does: load, then time what it is asked to."""
+    """What a candidate's process does: load, then time what it is asked to."""
     try:
         began = time.perf_counter()
         segment = load()
         connection.send(time.perf_counter() - began)
-        pictures: dict[Task, list[np.ndarray]] = {}
+        images: dict[Task, list[np.ndarray]] = {}
         while True:
             question = connection.recv()
             if question == "memory":
                 connection.send(_peak_memory())
                 continue
             task, calls = question
-            batch = pictures.setdefault(task, task_pictures(task))
+            batch = images.setdefault(task, task_images(task))
             connection.send([_timed(segment, batch) for _ in range(calls)])
     except (EOFError, OSError, KeyboardInterrupt):
         return
@@ -193,7 +193,7 @@ def _serve(connection: Connection, load: Callable[[], Segment]) -> None:
         connection.send(str(error) or type(error).__name__)
 
 
-def task_pictures(task: Task) -> list[np.ndarray]:
+def task_images(task: Task) -> list[np.ndarray]:
     """Drawn streets, enlarged: drawing 20 megapixels takes longer than segmenting them."""
     street = draw_street("hazy", 9, 0, STREET_SIZE)[0]
     return [resize_image(street, task.size)] * task.batch_size
@@ -215,8 +215,8 @@ class _ForeignLoad:
 
     def cores(self) -> float:
         """Since it was made."""
-        foreign = (busy_seconds() - self._busy) - (self._own_seconds() - self._own)
-        return max(foreign, 0.0) / (time.perf_counter() - self._began)
+        other = (busy_seconds() - self._busy) - (self._own_seconds() - self._own)
+        return max(other, 0.0) / (time.perf_counter() - self._began)
 
     def _own_seconds(self) -> float:
         return sum(_process_seconds(pid) for pid in self._pids)

@@ -1,4 +1,4 @@
-"""Nobody imports from a floor above, and `losses` knows tensors only."""
+"""Nobody imports from a layer above, and `losses` knows tensors only."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-FLOORS = (
+LAYERS = (
     {
         *("constants", "errors", "files", "registry", "structures", "config"),
         *("distributed", "logs", "resources", "signals"),
@@ -22,11 +22,11 @@ FLOORS = (
     {"export"},
     {"cli", "builtin", "plugins", "api", "datasets"},
 )
-FLOOR_OF = {room: height for height, rooms in enumerate(FLOORS) for room in rooms}
+LAYER_OF = {package: height for height, packages in enumerate(LAYERS) for package in packages}
 
 
 def imports(path: Path) -> Iterator[str]:
-    """Rooms of t2sda that a module imports, at any depth of its code."""
+    """Packages of t2sda that a module imports, at any depth of its code."""
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         names = []
         if isinstance(node, ast.Import):
@@ -40,25 +40,25 @@ def imports(path: Path) -> Iterator[str]:
 
 
 def modules() -> Iterator[tuple[str, Path]]:
-    """(room, file) of everything that is shipped."""
+    """(package, file) of everything that is shipped."""
     for path in (ROOT / "t2sda").rglob("*.py"):
         yield path.relative_to(ROOT / "t2sda").parts[0].removesuffix(".py"), path
     for path in (ROOT / "export").rglob("*.py"):
         yield "export", path
 
 
-def test_every_room_has_a_floor() -> None:
-    rooms = {room for room, _ in modules()} - {"__init__", "__main__"}
-    assert rooms == set(FLOOR_OF)
+def test_every_package_has_a_layer() -> None:
+    packages = {package for package, _ in modules()} - {"__init__", "__main__"}
+    assert packages == set(LAYER_OF)
 
 
-def test_nobody_imports_from_a_floor_above() -> None:
+def test_nobody_imports_from_a_layer_above() -> None:
     wrong = [
-        f"{path.relative_to(ROOT)} ({room}) imports t2sda.{imported}"
-        for room, path in modules()
-        if room in FLOOR_OF
+        f"{path.relative_to(ROOT)} ({package}) imports t2sda.{imported}"
+        for package, path in modules()
+        if package in LAYER_OF
         for imported in imports(path)
-        if imported in FLOOR_OF and FLOOR_OF[imported] > FLOOR_OF[room]
+        if imported in LAYER_OF and LAYER_OF[imported] > LAYER_OF[package]
     ]
     assert wrong == []
 
@@ -67,8 +67,8 @@ def test_losses_know_tensors_only() -> None:
     allowed = {"losses", "structures"}
     wrong = [
         f"{path.relative_to(ROOT)} imports t2sda.{imported}"
-        for room, path in modules()
-        if room == "losses"
+        for package, path in modules()
+        if package == "losses"
         for imported in imports(path)
         if imported not in allowed
     ]
@@ -114,8 +114,8 @@ def test_only_builtin_imports_for_the_side_effect() -> None:
     """`import t2sda.x.y` binds nothing one would use; builtin does it to fill the registries."""
     wrong = [
         str(path.relative_to(ROOT))
-        for room, path in modules()
-        if room != "builtin"
+        for package, path in modules()
+        if package != "builtin"
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
         if isinstance(node, ast.Import)
         and any(alias.name.startswith("t2sda.") for alias in node.names)
