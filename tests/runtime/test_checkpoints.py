@@ -86,14 +86,14 @@ def test_a_method_of_the_user_s_own_is_not_needed_once_it_has_trained(
         content["meta_arch"]["discriminator.weight"] = torch.ones(3)
 
     path = changed(source, tmp_path / "own.pth", use_own_method)
-    image = street((96, 144))
     model, plain = load_model(path), load_model(source)
     assert model.letterbox.bound == (64, 96)
     small = street((64, 96))
     assert np.array_equal(model.predict(small), plain.predict(small))
     output = tmp_path / "own.onnx"
     assert main(["export", "onnx", str(path), "--output", str(output), "--dynamic"]) == 0
-    assert (load_model(output).predict(image) == model.predict(image)).mean() > 0.95
+    # At the size that was scored nothing is resized: rounding alone may tip a label.
+    assert (load_model(output).predict(small) == model.predict(small)).mean() > 0.999
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
