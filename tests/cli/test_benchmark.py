@@ -14,7 +14,7 @@ from rich.console import Console
 
 from t2sda.cli.benchmark import ratio, short_names, table_of
 from t2sda.cli.main import main
-from t2sda.export import comparison
+from t2sda.export import latency
 from t2sda.export.latency import Candidate, Comparison, Result, Task
 from tests.deployed import STATIC, shared_export
 
@@ -196,9 +196,9 @@ def test_what_all_rows_share_is_told_in_the_title() -> None:
 
 def test_load_of_others_is_what_is_busy_less_our_own(monkeypatch: pytest.MonkeyPatch) -> None:
     busy, own = iter([100.0, 109.0]), iter([10.0, 13.0])
-    monkeypatch.setattr(comparison, "busy_seconds", lambda: next(busy))
-    monkeypatch.setattr(comparison, "_process_seconds", lambda pid: next(own))
-    load = comparison._ForeignLoad([])
+    monkeypatch.setattr(latency, "busy_seconds", lambda: next(busy))
+    monkeypatch.setattr(latency, "_process_seconds", lambda pid: next(own))
+    load = latency._ForeignLoad([])
     load._began = time.perf_counter() - 4.0
     assert load.cores() == pytest.approx(1.5, rel=0.01)
 

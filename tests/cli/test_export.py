@@ -93,7 +93,7 @@ def test_bad_input(run_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[
     for checkpoint, target, message in (
         (tmp_path / "nowhere", output, "nowhere: no such file or folder"),
         (tmp_path, output, "no checkpoint_*.pth in this folder"),
-        (tmp_path / "file", output, "file: not a checkpoint of t2sda"),
+        (tmp_path / "file", output, "file: not a readable checkpoint: it is no file of torch"),
         (run_dir, tmp_path, "is a folder; --output names the file to write"),
         (
             run_dir,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from PIL import Image
 from t2sda import load_model
 from t2sda.cli.main import main
 from t2sda.export.exporters import EXPORTERS
+from t2sda.plugins import LOADED_FILES
 from t2sda.runtime.runtimes import RUNTIMES
 from tests.deployed import street
 from tests.runtime.test_without_torch import without_the_rest
@@ -62,6 +64,8 @@ def plugin(tmp_path: Path) -> Iterator[Path]:
     yield path
     EXPORTERS.pop("npz", None)
     RUNTIMES.pop("npz", None)
+    LOADED_FILES.pop(path.resolve(), None)
+    sys.modules.pop(path.stem, None)
 
 
 def test_it_is_exported_verified_and_run(

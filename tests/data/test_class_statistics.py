@@ -126,16 +126,17 @@ def _with_processes(count: int):  # type: ignore[no-untyped-def]
     return lambda *arguments: original(*arguments, num_processes=count)
 
 
-def test_a_label_that_is_skipped_counts_nothing_and_is_told(
-    harbour: DatasetSpec, cache: Path, capsys: pytest.CaptureFixture[str]
+def test_a_label_that_is_skipped_counts_nothing_and_is_logged(
+    harbour: DatasetSpec, cache: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     whole = class_pixels(harbour.open())
     label_of(harbour, 3).write_bytes(b"")
     expected = whole.copy()
     expected[3] = 0
     for _ in range(2):  # counted, then found in the cache
+        caplog.clear()
         np.testing.assert_array_equal(class_pixels(harbour.open(), on_error="skip"), expected)
-        assert "1 of 5 labels of 'harbour' cannot be used" in capsys.readouterr().err
+        assert "1 of 5 labels of 'harbour' cannot be used" in caplog.text
     with pytest.raises(UserError, match=r"labels/3\.png"):  # its cache is another one
         class_pixels(harbour.open())
 

@@ -91,6 +91,6 @@ def test_weight_of_mixed_pixels_by_hand() -> None:
 
 def test_unknown_pool_and_unlike_shapes_are_refused() -> None:
     with pytest.raises(ValueError, match="known: batch, image"):
-        class_mix_mask(_labels(), _generator(), pool="image")
+        class_mix_mask(_labels(), _generator(), pool="pixel")
     with pytest.raises(ValueError, match="crop both alike"):
         class_mix(torch.rand(1, 3, 4, 4), torch.rand(1, 3, 4, 5), torch.ones(1, 4, 4).bool())
