@@ -31,10 +31,10 @@ def assert_begins_by_the_rules(module: nn.Module) -> None:
     for name, layer in module.named_modules():
         if isinstance(layer, nn.BatchNorm2d):
             assert (layer.weight == 1).all() and not layer.bias.any()  # noqa: PT018
-        elif isinstance(layer, nn.Linear):  # torch's own: U(-1 / sqrt(fan-in), 1 / sqrt(fan-in))
-            assert layer.weight.std().item() == pytest.approx(
-                1 / math.sqrt(3 * layer.in_features), rel=0.05
-            )
+        elif isinstance(layer, nn.Linear) or name.startswith("projections."):
+            # torch's own: U(-1 / sqrt(fan-in), 1 / sqrt(fan-in)); a sum of levels weighs them alike
+            fan_in = layer.weight.shape[1]
+            assert layer.weight.std().item() == pytest.approx(1 / math.sqrt(3 * fan_in), rel=0.05)
         elif isinstance(layer, nn.Conv2d):
             convolutions += 1
             fan_out = layer.out_channels * math.prod(layer.kernel_size)

@@ -46,7 +46,9 @@ class LightHead(Head):
         self.fuse = nn.Sequential(_separable_conv(channels), _separable_conv(channels))
         self.dropout = nn.Dropout2d(dropout)
         self.classifier = nn.Conv2d(channels, num_classes, kernel_size=1)
-        for module in (*self.projections, *self.fuse.modules()):
+        # The projections keep torch's fan-in, as linear embeddings do: by fan-out, the level with
+        # the most channels, which is the coarsest, would drown the others in the sum.
+        for module in self.fuse.modules():
             if isinstance(module, nn.Conv2d):
                 init_convolution_(module)
         init_classifier_(self.classifier)
