@@ -68,8 +68,9 @@ def test_files_that_run_out_where_batches_arrive(harbour: DatasetSpec) -> None: 
 
 def test_shared_memory_that_is_full(harbour: DatasetSpec) -> None:  # noqa: F811
     message = r"shared memory is full .*enlarge /dev/shm"
+    loader = loader_of(pairs_of(harbour.open()), 1)  # takes shared memory of its own
     with pytest.raises(UserError, match=message), file_size_limit(1000):  # files cannot grow
-        list(loader_of(pairs_of(harbour.open()), 1))
+        list(loader)
 
 
 def test_other_errors_are_none() -> None:

@@ -119,11 +119,11 @@ def test_a_process_that_is_frozen_while_it_hands_over_is_noticed(
 def test_signals_to_the_whole_group_are_left_to_the_training_process(harbour: DatasetSpec) -> None:
     loader = awkward_loader(harbour, lambda: None, num_workers=2)
     batches = iter(loader)
-    first = next(batches)
+    first = [next(batches), next(batches)]  # one of each process: both have begun
     for process in loader._watch.workers:
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1):
             os.kill(process.pid or 0, number)
-    assert len([first, *batches]) == len(loader)
+    assert len([*first, *batches]) == len(loader)
 
 
 def test_closing_in_the_midst_ends_the_processes_quietly(harbour: DatasetSpec) -> None:
