@@ -11,7 +11,7 @@ import pytest
 from t2sda import load_model
 from t2sda.errors import UserError
 from t2sda.export.openvino import export_openvino
-from t2sda.export.verify import TOLERANCES, Tolerance
+from t2sda.export.verify import Tolerance
 from t2sda.runtime.openvino_file import (
     OpenVinoRunner,
     cpu_capabilities,
@@ -61,10 +61,7 @@ def test_labels_are_those_of_the_onnx_file(tmp_path: Path, static: Path) -> None
 @pytest.mark.skipif(not HAS_BF16, reason="needs a CPU with bf16 instructions")
 def test_bf16_computes_in_bf16_and_halves_the_weights(tmp_path: Path, static: Path) -> None:
     for precision in ("fp32", "bf16"):
-        # Random weights give many near ties, which bf16 tips.
-        tolerance = TOLERANCES[precision]._replace(changed=0.03)
-        path = tmp_path / f"{precision}.xml"
-        export_openvino(static, path, precision=precision, tolerance=tolerance)
+        export_openvino(static, tmp_path / f"{precision}.xml", precision=precision)
     sizes = [(tmp_path / f"{precision}.bin").stat().st_size for precision in ("fp32", "bf16")]
     assert sizes[1] < 0.6 * sizes[0]
     for precision, expected in (("fp32", "f32"), ("bf16", "bf16")):
