@@ -125,10 +125,9 @@ class _Search:
 
     def matches(self) -> Iterator[tuple[Path, tuple[str, ...]]]:
         """Path and wildcards of every file."""
-        regex = _regex_of(self.pattern)
         for path, below in self._below(self.root / self.base, 1, frozenset()):
-            found = regex.fullmatch(path.relative_to(self.root).as_posix())
-            if found is None:
+            wildcards = wildcards_of(self.pattern, path.relative_to(self.root).as_posix())
+            if wildcards is None:
                 continue
             if not self.hidden and path.name.startswith("."):
                 self._pass_over("hidden folders" if below else "hidden files", path)
@@ -136,7 +135,7 @@ class _Search:
                 if self.takes_all or self.takes(path):
                     self._pass_over("folders named like files", path)
             elif self.takes_all or self.takes(path):
-                yield path, tuple(group.rstrip("/") for group in found.groups())
+                yield path, wildcards
             else:
                 self._pass_over("other files", path)
 

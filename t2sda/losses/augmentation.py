@@ -70,31 +70,20 @@ class AugmentationSettings:
             )
 
 
-def strong_augmentation(
-    image: Tensor,
-    generator: torch.Generator,
-    settings: AugmentationSettings = AugmentationSettings(),
-) -> Tensor:
-    """Jitter the colors (80 %) and blur (50 %): decided once a batch, amounts drawn per image.
-
-    Args:
-        image: (B, 3, H, W) float RGB in [0, 255].
-        generator: on the CPU: its few numbers steer the program, so no device has to be waited for.
-        settings: kind, probabilities and strength.
-    Returns:
-        (B, 3, H, W).
-    """
-    return augment(image, draw_augmentations(len(image), generator, settings))
-
-
 def draw_augmentations(
     num_images: int,
     generator: torch.Generator,
     settings: AugmentationSettings = AugmentationSettings(),
 ) -> list[Augmentation]:
-    """One draw for every image; ranks draw for all of the mini-batch and take their own.
+    """Jitter the colors (80 %) and blur (50 %): decided once a batch, amounts drawn per image.
 
-    Always consumes the same amount of random numbers.
+    Ranks draw for all images of the mini-batch and take their own. Always consumes the same amount
+    of random numbers.
+
+    Args:
+        num_images: of the mini-batch.
+        generator: on the CPU: its few numbers steer the program, so no device has to be waited for.
+        settings: kind, probabilities and strength.
     """
     if generator.device.type != "cpu":
         raise ValueError(

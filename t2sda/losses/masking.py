@@ -42,5 +42,6 @@ def block_mask(
             f"a block of {block_size} pixels does not fit into an image of {size}; make it smaller"
         )
     grid = (num_images, 1, *(round(length / block_size) for length in size))
+    # Compared at the size of the grid and enlarged afterwards: one number for each block.
     visible = uniform(grid, generator, device) >= ratio
     return F.interpolate(visible.float(), size=size, mode="nearest").bool()

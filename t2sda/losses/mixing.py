@@ -1,4 +1,9 @@
-"""ClassMix: paste half of the source's classes onto the target image."""
+"""ClassMix: paste half of the source's classes onto the target image.
+
+Half of n classes is ceil(n / 2), drawn for each image, and IGNORE_INDEX counts as a class, as in
+DACS and DAFormer. The pool is the classes of the whole batch, as in DAFormer, or of each image, as
+in DACS (docs/fidelity.md, A1).
+"""
 
 from __future__ import annotations
 
@@ -12,24 +17,15 @@ CLASS_POOLS = ("batch", "image")
 NUM_IDS = IGNORE_INDEX + 1
 
 
-def class_mix_mask(labels: Tensor, generator: torch.Generator, pool: str = "batch") -> Tensor:
-    """Where the source is pasted: pixels of a random half of the classes, drawn for each image.
-
-    Half of n classes is ceil(n / 2), and IGNORE_INDEX counts as a class, as in DACS and DAFormer.
-    The pool is the classes of the whole batch, as in DAFormer, or of each image, as in DACS
-    (docs/fidelity.md, A1).
+def present_classes(labels: Tensor, pool: str = "batch") -> Tensor:
+    """The classes each image may paste; ranks with pool "batch" `or` theirs.
 
     Args:
         labels: (B, H, W) int64 source labels in [0, 255].
         pool: "batch" or "image".
     Returns:
-        (B, H, W) bool, True where the source is taken.
+        (B, 256) bool.
     """
-    return pasted_pixels(labels, draw_pasted_classes(present_classes(labels, pool), generator))
-
-
-def present_classes(labels: Tensor, pool: str = "batch") -> Tensor:
-    """(B, 256) bool: the classes each image may paste; ranks with pool "batch" `or` theirs."""
     if pool not in CLASS_POOLS:
         raise ValueError(f"ClassMix pool is '{pool}'; known: {', '.join(CLASS_POOLS)}")
     present = torch.zeros(len(labels), NUM_IDS, dtype=torch.bool, device=labels.device)
@@ -42,7 +38,9 @@ def draw_pasted_classes(present: Tensor, generator: torch.Generator) -> Tensor:
 
     Ranks draw for all images of the mini-batch and take the rows of their own.
     """
+    # Random keys lie in [0, 1), so absent classes come last and those present in random order.
     keys = uniform(tuple(present.shape), generator, present.device).masked_fill(~present, 2.0)
+    # The argsort of an argsort is the rank of each class in that order.
     rank = keys.argsort(dim=1, stable=True).argsort(dim=1)
     return rank < (present.sum(dim=1, keepdim=True) + 1) // 2
 

@@ -347,6 +347,7 @@ def draw(rows: Tensor, wanted: float, generator: torch.Generator | None) -> tupl
     once = torch.ones_like(index)
     if len(index) <= len(rows):
         return rows[index], once
+    # More draws than rows: counting them is exact, and the product with the keys gets smaller.
     return rows, torch.zeros_like(rows).index_add_(0, index, once)
 
 
@@ -357,9 +358,10 @@ def _members(labels: Tensor, num_classes: int) -> Tensor:
 
 def _draw_counts(counts: Tensor, size: int, generator: torch.Generator) -> Tensor:
     """How many of `size` things drawn from groups of `counts` (..., G) fall on each: (..., G)."""
-    ends = counts.cumsum(dim=-1)[..., None]
+    ends = counts.cumsum(dim=-1)[..., None]  # (..., G, 1): where each group ends among all things
     total = counts.sum(dim=-1, keepdim=True)
     drawn = draw_below(total, (*counts.shape[:-1], size), generator)[..., None, :]
+    # How many fall below each end, and from these how many between two ends.
     return (drawn < ends).sum(dim=-1).diff(dim=-1, prepend=torch.zeros_like(total))
 
 
@@ -371,6 +373,7 @@ def _gather(
         return (), ()
     sizes = [len(rows) for rows, _ in drawn]
     rows, times = (torch.cat(parts) for parts in zip(*drawn, strict=True))
+    # A row of another rank becomes row 0 with a weight of 0, so that shapes do not depend on ranks.
     ours = (rows >= first_row) & (rows < first_row + len(queries))
     # The gradient of index_select is summed in order on a CPU; that of indexing is not.
     unit = l2_normalize(at_least_float32(queries.index_select(0, (rows - first_row) * ours)))

@@ -34,7 +34,7 @@ def dynamic_class_weights(
     gaps = (1 - at_least_float32(class_confidence)).clamp(min=0)  # softmax may exceed 1 by rounding
     if counted is None:
         counted = torch.ones_like(gaps, dtype=torch.bool)
-    counted = counted | ~counted.any()
+    counted = counted | ~counted.any()  # of no class: all of them, without asking the device
     largest = torch.where(counted, gaps, 0).max()
     weights = torch.where(largest > 0, gaps / largest, torch.ones_like(gaps)) ** exponent
     weights = torch.where(counted, weights, 0)
@@ -83,5 +83,6 @@ def pixel_class_weight(labels: Tensor, class_weights: Tensor) -> Tensor:
 
     The label is the mixed image's, so pasted pixels are weighted too (docs/fidelity.md, B31).
     """
+    # One row more than classes: IGNORE_INDEX is clamped to it.
     table = torch.cat([class_weights, class_weights.new_zeros(1)])
     return table[labels.clamp(max=len(class_weights))]

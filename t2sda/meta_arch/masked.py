@@ -11,12 +11,16 @@ from torch import Tensor
 from t2sda.config import SCHEMA, Field
 from t2sda.distributed import own_share, world_size
 from t2sda.losses.masking import block_mask
-from t2sda.meta_arch.base import BuildContext, Reads, StudentPass, has_pass
+from t2sda.meta_arch.base import BuildContext, has_pass
 from t2sda.meta_arch.source_only import whole_batch_pixels
-from t2sda.meta_arch.target_labels import PseudoLabelWeight, StrongAugmentation
+from t2sda.meta_arch.target_labels import (
+    PseudoLabelledPass,
+    PseudoLabelWeight,
+    StrongAugmentation,
+)
 from t2sda.modeling.branch import Branch
 from t2sda.registry import PASSES
-from t2sda.structures import TARGET_PROBS, Step
+from t2sda.structures import Step
 
 SCHEMA.declare(
     "MASKED",
@@ -46,7 +50,7 @@ def blocks_fit_into_crops(cfg: CfgNode) -> str | None:
 
 
 @PASSES.register("masked")
-class MaskedPass(StudentPass):
+class MaskedPass(PseudoLabelledPass):
     """Cross entropy on target images of which most is hidden, with the teacher's pseudo-labels.
 
     The image is augmented anew, each for itself (MIC draws one order of changes and one blur for
@@ -63,7 +67,7 @@ class MaskedPass(StudentPass):
     """
 
     records_statistics = False
-    uses_pseudo_labels = True
+    augmentation_stream = "masked augmentation"
     forward_of = "augmented target image with hidden blocks: backbone, head"
 
     def __init__(
@@ -74,12 +78,10 @@ class MaskedPass(StudentPass):
         pseudo_label_weight: PseudoLabelWeight,
         augmentation: StrongAugmentation,
     ) -> None:
-        super().__init__()
+        super().__init__(pseudo_label_weight, augmentation)
         self.ratio = ratio
         self.block_size = block_size
         self.weight = weight
-        self.pseudo_label_weight = pseudo_label_weight
-        self.augmentation = augmentation
 
     @classmethod
     def from_config(cls, cfg: CfgNode, context: BuildContext) -> Self:
@@ -89,25 +91,20 @@ class MaskedPass(StudentPass):
             cfg.MASKED.BLOCK_SIZE,
             cfg.MASKED.WEIGHT,
             PseudoLabelWeight.from_config(cfg),
-            StrongAugmentation.from_config(cfg, "masked augmentation"),
+            StrongAugmentation.from_config(cfg, cls.augmentation_stream),
         )
-
-    @classmethod
-    def reads(cls, cfg: CfgNode) -> Reads:
-        """The target, and what the teacher makes of it."""
-        return Reads(fields={"target_image", "target_valid"}, views={TARGET_PROBS})
 
     def forward(self, student: Branch, step: Step) -> dict[str, Tensor]:
         """Returns `loss_masked`."""
-        batch, teacher = step.batch, step.teacher
-        assert teacher is not None
-        assert batch.target_valid is not None
-        image = self.augmentation(batch.image("target"), step)
+        teacher, valid = self.taught(step)
+        image = self.augmentation(step.batch.image("target"), step)
         visible = self._visible(image, step)
+        # The mean color is 0 to the network, which normalises after this (A9: masked, then shown).
         image = torch.where(visible, image, student.model.pixel_mean)
         features = self.features(student, image, step)
         quality = self.pseudo_label_weight(teacher.confidence)
-        weight = quality.view(-1, 1, 1) * batch.target_valid
+        # q is one number for the mini-batch, or one for each image: (1 or b, 1, 1).
+        weight = quality.view(-1, 1, 1) * valid
         labels = teacher.pseudo_labels
         loss = student.model.loss(features, labels, weight, whole_batch_pixels(labels))
         return {"loss_masked": self.weight * loss}
@@ -115,6 +112,7 @@ class MaskedPass(StudentPass):
     def _visible(self, image: Tensor, step: Step) -> Tensor:
         """(b, 1, H, W) bool, drawn for the images of all ranks."""
         count, height, width = len(image), *image.shape[-2:]
+        # Drawn for all ranks' images, of which this rank takes its share.
         mask = block_mask(
             count * world_size(),
             (height, width),

@@ -185,12 +185,14 @@ class Pull(nn.Module):
         Args:
             features: of the source or the translated images of this rank.
         """
-        embeddings = student.embed(features)
+        embeddings = student.embed(features)  # (b, 256, h, w)
         spec = student.embedding_spec
-        labels = labels_on_grid(step.batch.source_label, spec)
-        queries = Keys.from_grid(embeddings, labels)
+        labels = labels_on_grid(step.batch.source_label, spec)  # (b, h, w)
+        queries = Keys.from_grid(embeddings, labels)  # (b h w, 256) and (b h w,)
         keys = self._keys(step, labels, spec)
         negatives = self.pull_loss.negative_domains
+        # Queries are drawn by the labels of all ranks, so that n_q(c) is that of the mini-batch;
+        # this rank's embeddings are the rows from `first_row` on, and only they carry a gradient.
         share = self.pull_loss(
             queries.embeddings,
             gather_over_ranks(queries.labels),
@@ -212,7 +214,7 @@ class Pull(nn.Module):
         keys = {}
         for domain in sorted(self.domains):  # ranks gather in one order
             embeddings = teacher[View(domain, "embeddings")]
-            labels = source_labels
+            labels = source_labels  # the translated images' too: translation moves no pixel
             if domain == "target":
                 labels = labels_on_grid(teacher.pseudo_labels, spec)
             flat = Keys.from_grid(embeddings, labels)
@@ -221,6 +223,7 @@ class Pull(nn.Module):
 
     def _unreliable(self, step: Step, target: Keys, spec: FeatureSpec) -> Keys:
         """The candidates of Eq. (8), below γ of Eq. (9)."""
+        # γ is a percentile over the mini-batch, not over each image (docs/fidelity.md, B9).
         confidence = gather_over_ranks(labels_on_grid(_teacher(step).confidence, spec).flatten())
         threshold = confidence_threshold(confidence, self.unreliable_fraction)
         return target._replace(labels=unreliable_labels(target.labels, confidence, threshold))

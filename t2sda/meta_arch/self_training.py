@@ -31,13 +31,16 @@ from t2sda.losses.reweighting import pixel_class_weight
 from t2sda.meta_arch.base import (
     BuildContext,
     MetaArch,
-    Reads,
     StudentPass,
     has_pass,
     teacher_views,
 )
 from t2sda.meta_arch.source_only import whole_batch_pixels
-from t2sda.meta_arch.target_labels import PseudoLabelWeight, StrongAugmentation
+from t2sda.meta_arch.target_labels import (
+    PseudoLabelledPass,
+    PseudoLabelWeight,
+    StrongAugmentation,
+)
 from t2sda.modeling.branch import Branch, batch_statistics_untracked
 from t2sda.modeling.normalization import WholeBatchNorm2d
 from t2sda.modeling.segmentor import Features
@@ -124,11 +127,13 @@ class MeanTeacher(MetaArch):
     def teach(self, step: Step) -> TeacherOutput:
         """One teacher forward for each image that some view shows, whatever is asked of it."""
         output: dict[View, Tensor] = {}
+        # Views are sorted by image, so those of one image are neighbours and share its forward.
         with batch_statistics_untracked(self.teacher):
             for image, views in groupby(self.views, key=lambda view: view.image):
                 features = self.teacher.model.features(step.batch.image(image))
                 output |= {view: OUTPUTS[view.output](self.teacher, features) for view in views}
             if self.flip and TARGET_PROBS in output:
+                # Probabilities are averaged, not logits: the mean is a distribution again.
                 mirrored = self.teacher.model.features(step.batch.image("target").flip(-1))
                 output[TARGET_PROBS] = (
                     output[TARGET_PROBS] + _probs(self.teacher, mirrored).flip(-1)
@@ -148,7 +153,7 @@ OUTPUTS: dict[str, Callable[[Branch, Features], Tensor]] = {
 
 
 @PASSES.register("mixed")
-class MixedPass(StudentPass):
+class MixedPass(PseudoLabelledPass):
     """Cross entropy on target images with pasted source classes, Eq. (S1).
 
     The source's pixels keep their labels; the target's have the teacher's pseudo-labels, weighted
@@ -162,8 +167,8 @@ class MixedPass(StudentPass):
         augmentation: of the mixed image.
     """
 
-    uses_pseudo_labels = True
     weighs_target_classes = True
+    augmentation_stream = "strong augmentation"
     forward_of = "augmented target image with pasted source classes: backbone, head"
 
     def __init__(
@@ -172,10 +177,8 @@ class MixedPass(StudentPass):
         pseudo_label_weight: PseudoLabelWeight,
         augmentation: StrongAugmentation,
     ) -> None:
-        super().__init__()
+        super().__init__(pseudo_label_weight, augmentation)
         self.class_pool = class_pool
-        self.pseudo_label_weight = pseudo_label_weight
-        self.augmentation = augmentation
 
     @classmethod
     def from_config(cls, cfg: CfgNode, context: BuildContext) -> Self:
@@ -183,24 +186,18 @@ class MixedPass(StudentPass):
         return cls(
             cfg.SELF_TRAINING.CLASS_POOL,
             PseudoLabelWeight.from_config(cfg),
-            StrongAugmentation.from_config(cfg, "strong augmentation"),
+            StrongAugmentation.from_config(cfg, cls.augmentation_stream),
         )
-
-    @classmethod
-    def reads(cls, cfg: CfgNode) -> Reads:
-        """The target, and what the teacher makes of it."""
-        return Reads(fields={"target_image", "target_valid"}, views={TARGET_PROBS})
 
     def forward(self, student: Branch, step: Step) -> dict[str, Tensor]:
         """Returns `loss_mixed`."""
-        batch, teacher = step.batch, step.teacher
-        assert teacher is not None
-        assert batch.target_valid is not None
+        batch, (teacher, valid) = step.batch, self.taught(step)
         mask = self._pasted(step)
         quality = self.pseudo_label_weight(teacher.confidence)
         image = class_mix(batch.source_image, batch.image("target"), mask)
         labels = class_mix(batch.source_label, teacher.pseudo_labels, mask)
-        weight = mixed_pixel_weight(mask, quality, batch.target_valid)
+        # (b, H, W): 1 on pasted pixels, q on the target's, 0 in the margins, Eq. (S2).
+        weight = mixed_pixel_weight(mask, quality, valid)
         if step.target_class_weights is not None:
             weight = _reweighted(weight, labels, step.target_class_weights)
         features = self.features(student, self.augmentation(image, step), step)
@@ -210,12 +207,14 @@ class MixedPass(StudentPass):
     def _pasted(self, step: Step) -> Tensor:
         """(b, H, W) bool: half of the pool's classes, drawn for each image of all ranks."""
         labels = step.batch.source_label
-        present = present_classes(labels, self.class_pool)
+        present = present_classes(labels, self.class_pool)  # (b, 256) bool
         if self.class_pool == "batch":
+            # All rows are the same pool, which is that of the mini-batch over all ranks.
             present = any_over_ranks(present[0]).expand(len(labels) * world_size(), -1)
         else:
             present = gather_over_ranks(present)
         generator = step.streams.generator("class mix", labels.device)
+        # Every rank draws for all images and takes its own: two ranks draw what one would.
         pasted = draw_pasted_classes(present, generator)
         return pasted_pixels(labels, pasted[own_share(len(labels))])
 
@@ -228,6 +227,7 @@ def _reweighted(weight: Tensor, labels: Tensor, class_weights: Tensor) -> Tensor
     """
     counted = weight * (labels != IGNORE_INDEX)
     weighted = counted * pixel_class_weight(labels, class_weights)
+    # One reduction for both sums; without a pixel that counts there is nothing to scale.
     before, after = mean_over_ranks(torch.stack([counted.sum(), weighted.sum()]))
     return weighted * torch.where(after > 0, before / after, 0)
 

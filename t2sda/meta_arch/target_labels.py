@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from fvcore.common.config import CfgNode
 from torch import Tensor
@@ -16,8 +17,8 @@ from t2sda.losses.augmentation import (
     draw_augmentations,
 )
 from t2sda.losses.pseudo_labels import pseudo_label_quality, pseudo_label_quality_per_image
-from t2sda.meta_arch.base import pass_classes
-from t2sda.structures import Step
+from t2sda.meta_arch.base import Reads, StudentPass, pass_classes
+from t2sda.structures import TARGET_PROBS, Step, TeacherOutput
 
 QUALITIES = ("batch", "image")
 
@@ -122,3 +123,37 @@ class StrongAugmentation:
         generator = step.streams.generator(self.consumer)
         drawn = draw_augmentations(len(image) * world_size(), generator, self.settings)
         return augment(image.float(), drawn[own_share(len(image))])
+
+
+class PseudoLabelledPass(StudentPass):
+    """A pass on strongly augmented target images with the teacher's pseudo-labels.
+
+    Args:
+        pseudo_label_weight: q.
+        augmentation: of the images that the student sees; the teacher sees them clean.
+
+    Attributes:
+        augmentation_stream: of random numbers, one for each pass.
+    """
+
+    uses_pseudo_labels = True
+    augmentation_stream: ClassVar[str]
+
+    def __init__(
+        self, pseudo_label_weight: PseudoLabelWeight, augmentation: StrongAugmentation
+    ) -> None:
+        super().__init__()
+        self.pseudo_label_weight = pseudo_label_weight
+        self.augmentation = augmentation
+
+    @classmethod
+    def reads(cls, cfg: CfgNode) -> Reads:
+        """The target, and what the teacher makes of it."""
+        return Reads(fields={"target_image", "target_valid"}, views={TARGET_PROBS})
+
+    @staticmethod
+    def taught(step: Step) -> tuple[TeacherOutput, Tensor]:
+        """The teacher's output, and (b, H, W) bool: target pixels outside the margins."""
+        assert step.teacher is not None
+        assert step.batch.target_valid is not None
+        return step.teacher, step.batch.target_valid

@@ -7,7 +7,6 @@ import torch
 
 from t2sda.losses.mixing import (
     class_mix,
-    class_mix_mask,
     draw_pasted_classes,
     mixed_pixel_weight,
     pasted_pixels,
@@ -17,6 +16,12 @@ from t2sda.losses.mixing import (
 
 def _generator(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
+
+
+def class_mix_mask(labels: torch.Tensor, seed: int, pool: str = "batch") -> torch.Tensor:
+    return pasted_pixels(
+        labels, draw_pasted_classes(present_classes(labels, pool), _generator(seed))
+    )
 
 
 def _labels() -> torch.Tensor:
@@ -29,7 +34,7 @@ def _labels() -> torch.Tensor:
 @pytest.mark.parametrize("seed", range(20))
 def test_each_pixel_comes_from_exactly_one_image(seed: int) -> None:
     labels = torch.randint(6, (3, 8, 9), generator=_generator(seed))
-    mask = class_mix_mask(labels, _generator(seed))
+    mask = class_mix_mask(labels, seed)
     source, target = torch.rand(2, 3, 3, 8, 9, generator=_generator(seed)).unbind()
     mixed = class_mix(source, target, mask)
     from_source, from_target = (mixed == source).all(dim=1), (mixed == target).all(dim=1)
@@ -49,7 +54,7 @@ def test_half_of_the_batchs_classes_ignored_included(seed: int) -> None:
 @pytest.mark.parametrize("seed", range(20))
 def test_half_of_the_images_own_classes(seed: int) -> None:
     labels = _labels()
-    mask = class_mix_mask(labels, _generator(seed), pool="image")
+    mask = class_mix_mask(labels, seed, pool="image")
     pasted = [set(one[chosen].tolist()) for one, chosen in zip(labels, mask, strict=True)]
     assert len(pasted[0]) == 2  # ceil(3 / 2) of {0, 1, 2}
     assert len(pasted[1]) == 1  # ceil(2 / 2) of {1, 255}
@@ -58,7 +63,7 @@ def test_half_of_the_images_own_classes(seed: int) -> None:
 @pytest.mark.parametrize("seed", range(10))
 def test_whole_classes_are_pasted(seed: int) -> None:
     labels = torch.randint(7, (2, 10, 10), generator=_generator(seed))
-    mask = class_mix_mask(labels, _generator(seed))
+    mask = class_mix_mask(labels, seed)
     for one, chosen in zip(labels, mask, strict=True):
         assert set(one[chosen].tolist()).isdisjoint(one[~chosen].tolist())
 
@@ -74,7 +79,7 @@ def test_every_class_is_pasted_equally_often() -> None:
 
 def test_a_rank_finds_its_rows_in_the_draw_for_the_whole_batch() -> None:
     labels = _labels()
-    whole = class_mix_mask(labels, _generator(5))
+    whole = class_mix_mask(labels, 5)
     pool = present_classes(labels[:1])[0] | present_classes(labels[1:])[0]
     pasted = draw_pasted_classes(pool.expand(2, -1), _generator(5))
     assert torch.equal(pasted_pixels(labels[1:], pasted[1:]), whole[1:])
@@ -91,6 +96,6 @@ def test_weight_of_mixed_pixels_by_hand() -> None:
 
 def test_unknown_pool_and_unlike_shapes_are_refused() -> None:
     with pytest.raises(ValueError, match="known: batch, image"):
-        class_mix_mask(_labels(), _generator(), pool="pixel")
+        present_classes(_labels(), pool="pixel")
     with pytest.raises(ValueError, match="crop both alike"):
         class_mix(torch.rand(1, 3, 4, 4), torch.rand(1, 3, 4, 5), torch.ones(1, 4, 4).bool())

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 
 from t2sda.data.taxonomies import CITYSCAPES_19
-from t2sda.losses.mixing import class_mix_mask
+from t2sda.losses.mixing import draw_pasted_classes, pasted_pixels, present_classes
 from t2sda.meta_arch.base import build_meta_arch
 from t2sda.structures import TARGET_PROBS, DomainBatch, TeacherOutput
 from tests.meta_arch.conftest import config_of, step_of
@@ -33,7 +33,10 @@ def test_the_mixed_loss_is_the_equation(case: str, make_batch: Callable[..., Dom
     seen: list[torch.Tensor] = []
     meta_arch.student.model.head.register_forward_hook(lambda *args: seen.append(args[-1].detach()))
     found = meta_arch("mixed", step)["loss_mixed"].item()
-    pasted = class_mix_mask(batch.source_label, step.streams.generator("class mix"))
+    classes = draw_pasted_classes(
+        present_classes(batch.source_label), step.streams.generator("class mix")
+    )
+    pasted = pasted_pixels(batch.source_label, classes)
     confidence = step.teacher.confidence.numpy()
     quality = reference.pseudo_label_quality(confidence, 0.968)
     assert (quality == 0) == (case == "no confident pixel")
