@@ -20,6 +20,7 @@ from torch.nn import functional as F
 
 import t2sda.builtin  # noqa: F401  (fills the registries)
 from t2sda.config import load_config
+from t2sda.modeling.meta_device import on_meta_device
 from t2sda.modeling.segmentor import Features, SegmentationModel, build_segmentation_model
 
 CONFIGS = {
@@ -51,7 +52,7 @@ def main() -> int:
     F.scaled_dot_product_attention = FusedAttention.apply
     for name, config in CONFIGS.items():
         cfg = load_config(config, [*WITHOUT_WEIGHTS, *sys.argv[1:]])
-        with torch.device("meta"):
+        with on_meta_device():
             model = build_segmentation_model(cfg, NUM_CLASSES).train()
             image = torch.empty(cfg.SOLVER.BATCH_SIZE, 3, *cfg.DATA.CROP_SIZE)
         for what, with_loss in (("pass with logits and loss", True), ("pull pass", False)):

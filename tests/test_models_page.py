@@ -10,6 +10,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from benchmarks.models_page import SIZE, TEXT, giga, millions, page
 from t2sda.config import load_config
 from t2sda.modeling.backbones.timm_weights import repository_of
+from t2sda.modeling.meta_device import on_meta_device
 from t2sda.modeling.segmentor import SegmentationModel, build_segmentation_model
 
 ROOT = Path(__file__).parents[1]
@@ -27,7 +28,7 @@ def row_of(name: str) -> list[str]:
 
 
 def on_meta(path: Path) -> SegmentationModel:
-    with torch.device("meta"):
+    with on_meta_device():
         cfg = load_config(str(path), ["MODEL.BACKBONE.WEIGHTS", ""])
         return build_segmentation_model(cfg, num_classes=19).eval()
 

@@ -13,13 +13,13 @@ from typing import Any
 import torch
 from fvcore.common.config import CfgNode
 from torch import Tensor
-from torch.overrides import TorchFunctionMode
 
 from t2sda.config import load_config
 from t2sda.data.taxonomies import Taxonomy
 from t2sda.engine.checkpoint import checkpoint_content, save_checkpoint
 from t2sda.engine.checkpoint_validation import is_finite
 from t2sda.errors import UserError
+from t2sda.modeling.meta_device import on_meta_device
 from t2sda.modeling.segmentor import SegmentationModel, build_segmentation_model
 from t2sda.weights.formats import BRANCHES, FORMATS, OTHER_PARTS, WeightFormat, recognised
 from t2sda.weights.parts import Assembly, assemble
@@ -225,20 +225,11 @@ def _config(
 def _built(cfg: CfgNode, layout: WeightFormat, taxonomy: Taxonomy) -> SegmentationModel:
     """The network; without memory or random numbers if the file fills it."""
     if layout.has_head:
-        with torch.device("meta"), _NoNormalDraws():
+        with on_meta_device():
             return build_segmentation_model(cfg, taxonomy.num_classes)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(SEED)
         return build_segmentation_model(cfg, taxonomy.num_classes)
-
-
-class _NoNormalDraws(TorchFunctionMode):
-    """On the meta device `normal_` draws nothing, yet imports half of torch's compiler."""
-
-    def __torch_function__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
-    ) -> Any:
-        return args[0] if func is Tensor.normal_ else func(*args, **(kwargs or {}))
 
 
 def _by_own_names(assembly: Assembly, model: SegmentationModel) -> Assembly:

@@ -10,6 +10,7 @@ from torch import nn
 
 from t2sda.errors import UserError
 from t2sda.modeling.backbones.timm_import import import_timm
+from t2sda.modeling.meta_device import on_meta_device
 from t2sda.registry import nearest_first
 from t2sda.structures import FeatureSpec
 
@@ -41,7 +42,7 @@ def create_timm_network(timm_name: str, **options: Any) -> nn.Module:
 
 def create_on_meta(timm_name: str, **options: Any) -> nn.Module:
     """The same network without memory or random numbers: names and shapes only."""
-    with torch.device("meta"):
+    with on_meta_device():
         return create_timm_network(timm_name, **options)
 
 

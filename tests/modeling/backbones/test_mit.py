@@ -11,6 +11,7 @@ from t2sda.config import load_config
 from t2sda.modeling.backbones.mit import MiT
 from t2sda.modeling.backbones.mit_blocks import Block
 from t2sda.modeling.drop_path import DropPath
+from t2sda.modeling.meta_device import on_meta_device
 from t2sda.weights.mit import VARIANTS
 from tests.references.huggingface import segformer, with_weights_of
 
@@ -97,7 +98,7 @@ def test_settings_reach_the_network(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_stochastic_depth_grows_linearly_from_none(variant: str) -> None:
-    with torch.device("meta"):
+    with on_meta_device():
         backbone = MiT(variant, drop_path=0.1)
     rates = [module.probability for module in backbone.modules() if isinstance(module, DropPath)]
     expected = torch.linspace(0, 0.1, sum(VARIANTS[variant].depths)).tolist()
@@ -122,7 +123,7 @@ def test_weights_start_by_fan_out_in_convolutions_and_at_a_fiftieth_in_linear_la
     [("b0", 3.32), ("b1", 13.15), ("b2", 24.20), ("b3", 44.07), ("b4", 60.84), ("b5", 81.44)],
 )
 def test_number_of_parameters(variant: str, millions: float) -> None:
-    with torch.device("meta"):
+    with on_meta_device():
         backbone = MiT(variant)
     count = sum(parameter.numel() for parameter in backbone.parameters())
     assert count / 1e6 == pytest.approx(millions, abs=0.005)

@@ -10,6 +10,7 @@ from torch import Tensor
 from t2sda.modeling.backbones.resnet_v1c import ResNetV1c
 from t2sda.modeling.backbones.timm_import import declare_missing_torchvision_operators
 from t2sda.modeling.backbones.timm_networks import create_timm_network
+from t2sda.modeling.meta_device import on_meta_device
 from t2sda.structures import FeatureSpec
 
 
@@ -84,7 +85,7 @@ def test_dilations_and_strides_are_those_of_deeplab() -> None:
 
 @pytest.mark.parametrize(("depth", "last"), [(18, 512), (50, 2048), (101, 2048)])
 def test_strides_repeat_at_output_stride_8(depth: int, last: int) -> None:
-    with torch.device("meta"):
+    with on_meta_device():
         specs = ResNetV1c(depth).feature_specs
     assert [spec.stride for spec in specs] == [4, 8, 8, 8]
     assert specs[-1] == FeatureSpec(last, 8)
