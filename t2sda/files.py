@@ -146,6 +146,26 @@ _held: set[str] = set()
 """Lock files of this process, which the system lets it lock as often as it likes."""
 
 
+def is_written_to(folder: Path) -> bool:
+    """Whether a run holds the lock of `only_writer` on a folder."""
+    path = folder / LOCK_NAME
+    if os.path.realpath(path) in _held:  # closing the file would give the lock back
+        return True
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (BlockingIOError, PermissionError):
+        return True
+    except OSError:  # a file system without locks
+        return False
+    finally:
+        os.close(descriptor)
+    return False
+
+
 def _locked(descriptor: int, path: Path) -> bool:
     """Lock an open file for this process alone: the system takes it back however the process ends.
 

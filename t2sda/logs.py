@@ -14,6 +14,7 @@ from t2sda.errors import printable
 ROOT = logging.getLogger("t2sda")
 """Every module logs to `logging.getLogger(__name__)`, below this one."""
 LOG_NAME = "log.txt"
+_LONGEST_LINE = 1 << 16
 FILE_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 
 
@@ -82,6 +83,18 @@ def log_to_file(folder: Path) -> Iterator[None]:
             raise
         finally:
             handler.close()
+
+
+def last_error(path: Path) -> str:
+    """The error that a log file ends with; empty if it ends otherwise, or is not there."""
+    try:
+        with path.open("rb") as file:
+            file.seek(max(0, path.stat().st_size - _LONGEST_LINE))
+            lines = file.read().decode("utf-8", "replace").splitlines()
+    except OSError:
+        return ""
+    _, is_error, message = (lines[-1] if lines else "").partition(f" ERROR {ROOT.name}: ")
+    return message if is_error else ""
 
 
 @contextmanager

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, TypeAlias
 
 import yaml
 
-from t2sda.config.errors import shown
+from t2sda.config.errors import MAX_PROBLEMS, shown
+from t2sda.errors import MissingFileError, UserError
+from t2sda.files import mistaken_for, read_small_file
 
 Where = Callable[["yaml.Mark | None"], str]
 """Names a place in the text for a message ("base.yaml:3", "command line")."""
@@ -73,6 +76,47 @@ def parse_yaml(text: str | bytes, where: Where, problems: list[str]) -> Entry | 
     if root is None:
         return Entry(None, where(None))
     return _entry(loader, root, where(root.start_mark), where, problems)
+
+
+def read_section(path: Path, kind: str, required: Sequence[str], hint: str = "") -> Tree:
+    """The `key: value` lines of a YAML file that is no configuration.
+
+    Args:
+        kind: what the file is, for messages ("dataset file").
+        required: keys, for the message of a file that holds none.
+        hint: at what is often wrong in such a file.
+    Raises:
+        MissingFileError: if there is no such file.
+        UserError: if it is no such file; the message names places and remedies.
+    """
+    try:
+        text = read_small_file(path)
+    except MissingFileError:
+        raise MissingFileError(f"{path}: no such {kind}") from None
+
+    def where(mark: yaml.Mark | None) -> str:
+        return str(path) if mark is None else f"{path}:{mark.line + 1}"
+
+    problems: list[str] = []
+    root = parse_yaml(text, where, problems)
+    if mistaken := mistaken_for(text):
+        raise UserError(f"{path}: is {mistaken}")
+    if problems:
+        title = f"{path}: not a {kind}{f' ({hint})' if hint else ''}:"
+        raise UserError("\n  ".join([title, *problems[:MAX_PROBLEMS]]))
+    if root is None or not isinstance(root.value, dict):
+        raise UserError(
+            f"{path}: not a {kind}; it holds `key: value` lines with at least {', '.join(required)}"
+        )
+    return root.value
+
+
+def plain(tree: Tree) -> dict[str, Any]:
+    """The values of a tree, as nested mappings."""
+    return {
+        name: plain(entry.value) if isinstance(entry.value, dict) else entry.value
+        for name, entry in tree.items()
+    }
 
 
 def tree_from_mapping(

@@ -8,15 +8,12 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from t2sda.config.errors import MAX_PROBLEMS, shown
-from t2sda.config.yaml_text import Tree, parse_yaml
+from t2sda.config.errors import shown
+from t2sda.config.yaml_text import Tree, read_section
 from t2sda.data.catalog import DATASETS, DatasetSpec, register_dataset
 from t2sda.data.label_tables import TAXONOMIES
 from t2sda.data.taxonomies import CITYSCAPES_19, MAX_CLASSES, ClassGroup, Color, Taxonomy
-from t2sda.errors import MissingFileError, UserError
-from t2sda.files import mistaken_for, read_small_file
+from t2sda.errors import UserError
 from t2sda.registry import nearest_first
 from t2sda.structures import IGNORE_INDEX
 
@@ -57,35 +54,12 @@ def read_dataset_file(path: Path) -> list[DatasetSpec]:
         MissingFileError: if there is no such file.
         UserError: if it cannot be used; the message names file, line and remedy.
     """
-    reader = _Reader(path, _tree_of(path))
+    hint = "a pattern that begins with * or { needs quotes"
+    reader = _Reader(path, read_section(path, "dataset file", REQUIRED, hint))
     try:
         return reader.specs()
     except UserError as error:  # a taxonomy or a spec does not know what file it is made of
         raise error if str(path) in str(error) else UserError(f"{path}: {error}") from None
-
-
-def _tree_of(path: Path) -> Tree:
-    try:
-        text = read_small_file(path)
-    except MissingFileError:
-        raise MissingFileError(f"{path}: no such dataset file") from None
-
-    def where(mark: yaml.Mark | None) -> str:
-        return str(path) if mark is None else f"{path}:{mark.line + 1}"
-
-    problems: list[str] = []
-    root = parse_yaml(text, where, problems)
-    if mistaken := mistaken_for(text):
-        raise UserError(f"{path}: is {mistaken}")
-    if problems:
-        title = f"{path}: not a dataset file (a pattern that begins with * or {{ needs quotes):"
-        raise UserError("\n  ".join([title, *problems[:MAX_PROBLEMS]]))
-    if root is None or not isinstance(root.value, dict):
-        raise UserError(
-            f"{path}: not a dataset file; it holds `key: value` lines with at least "
-            f"{', '.join(REQUIRED)}"
-        )
-    return root.value
 
 
 class _Reader:

@@ -1,0 +1,302 @@
+"""Many runs from one file: configurations, settings and seeds, each run in a folder of its own.
+
+The file is YAML:
+
+    output_dir: runs/proof
+    seeds: [0, 1, 2]                  # of all runs; without it each configuration's own
+    set: {SOLVER.MAX_ITER: 1000}      # for all runs
+    runs:
+      source_only: {config: source_only.yaml}
+      t2sda:
+        config: t2sda.yaml
+        set: {T2SDA.PULL_WEIGHT: 0.1}
+        grid: {T2SDA.TEMPERATURE: [0.1, 0.2]}   # a run for each combination
+        weights: source_only          # starts from that run's student of the same seed
+        seeds: [0]
+    executor: {timeout_min: 600, gpus_per_node: 1, slurm_partition: gpu}   # submitit's parameters
+
+A run's folder is OUTPUT_DIR/NAME/seed_N. What its folder holds says how far it is, so a sweep that
+was killed goes on where it was, on this machine or another that shares the folder.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import logging
+import shlex
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+from fvcore.common.config import CfgNode
+
+from t2sda.config import load_config
+from t2sda.config.errors import shown
+from t2sda.config.schema import flat_items
+from t2sda.config.yaml_text import Tree, plain, read_section
+from t2sda.engine.checkpoint import checkpoint_path, checkpoints_in
+from t2sda.errors import UserError
+from t2sda.files import is_written_to
+from t2sda.logs import LOG_NAME, last_error
+from t2sda.registry import nearest_first
+
+logger = logging.getLogger(__name__)
+
+State = Literal["done", "running", "failed", "stopped", "waiting"]
+KEYS = ("output_dir", "runs", "seeds", "set", "plugins", "executor")
+RUN_KEYS = ("config", "set", "grid", "seeds", "weights", "needs")
+KINDS: Mapping[type, str] = {str: "text", list: "a list", dict: "`name: value` lines"}
+SECONDS_BETWEEN_LOOKS = 1.0
+
+
+@dataclass(frozen=True)
+class SweepRun:
+    """One run of a sweep.
+
+    Attributes:
+        name: NAME/seed_N, its folder below that of the sweep.
+        cfg: resolved.
+        arguments: of `t2sda train`; with --resume, so they serve its first start and all others.
+        needs: names of runs that must be done before.
+    """
+
+    name: str
+    cfg: CfgNode
+    arguments: tuple[str, ...]
+    needs: tuple[str, ...]
+
+    @property
+    def folder(self) -> Path:
+        """Of the run."""
+        return Path(self.cfg.OUTPUT_DIR)
+
+    @property
+    def command(self) -> str:
+        """As one would type it."""
+        return shlex.join(["t2sda", "train", *self.arguments])
+
+    @property
+    def iteration(self) -> int:
+        """Steps that its newest checkpoint holds; 0 without one."""
+        found = checkpoints_in(self.folder)
+        return int(found[-1].stem.partition("_")[2]) if found else 0
+
+    @property
+    def state(self) -> State:
+        """How far it is, by what its folder holds."""
+        if is_written_to(self.folder):
+            return "running"
+        if checkpoint_path(self.folder, self.cfg.SOLVER.MAX_ITER).exists():
+            return "done"
+        if self.error:
+            return "failed"
+        return "stopped" if self.iteration else "waiting"
+
+    @property
+    def error(self) -> str:
+        """What ended it, if its log ends with an error."""
+        return last_error(self.folder / LOG_NAME)
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """The runs of a file, in its order.
+
+    Attributes:
+        output_dir: the folder of all.
+        executor: parameters for submitit's `update_parameters`.
+    """
+
+    output_dir: Path
+    runs: tuple[SweepRun, ...]
+    executor: Mapping[str, Any] = field(default_factory=dict)
+
+
+def read_sweep(path: Path) -> Sweep:
+    """The runs of a sweep file, every configuration resolved and checked.
+
+    Raises:
+        MissingFileError: if there is no such file.
+        UserError: if it cannot be used, with file, line and remedy.
+        ConfigError: if a run's settings do not fit together.
+    """
+    return _Reader(path, read_section(path, "sweep file", ("output_dir", "runs"))).sweep()
+
+
+class _Reader:
+    """One file's keys, checked and turned into runs."""
+
+    def __init__(self, path: Path, tree: Tree) -> None:
+        self.path = path
+        self.tree = tree
+        self._refuse_unknown(tree, KEYS)
+        for key in ("output_dir", "runs"):
+            if key not in tree:
+                raise UserError(f"{path}: `{key}` is missing; a sweep file needs it")
+
+    def sweep(self) -> Sweep:
+        """All runs; whoever needs another comes behind it."""
+        output_dir = Path(self._value(self.tree, "output_dir", str, ""))
+        runs: dict[str, SweepRun] = {}
+        for name, entry in self._section(self.tree, "runs").items():
+            if not isinstance(entry.value, dict) or "config" not in entry.value:
+                raise UserError(f"{entry.where}: run '{name}': give it `config: FILE`")
+            self._refuse_unknown(entry.value, RUN_KEYS)
+            for run in self._variants(name, entry.value, output_dir, runs):
+                runs[run.name] = run
+        return Sweep(output_dir, tuple(runs.values()), plain(self._section(self.tree, "executor")))
+
+    def _variants(
+        self, name: str, tree: Tree, output_dir: Path, before: Mapping[str, SweepRun]
+    ) -> Iterator[SweepRun]:
+        """A run for each combination of the grid and each seed."""
+        common = dict(flat_items(plain(self._section(self.tree, "set"))))
+        own = dict(flat_items(plain(self._section(tree, "set"))))
+        grid = dict(flat_items(plain(self._section(tree, "grid"))))
+        for key, values in grid.items():
+            if not isinstance(values, list) or not values:
+                raise UserError(f"{tree['grid'].where}: grid: {key}: give a list of values")
+        for values in itertools.product(*grid.values()):
+            chosen = dict(zip(grid, values, strict=True))
+            full_name = ",".join(
+                [name, *(f"{k.rpartition('.')[2]}={v}" for k, v in chosen.items())]
+            )
+            for seed in self._seeds(tree):
+                settings = common | own | chosen | ({} if seed is None else {"SEED": seed})
+                below = full_name if seed is None else f"{full_name}/seed_{seed}"
+                yield self._run(below, seed, tree, settings, output_dir, before)
+
+    def _run(
+        self,
+        name: str,
+        seed: int | None,
+        tree: Tree,
+        settings: Mapping[str, Any],
+        output_dir: Path,
+        before: Mapping[str, SweepRun],
+    ) -> SweepRun:
+        config = self._value(tree, "config", str, "")
+        pairs = [f"{key}={json.dumps(value)}" for key, value in settings.items()]
+        folder = output_dir / name
+        cfg = load_config(config, [*pairs, f"OUTPUT_DIR={json.dumps(str(folder))}"])
+        weights = self._value(tree, "weights", str, None)
+        needs = [*self._value(tree, "needs", list, []), *([] if weights is None else [weights])]
+        found = [self._needed(other, seed, name, before) for other in needs]
+        plugins = self._value(self.tree, "plugins", list, [])
+        arguments = ["--config-file", config, "--output-dir", str(folder), "--resume"]
+        arguments += [word for plugin in plugins for word in ("--plugin", str(plugin))]
+        if weights is not None:
+            arguments += ["--weights", str(found[-1].folder)]
+        return SweepRun(name, cfg, (*arguments, *pairs), tuple(run.name for run in found))
+
+    def _needed(
+        self, other: str, seed: int | None, name: str, before: Mapping[str, SweepRun]
+    ) -> SweepRun:
+        """The run of that name with the same seed, or the only one there is."""
+        if f"{other}/seed_{seed}" in before:
+            return before[f"{other}/seed_{seed}"]
+        runs = [run for key, run in before.items() if key.split("/")[0] == other]
+        if len(runs) == 1:
+            return runs[0]
+        known = ", ".join(nearest_first(other, sorted({key.split("/")[0] for key in before})))
+        raise UserError(
+            f"{self.path}: run '{name}' needs '{other}', "
+            + (
+                f"which has no seed {seed}; give both the same seeds"
+                if runs
+                else f"which no run before it is called; there are: {known or 'none'}"
+            )
+        )
+
+    def _seeds(self, tree: Tree) -> Sequence[int | None]:
+        key_of = tree if "seeds" in tree else self.tree
+        seeds = self._value(key_of, "seeds", list, [None])
+        if not all(seed is None or type(seed) is int for seed in seeds) or not seeds:
+            raise UserError(f"{key_of['seeds'].where}: seeds: give a list of whole numbers")
+        return seeds
+
+    def _section(self, tree: Tree, key: str) -> Tree:
+        return self._value(tree, key, dict, {})
+
+    @staticmethod
+    def _value(tree: Tree, key: str, kind: type, default: Any) -> Any:
+        if key not in tree:
+            return default
+        value = tree[key].value
+        if not isinstance(value, kind) or value == "":
+            raise UserError(
+                f"{tree[key].where}: {key}: found {shown(value)}; must be {KINDS[kind]}"
+            )
+        return value
+
+    @staticmethod
+    def _refuse_unknown(tree: Tree, known: Sequence[str]) -> None:
+        for key, entry in tree.items():
+            if key not in known:
+                near = nearest_first(key, list(known))[0]
+                raise UserError(f"{entry.where}: unknown key '{key}'; nearest known: {near}")
+
+
+class Job(Protocol):
+    """What a sweep asks of a job; submitit's have more."""
+
+    def done(self) -> bool:
+        """Whether it has ended, in whatever way."""
+
+    def cancel(self) -> None:
+        """End it; a run leaves a checkpoint."""
+
+
+class Submit(Protocol):
+    """Starts a run."""
+
+    def __call__(self, run: SweepRun) -> Job: ...
+
+
+def execute(sweep: Sweep, submit: Submit, jobs: int) -> list[SweepRun]:
+    """Run what is not done, at most `jobs` at a time; returns the runs that failed.
+
+    Runs that an earlier, killed sweep has left running count among them and are waited for. A run
+    that fails takes with it those that need it; the others go on.
+    """
+    waiting = [run for run in sweep.runs if run.state != "done"]
+    done = {run.name for run in sweep.runs} - {run.name for run in waiting}
+    active: dict[str, tuple[SweepRun, Job]] = {}
+    failed: dict[str, SweepRun] = {}
+    try:
+        while waiting or active:
+            for name, (run, job) in list(active.items()):
+                if job.done():
+                    del active[name]
+                    _account_for(run, done, failed)
+            left_running = [run for run in waiting if run.state == "running"]
+            for run in [run for run in waiting if run not in left_running]:
+                if run.state == "done":  # it was left running, and has ended
+                    done.add(run.name)
+                    waiting.remove(run)
+                elif failed.keys() & set(run.needs):
+                    failed[run.name] = run
+                    waiting.remove(run)
+                    logger.warning("%s: not started, as a run that it needs failed", run.name)
+                elif len(active) + len(left_running) < jobs and done.issuperset(run.needs):
+                    waiting.remove(run)
+                    active[run.name] = run, submit(run)
+                    logger.info("%s: started", run.name)
+            if waiting or active:
+                time.sleep(SECONDS_BETWEEN_LOOKS)
+    finally:
+        for _, job in active.values():
+            job.cancel()
+    return list(failed.values())
+
+
+def _account_for(run: SweepRun, done: set[str], failed: dict[str, SweepRun]) -> None:
+    if run.state == "done":
+        done.add(run.name)
+        logger.info("%s: done", run.name)
+    else:
+        failed[run.name] = run
+        logger.warning("%s: failed (%s)", run.name, run.error or f"see {run.folder / LOG_NAME}")

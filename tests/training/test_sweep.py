@@ -1,0 +1,219 @@
+"""Sweeps: what a file stands for, in which order runs start, what is left out and tried again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from t2sda.cli.sweep import command
+from t2sda.config import ConfigError
+from t2sda.engine.checkpoint import checkpoint_path
+from t2sda.errors import MissingFileError, UserError
+from t2sda.files import is_written_to, only_writer
+from t2sda.training import sweep as module
+from t2sda.training.sweep import SweepRun, execute, read_sweep
+
+SMALL = (
+    "set: {SOLVER.MAX_ITER: 2, DATA.CROP_SIZE: [64, 64], DATA.NUM_WORKERS: 0, "
+    "EVALUATION.PERIOD: 0, LOGGING.TENSORBOARD: false}\n"
+)
+THREE = (
+    "runs:\n"
+    "  source: {config: quickstart_source_only.yaml}\n"
+    "  adapted: {config: quickstart.yaml, weights: source}\n"
+    "  other: {config: quickstart_source_only.yaml, seeds: [7], "
+    "grid: {SOLVER.BASE_LR: [0.1, 0.2]}}\n"
+)
+
+
+def sweep_file(folder: Path, text: str = THREE, seeds: str = "seeds: [0, 1]\n") -> Path:
+    path = folder / "sweep.yaml"
+    path.write_text(f"output_dir: {folder / 'out'}\n{seeds}{SMALL}{text}")
+    return path
+
+
+class FakeJob:
+    """Done when asked for the second time; the run is then finished, or has failed."""
+
+    def __init__(self, run: SweepRun, fails: bool) -> None:
+        self.run, self.fails, self.asked, self.cancelled = run, fails, 0, False
+
+    def done(self) -> bool:
+        self.asked += 1
+        if self.asked < 2:
+            return False
+        self.run.folder.mkdir(parents=True, exist_ok=True)
+        if self.fails:
+            line = "2026-01-01 00:00:00,000 ERROR t2sda: UserError: no such thing\n"
+            (self.run.folder / "log.txt").write_text(line)
+        else:
+            checkpoint_path(self.run.folder, self.run.cfg.SOLVER.MAX_ITER).touch()
+        return True
+
+    def cancel(self) -> None:
+        self.cancelled = True
+
+
+class Recorder:
+    """Starts fake jobs; notes the order, and how many ran at a time."""
+
+    def __init__(self, fails: str = "nothing") -> None:
+        self.fails = fails
+        self.started: list[str] = []
+        self.jobs: list[FakeJob] = []
+        self.most = 0
+
+    def __call__(self, run: SweepRun) -> FakeJob:
+        self.started.append(run.name)
+        self.jobs.append(FakeJob(run, run.name.startswith(self.fails)))
+        self.most = max(self.most, sum(job.asked < 2 for job in self.jobs))
+        return self.jobs[-1]
+
+
+@pytest.fixture(autouse=True)
+def without_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "SECONDS_BETWEEN_LOOKS", 0.0)
+
+
+def test_configurations_times_grid_times_seeds(tmp_path: Path) -> None:
+    runs = read_sweep(sweep_file(tmp_path)).runs
+    assert [run.name for run in runs] == [
+        *("source/seed_0", "source/seed_1", "adapted/seed_0", "adapted/seed_1"),
+        *("other,BASE_LR=0.1/seed_7", "other,BASE_LR=0.2/seed_7"),
+    ]
+    assert [run.cfg.SEED for run in runs] == [0, 1, 0, 1, 7, 7]
+    assert [run.cfg.SOLVER.BASE_LR for run in runs[4:]] == [0.1, 0.2]
+    assert all(run.cfg.SOLVER.MAX_ITER == 2 for run in runs)
+    assert runs[3].needs == ("source/seed_1",)
+    weights = runs[3].arguments.index("--weights")
+    assert runs[3].arguments[weights + 1] == str(runs[1].folder)
+
+
+def test_without_seeds_a_configuration_keeps_its_own(tmp_path: Path) -> None:
+    text = "runs: {a: {config: quickstart_source_only.yaml, set: {SEED: 5}}}\n"
+    (run,) = read_sweep(sweep_file(tmp_path, text, seeds="")).runs
+    assert (run.name, run.cfg.SEED) == ("a", 5)
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_runs_start_in_order_and_behind_what_they_need(tmp_path: Path, jobs: int) -> None:
+    sweep, recorder = read_sweep(sweep_file(tmp_path)), Recorder()
+    assert execute(sweep, recorder, jobs) == []
+    assert sorted(recorder.started) == sorted(run.name for run in sweep.runs)
+    for run in sweep.runs:
+        for needed in run.needs:
+            assert recorder.started.index(needed) < recorder.started.index(run.name)
+    assert recorder.most == jobs
+    assert {run.state for run in sweep.runs} == {"done"}
+    again = Recorder()
+    assert execute(sweep, again, jobs) == []
+    assert again.started == []
+
+
+def test_a_failed_run_takes_those_that_need_it(tmp_path: Path) -> None:
+    sweep, recorder = read_sweep(sweep_file(tmp_path)), Recorder(fails="source/seed_0")
+    failed = execute(sweep, recorder, 2)
+    assert {run.name for run in failed} == {"source/seed_0", "adapted/seed_0"}
+    assert "adapted/seed_0" not in recorder.started
+    assert "adapted/seed_1" in recorder.started
+    states = {run.name: run.state for run in sweep.runs}
+    assert (states["source/seed_0"], states["adapted/seed_0"]) == ("failed", "waiting")
+    assert sweep.runs[0].error == "UserError: no such thing"
+    again = Recorder()
+    assert execute(sweep, again, 2) == []
+    assert sorted(again.started) == ["adapted/seed_0", "source/seed_0"]
+
+
+def test_what_stops_the_sweep_cancels_its_runs(tmp_path: Path) -> None:
+    sweep, recorder = read_sweep(sweep_file(tmp_path)), Recorder()
+
+    def interrupted(run: SweepRun) -> FakeJob:
+        if recorder.jobs:
+            raise KeyboardInterrupt
+        return recorder(run)
+
+    with pytest.raises(KeyboardInterrupt):
+        execute(sweep, interrupted, 2)
+    assert [job.cancelled for job in recorder.jobs] == [True]
+
+
+def test_a_run_that_a_killed_sweep_left_is_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sweep, recorder = read_sweep(sweep_file(tmp_path)), Recorder()
+    first, looks = sweep.runs[0], iter(range(100))
+
+    def left_running(folder: Path) -> bool:
+        if folder != first.folder or next(looks) > 4:
+            return False
+        first.folder.mkdir(parents=True, exist_ok=True)
+        checkpoint_path(first.folder, 2).touch()  # as it will have when it has ended
+        return True
+
+    monkeypatch.setattr(module, "is_written_to", left_running)
+    assert execute(sweep, recorder, 1) == []
+    assert first.name not in recorder.started
+    assert len(recorder.started) == len(sweep.runs) - 1
+
+
+def test_a_folder_is_written_to_while_its_lock_is_held(tmp_path: Path) -> None:
+    assert not is_written_to(tmp_path / "missing")
+    with only_writer(tmp_path, "--output-dir"):
+        assert is_written_to(tmp_path)
+        assert is_written_to(tmp_path)  # asking does not give the lock back
+    assert not is_written_to(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("runs: {}\nrun: 1\n", r"sweep.yaml:5: unknown key 'run'; nearest known: runs"),
+        ("runs: {a: {set: {}}}\n", "run 'a': give it `config: FILE`"),
+        ("runs: {a: {config: quickstart.yaml, seed: 1}}\n", "unknown key 'seed'.*seeds"),
+        ("runs: {a: {config: [x]}}\n", "config: found .*; must be text"),
+        ("runs: {a: {config: quickstart.yaml, seeds: [x]}}\n", "seeds: give a list of whole"),
+        ("runs: {a: {config: quickstart.yaml, grid: {SEED: 3}}}\n", "SEED: give a list of values"),
+        ("runs: {a: {config: quickstart.yaml, weights: b}}\n", "needs 'b', which no run before"),
+        (
+            "runs: {b: {config: quickstart_source_only.yaml, seeds: [3, 4]},\n"
+            "  a: {config: quickstart.yaml, weights: b}}\n",
+            "which has no seed 0",
+        ),
+    ],
+)
+def test_bad_files_are_refused(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        read_sweep(sweep_file(tmp_path, text))
+
+
+def test_settings_are_checked_before_anything_runs(tmp_path: Path) -> None:
+    text = "runs: {a: {config: quickstart_source_only.yaml, set: {SOLVER.BASE_LT: 1}}}\n"
+    with pytest.raises(ConfigError, match=r"SOLVER\.BASE_LT"):
+        read_sweep(sweep_file(tmp_path, text))
+    with pytest.raises(MissingFileError, match="no such sweep file"):
+        read_sweep(tmp_path / "none.yaml")
+
+
+def test_commands_and_states_are_printed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = str(sweep_file(tmp_path))
+    assert command([path, "--print"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 6
+    assert lines[0].startswith("t2sda train --config-file quickstart_source_only.yaml")
+    assert lines[0].endswith("SEED=0")
+    assert command([path, "--status"]) == 0
+    assert capsys.readouterr().out.count("waiting") == 6
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.slow
+def test_runs_through_submitit(tmp_path: Path) -> None:
+    text = "runs:\n  a: {config: quickstart_source_only.yaml}\n" + (
+        "  b: {config: quickstart_source_only.yaml, set: {MODEL.BACKBONE.WEIGHTS: nowhere.pth}}\n"
+    )
+    path = sweep_file(tmp_path, text, seeds="")
+    assert command([str(path), "--jobs", "2"]) == 1
+    assert [run.state for run in read_sweep(path).runs] == ["done", "failed"]
