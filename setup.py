@@ -45,7 +45,7 @@ setup(
     package_dir=MAPPED,
     package_data={"t2sda": ["py.typed"], "t2sda.configs": ["**/*.yaml"]},
     install_requires=[
-        "torch>=2.6,<2.14",
+        "torch>=2.8,<2.14",
         "timm>=1.0.15",
         "huggingface-hub>=0.30",  # hf:// and timm:// as sources of weights
         "fvcore>=0.1.5.post20221221",
@@ -64,6 +64,7 @@ setup(
     entry_points={"console_scripts": ["t2sda = t2sda.cli.main:main"]},
     classifiers=[
         "Programming Language :: Python :: 3.11",
+        "Programming Language :: Python :: 3.13",
         "Topic :: Scientific/Engineering :: Image Recognition",
     ],
 )

@@ -18,7 +18,7 @@ pair() {  # NAME PYTHON CONSTRAINTS
 }
 
 mkdir -p "$folder"
-sed -e 's/^torch==.*/torch==2.6.0/' -e 's/^torchvision==.*/torchvision==0.21.0/' constraints.txt \
+sed -e 's/^torch==.*/torch==2.8.0/' -e 's/^torchvision==.*/torchvision==0.23.0/' constraints.txt \
   > "$folder/oldest.txt"
 case "${1:-both}" in oldest | both) pair oldest "${PYTHON_OLD:-python3.11}" "$folder/oldest.txt" ;; esac
 case "${1:-both}" in newest | both) pair newest "${PYTHON_NEW:-python3.13}" constraints.txt ;; esac
