@@ -40,7 +40,7 @@ SCHEMA.declare(
 )
 
 _OURS = "t2sda checkpoint "
-FORMAT = f"{_OURS}3"
+FORMAT = f"{_OURS}4"
 _NAME = re.compile(r"checkpoint_(\d{7,})\.pth")
 
 
@@ -52,7 +52,8 @@ class Checkpoint:
         path: where it was read from.
         iteration: steps done, so the one that is due next.
         meta_arch: state dict of student, teacher and passes.
-        optimizers: state dicts by owner, "student" or a pass.
+        optimizer: state dict of the student's; empty in imported weights.
+        pass_optimizers: state dicts by pass, of those that have an optimizer of their own.
         hooks: state dicts by name, of those that have a state.
         scaler: its state dict.
         cfg: the resolved configuration of the run.
@@ -66,7 +67,8 @@ class Checkpoint:
     path: Path
     iteration: int
     meta_arch: dict[str, torch.Tensor]
-    optimizers: dict[str, dict[str, Any]]
+    optimizer: dict[str, Any]
+    pass_optimizers: dict[str, dict[str, Any]]
     hooks: dict[str, dict[str, torch.Tensor]]
     scaler: dict[str, Any]
     cfg: CfgNode
@@ -168,7 +170,8 @@ def load_checkpoint(
         path=path,
         iteration=content["iteration"],
         meta_arch=content["meta_arch"],
-        optimizers=content["optimizers"],
+        optimizer=content["optimizer"],
+        pass_optimizers=content["pass_optimizers"],
         hooks=content["hooks"],
         scaler=content["scaler"],
         cfg=read_config(content["config"], origin=str(path)),

@@ -42,7 +42,7 @@ from t2sda.engine.metrics import (
     TensorBoardWriter,
     standard_console,
 )
-from t2sda.engine.optim import build_owners, load_optimizers_
+from t2sda.engine.optim import STUDENT, build_owners, load_optimizers_
 from t2sda.engine.precision import Precision
 from t2sda.engine.progress import ConsoleProgress
 from t2sda.engine.trainer import Trainer, TrainerSettings
@@ -219,7 +219,10 @@ class TrainingRun:
         load_weights_(self.meta_arch, checkpoint.meta_arch, checkpoint.path)
         try:
             load_optimizers_(
-                self.owners, checkpoint.optimizers, checkpoint.iteration, checkpoint.num_skipped
+                self.owners,
+                {STUDENT: checkpoint.optimizer, **checkpoint.pass_optimizers},
+                checkpoint.iteration,
+                checkpoint.num_skipped,
             )
         except UserError as error:
             raise UserError(f"{checkpoint.path}: {error}") from None
@@ -270,9 +273,11 @@ class TrainingRun:
     def _state(self) -> dict[str, Any]:
         """What a checkpoint holds of the live objects."""
         hooks = {name: hook.state_dict() for name, hook in self.hooks.items()}
+        student, *others = self.owners
         return {
             "meta_arch": self.meta_arch.state_dict(),
-            "optimizers": {owner.name: owner.optimizer.state_dict() for owner in self.owners},
+            "optimizer": student.state_dict(),
+            "pass_optimizers": {owner.name: owner.state_dict() for owner in others},
             "hooks": {name: state for name, state in hooks.items() if state},
             "scaler": self.precision.scaler.state_dict(),
             "data": self.data,

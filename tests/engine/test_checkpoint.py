@@ -35,7 +35,8 @@ def writer(folder: Path, module: nn.Module, keep: int = 0) -> CheckpointWriter:
         folder,
         lambda: {
             "meta_arch": module.state_dict(),
-            "optimizers": {"student": torch.optim.AdamW(module.parameters()).state_dict()},
+            "optimizer": torch.optim.AdamW(module.parameters()).state_dict(),
+            "pass_optimizers": {"critic": torch.optim.AdamW(module.parameters()).state_dict()},
             "hooks": {"Running": {"mean": torch.ones(2)}},
             "scaler": {},
             "data": {},
@@ -56,15 +57,17 @@ def test_round_trip(tmp_path: Path) -> None:
     assert loaded.taxonomy == CITYSCAPES_19
     assert loaded.cfg == load_config(None)
     assert torch.equal(loaded.meta_arch["weight"], module.weight)
-    assert loaded.optimizers["student"]["param_groups"][0]["params"] == [0, 1]
+    assert loaded.optimizer["param_groups"][0]["params"] == [0, 1]
+    assert loaded.pass_optimizers["critic"]["param_groups"][0]["params"] == [0, 1]
     assert torch.equal(loaded.hooks["Running"]["mean"], torch.ones(2))
 
 
-def test_a_checkpoint_of_another_format_gets_one_clear_message(tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [1, 3, 5])
+def test_a_checkpoint_of_another_format_gets_one_clear_message(tmp_path: Path, number: int) -> None:
     path = tmp_path / "old.pth"
-    torch.save({"format": "t2sda checkpoint 1", "optimizer": {}}, path)
+    torch.save({"format": f"t2sda checkpoint {number}", "optimizer": {}}, path)
     with pytest.raises(
-        UserError, match="a 't2sda checkpoint 1', but .* reads 't2sda checkpoint 3'"
+        UserError, match=f"a 't2sda checkpoint {number}', but .* reads 't2sda checkpoint 4'"
     ):
         load_checkpoint(path)
 
