@@ -27,7 +27,7 @@ from t2sda.errors import MissingFileError, UserError
 from t2sda.files import atomic_writer, is_regular_file, reason
 from t2sda.structures import Step
 from t2sda.weights import licences
-from t2sda.weights.torch_files import DamagedFileError, is_whole, read_torch_file
+from t2sda.weights.torch_files import OWN_MARK, DamagedFileError, is_whole, read_torch_file
 
 SCHEMA.declare(
     "CHECKPOINT",
@@ -39,8 +39,7 @@ SCHEMA.declare(
     },
 )
 
-_OURS = "t2sda checkpoint "
-FORMAT = f"{_OURS}4"
+FORMAT = f"{OWN_MARK}4"
 _NAME = re.compile(r"checkpoint_(\d{7,})\.pth")
 
 
@@ -156,7 +155,7 @@ def load_checkpoint(
     except DamagedFileError as error:
         raise UserError(f"{path}: not a readable checkpoint: {error}; {_instead(path)}") from None
     mark = content.get("format") if isinstance(content, dict) else None
-    if not isinstance(mark, str) or not mark.startswith(_OURS):
+    if not isinstance(mark, str) or not mark.startswith(OWN_MARK):
         raise UserError(f"{path}: not a checkpoint of t2sda (no '{FORMAT}' mark)")
     if mark != FORMAT:
         raise UserError(

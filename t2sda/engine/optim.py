@@ -90,7 +90,7 @@ class Owner:
         return [p.grad for p in self.parameters if p.grad is not None]
 
     def state_dict(self) -> dict[str, Any]:
-        """The optimizer's; what had no gradient yet has an empty state, so that a lost one shows."""
+        """The optimizer's; an empty state of what had no gradient yet, so that a lost one shows."""
         state = self.optimizer.state_dict()
         numbers = [number for group in state["param_groups"] for number in group["params"]]
         return {**state, "state": {number: state["state"].get(number, {}) for number in numbers}}

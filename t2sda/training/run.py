@@ -56,7 +56,7 @@ from t2sda.modeling.segmentor import SegmentationModel
 from t2sda.runtime.checkpoints import TorchPredictor
 from t2sda.signals import stop_on_signals
 from t2sda.training.plan import plan_text, summary_text
-from t2sda.training.scoring import check_same_classes, evaluate_all, load_student_
+from t2sda.training.scoring import check_same_classes, evaluate_all, start_from_
 
 logger = logging.getLogger(__name__)
 
@@ -112,7 +112,8 @@ class TrainingRun:
         cfg: resolved and frozen.
         device: of this rank; by default what DEVICE says.
         resume: go on from the folder's newest checkpoint, if there is one.
-        weights: checkpoint or run folder whose student to start from.
+        weights: checkpoint or run folder whose student to start from; one of other classes gives
+            all but what depends on them.
         model: to train in place of the one that MODEL describes, in a script or a notebook;
             `load_model` reads its checkpoints only if MODEL describes it as well.
         hooks: further ones, beside those that HOOKS.NAMES builds.
@@ -163,7 +164,7 @@ class TrainingRun:
         if checkpoint is not None:
             self._restore(checkpoint)
         elif weights is not None:
-            load_student_(self.meta_arch.student.model, weights, self.taxonomy)
+            start_from_(self.meta_arch.student.model, weights, self.taxonomy, cfg)
         broadcast_from_main_(self.meta_arch)
 
     def run(self) -> TrainingResult:
