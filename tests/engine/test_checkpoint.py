@@ -219,12 +219,13 @@ def test_a_checkpoint_under_another_number_is_refused(tmp_path: Path) -> None:
     assert load_checkpoint(other.rename(tmp_path / "best.pth")).iteration == 2
 
 
-def test_fewer_iterations_than_are_done_are_an_error(tmp_path: Path) -> None:
+@pytest.mark.parametrize("asked", [0, 1, 3])
+def test_fewer_iterations_than_are_done_are_an_error(tmp_path: Path, asked: int) -> None:
     module = nn.Linear(1, 1)
     writer(tmp_path, module).save(4)
     checkpoint = load_checkpoint(checkpoint_path(tmp_path, 4))
-    with pytest.raises(UserError, match=r"4 iterations are done, and SOLVER.MAX_ITER is 3"):
-        check_iteration(checkpoint, 3)
+    with pytest.raises(UserError, match=rf"4 iterations are done, and SOLVER.MAX_ITER is {asked};"):
+        check_iteration(checkpoint, asked)
     check_iteration(checkpoint, 4)
 
 
