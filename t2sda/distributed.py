@@ -12,17 +12,21 @@ their own on every rank, so with them two ranks are one process in distribution 
 
 from __future__ import annotations
 
+import contextlib
+import json
 import os
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from t2sda.errors import UserError
+from t2sda.errors import UserError, printable
 
 BUCKET_ELEMENTS = 8_000_000
 """Gradients travel in flat buffers of about this many elements (32 MB of float32)."""
@@ -62,8 +66,23 @@ def process_group(device: torch.device) -> Iterator[None]:
         if isinstance(error, dist.DistError) or "gloo/transport" in str(error):
             raise UserError("another process of this run failed; see its message") from None
         raise
+    except UserError as error:
+        _tell_torchrun(printable(str(error)))
+        raise
     # Not after an error: it may wait for the others, and they wait for this process to go.
     dist.destroy_process_group()
+
+
+def _tell_torchrun(message: str) -> None:
+    """Put the message at the end of the report that `torchrun` prints of a failed process.
+
+    It is read from a file, whose form is that of `torch.distributed.elastic`'s `record`.
+    """
+    path = os.environ.get("TORCHELASTIC_ERROR_FILE")
+    if path:
+        told = {"message": message, "extraInfo": {"timestamp": str(int(time.time()))}}
+        with contextlib.suppress(OSError):  # the process itself prints it as well
+            Path(path).write_text(json.dumps({"message": told}), encoding="utf-8")
 
 
 def barrier() -> None:

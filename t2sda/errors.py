@@ -38,5 +38,9 @@ class MissingFileError(UserError, FileNotFoundError):
         return str(self.args[0])
 
 
+class NameTooLongError(UserError):
+    """A file whose path the system does not take, being too long; others may still be written."""
+
+
 class UnreadableFileError(UserError):
     """A file that exists but is not the image or video it should be."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import json
 import logging
@@ -15,7 +16,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from t2sda.errors import MissingFileError, UserError
+from t2sda.errors import MissingFileError, NameTooLongError, UserError
 
 logger = logging.getLogger(__name__)
 
@@ -74,7 +75,8 @@ def atomic_write(path: Path, content: bytes | str) -> None:
     """Write a file, text as UTF-8; `path` is the old one or the whole new one.
 
     Raises:
-        UserError: if it cannot be written.
+        NameTooLongError: if the path is longer than the system takes.
+        UserError: if it cannot be written for another reason.
     """
     # Names that are not UTF-8 are in text as lone surrogates.
     data = content if isinstance(content, bytes) else content.encode("utf-8", "backslashreplace")
@@ -83,9 +85,13 @@ def atomic_write(path: Path, content: bytes | str) -> None:
         with atomic_writer(path) as partial:
             partial.write_bytes(data)
     except OSError as error:
-        raise UserError(
-            f"{path}: cannot be written ({reason(error)}); finished files are whole"
-        ) from None
+        raise unwritable(path, error) from None
+
+
+def unwritable(path: Path, error: OSError) -> UserError:
+    """What is said of a file that `atomic_writer` could not write."""
+    kind = NameTooLongError if error.errno == errno.ENAMETOOLONG else UserError
+    return kind(f"{path}: cannot be written ({reason(error)}); finished files are whole")
 
 
 def json_text(value: Any, indent: int | None = None) -> str:
@@ -96,9 +102,10 @@ def json_text(value: Any, indent: int | None = None) -> str:
 def remove_partials(folders: Iterable[Path]) -> None:
     """Remove what killed processes left half-written in folders that nobody else writes to."""
     for folder in folders:
-        for partial in folder.glob(f".*-*{PARTIAL_SUFFIX}"):
-            if partial.is_dir() and not partial.is_symlink():
-                shutil.rmtree(partial, ignore_errors=True)
+        with contextlib.suppress(OSError):  # a folder that cannot be listed holds none of ours
+            for partial in folder.glob(f".*-*{PARTIAL_SUFFIX}"):
+                if partial.is_dir() and not partial.is_symlink():
+                    shutil.rmtree(partial, ignore_errors=True)
 
 
 @contextlib.contextmanager

@@ -45,7 +45,8 @@ def write_checkpoint(run_dir: Path, *settings: str) -> Path:
         run_dir,
         lambda: {
             "meta_arch": meta_arch.state_dict(),
-            "optimizers": {},
+            "optimizer": {},
+            "pass_optimizers": {},
             "hooks": {},
             "scaler": {},
             "data": {},

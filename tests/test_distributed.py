@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import re
+import time
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from torch import nn
+from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
 
 from t2sda import distributed as ours
+from t2sda.errors import UserError, printable
 from t2sda.modeling.normalization import share_statistics
 from tests.distributed import on_two_ranks
 
@@ -152,3 +157,57 @@ def test_shared_batch_norm_keeps_keys_and_predictions() -> None:
     shared = share_statistics(net)
     assert shared.state_dict().keys() == state.keys()
     torch.testing.assert_close(shared(whole_batch()), expected)
+
+
+@pytest.fixture
+def error_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where torchrun looks for what ended a process; the processes are not really joined."""
+    path = tmp_path / "error.json"
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("TORCHELASTIC_ERROR_FILE", str(path))
+    monkeypatch.setattr(ours.dist, "init_process_group", lambda *_, **__: None)
+    monkeypatch.setattr(ours.dist, "destroy_process_group", lambda: None)
+    return path
+
+
+def failing(error: Exception) -> None:
+    with ours.process_group(torch.device("cpu")):
+        raise error
+
+
+@pytest.mark.parametrize(
+    "message",
+    ["a.png: damaged; remove it", "iteration 3: not finite: loss=nan", "käse 'x' \x1b[31m"],
+)
+def test_the_report_of_torchrun_ends_with_the_message(error_file: Path, message: str) -> None:
+    with pytest.raises(UserError, match=re.escape(message)):
+        failing(UserError(message))
+    failure = ProcessFailure(local_rank=1, pid=7, exitcode=2, error_file=str(error_file))
+    assert abs(failure.timestamp - time.time()) < 60
+    report = str(ChildFailedError("train_net.py", {1: failure}))
+    last = report.rstrip().splitlines()[-2]
+    assert last.strip() == f"traceback : {printable(message)}"
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        RuntimeError("[gloo/transport/tcp/pair.cc:1] Connection closed by peer"),  # it waited
+        KeyError("a bug"),
+        KeyboardInterrupt(),
+    ],
+)
+def test_who_did_not_cause_it_or_prints_a_traceback_adds_nothing(
+    error_file: Path, error: Exception
+) -> None:
+    with pytest.raises((UserError, KeyError, KeyboardInterrupt)):
+        failing(error)
+    assert not error_file.exists()
+
+
+def test_a_report_that_cannot_be_written_does_not_hide_the_message(
+    error_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TORCHELASTIC_ERROR_FILE", str(error_file / "nowhere/error.json"))
+    with pytest.raises(UserError, match=r"a\.png: damaged"):
+        failing(UserError("a.png: damaged"))

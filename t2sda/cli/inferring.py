@@ -12,12 +12,19 @@ from typing import Any, NamedTuple, TextIO
 import numpy as np
 
 from t2sda.cli.infer_progress import InferProgress
-from t2sda.errors import MissingFileError, UnreadableFileError, UserError, printable
+from t2sda.errors import (
+    MissingFileError,
+    NameTooLongError,
+    UnreadableFileError,
+    UserError,
+    printable,
+)
+from t2sda.files import is_regular_file
 from t2sda.images import read_image
 from t2sda.inference.overlapped import in_batches, overlapped
 from t2sda.inference.results import result_paths, write_png, write_results
 from t2sda.inference.segmenter import Segmenter
-from t2sda.inference.shares import LEGEND_NAME, SHARES_NAME, Record
+from t2sda.inference.shares import LEGEND_NAME, SHARES_NAME, Record, remove_summary
 from t2sda.inference.sources import Source
 from t2sda.inference.video import (
     VIDEO_KINDS,
@@ -38,6 +45,7 @@ _LEFT_OUT = (
     MissingFileError,  # it may vanish while others are worked on
     EncodingError,
     TooLargeError,
+    NameTooLongError,
 )
 
 
@@ -89,13 +97,19 @@ class Inference:
         self.kinds = kinds
         self.stream = stream
         self.num_workers = num_workers
-        self.record = Record(output_dir, {**(settings or {}), "kinds": list(kinds)}, resume)
+        self.record = Record(
+            output_dir,
+            {**(settings or {}), "kinds": sorted(set(kinds))},
+            resume,
+            self.taxonomy.num_classes,
+        )
         self.left_out: list[UserError] = []
         self.incomplete: list[str] = []
 
     def run(self, sources: Sequence[Source]) -> int:
         """Segment them all, write what was seen; returns the exit code."""
         _check_kinds(sources, self.kinds)
+        remove_summary(self.output_dir)  # until the end it would be of other images
         begin = time.perf_counter()
         finished: list[Done] = []
         waiting = [source for source in sources if not self._is_finished(source)]
@@ -125,7 +139,7 @@ class Inference:
             else result_paths(self.output_dir / source.name, self.kinds)
         )
         finished = self.record.holds(str(source.name), source.path)
-        return finished and all(path.is_file() for path in paths)
+        return finished and all(map(is_regular_file, paths))
 
     def _work(self, sources: Sequence[Source], progress: InferProgress) -> Iterator[Done]:
         images = [source for source in sources if not source.is_video]
@@ -168,8 +182,12 @@ class Inference:
         found = self.segmenter(list(images.values()))
         for (source, image), own in zip(images.items(), found, strict=True):
             target = self.output_dir / source.name
-            write_results(target, image, own, self.taxonomy, self.kinds)
-            done.append(Done(source, class_counts(own.labels, self.taxonomy)))
+            try:
+                write_results(target, image, own, self.taxonomy, self.kinds)
+            except NameTooLongError as error:
+                done.append(self._leave_out(source, error))
+            else:
+                done.append(Done(source, class_counts(own.labels, self.taxonomy)))
         return done
 
     def _leave_out(self, source: Source, error: UserError) -> Done:
@@ -220,7 +238,7 @@ class Inference:
         ]
 
     def _write_legend(self, names: Sequence[str]) -> None:
-        counts = self.record.counts(names, self.taxonomy.num_classes)
+        counts = self.record.counts(names)
         if counts.any():
             write_png(self.output_dir / LEGEND_NAME, legend(counts, self.taxonomy, width=480))
             self.record.write_shares(self.output_dir / SHARES_NAME, names, self.taxonomy)

@@ -68,7 +68,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--weights",
         metavar="PATH",
-        help="checkpoint or run folder whose student to start from (or to score)",
+        help="checkpoint or run folder to start from, its student with a new classifier for other "
+        "classes; or to score",
     )
     parser.add_argument("--output-dir", metavar="DIR", help="the same as OUTPUT_DIR DIR")
     return parser

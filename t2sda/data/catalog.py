@@ -57,6 +57,7 @@ class DatasetSpec:
         other_roots: further names that the folder may have.
         beside: a folder in which a relative root is looked for first.
         class_pixels: a .npy file below `root`, see `FileDataset`.
+        packed_size: bound (height, width) that its images were resized to; None: as they came.
     """
 
     name: str
@@ -70,6 +71,7 @@ class DatasetSpec:
     other_roots: tuple[str, ...] = ()
     beside: str | None = None
     class_pixels: str | None = None
+    packed_size: tuple[int, int] | None = None
 
     def __post_init__(self) -> None:
         check_name(self.name)
@@ -121,6 +123,7 @@ class DatasetSpec:
             label_reader=LABEL_FORMATS[self.label_format],
             passed_over=found.passed_over,
             counts_path=root / self.class_pixels if self.class_pixels is not None else None,
+            packed_size=self.packed_size,
         )
 
     @property

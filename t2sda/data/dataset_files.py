@@ -20,7 +20,7 @@ from t2sda.structures import IGNORE_INDEX
 REQUIRED = ("name", "root", "images")
 OPTIONAL = (
     *("labels", "stems", "splits", "classes", "taxonomy", "ids", "palette", "ignored"),
-    *("label_format", "groups", "things", "subsets", "class_pixels"),
+    *("label_format", "groups", "things", "subsets", "class_pixels", "packed_size"),
 )
 OWN_CLASSES = ("ids", "palette", "ignored", "things", "subsets")
 """Keys that say more about `classes`."""
@@ -103,6 +103,7 @@ class _Reader:
             label_format=self._label_format(),
             beside=str(self.path.parent.absolute()),
             class_pixels=pattern("class_pixels") if "class_pixels" in self.tree else None,
+            packed_size=self._size("packed_size") if "packed_size" in self.tree else None,
         )
 
     def _images(self, split: str | None) -> str | tuple[str, ...]:
@@ -284,6 +285,13 @@ class _Reader:
         if len(numbers) != 3 or not all(type(n) is int and 0 <= n <= 255 for n in numbers):
             raise self._error(key, f"found {shown(value)}; a color is [R, G, B], each 0 to 255")
         return numbers[0], numbers[1], numbers[2]
+
+    def _size(self, key: str) -> tuple[int, int]:
+        value = self._value(key)
+        sides = value if isinstance(value, list) else []
+        if len(sides) != 2 or not all(type(side) is int and side > 0 for side in sides):
+            raise self._error(key, f"found {shown(value)}; a size is [height, width] in pixels")
+        return sides[0], sides[1]
 
     def _list(self, key: str, value: Any) -> list[Any]:
         if not isinstance(value, list):

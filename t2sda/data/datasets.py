@@ -47,12 +47,14 @@ class SegmentationDataset(Dataset[tuple[Tensor, Tensor]], ABC):
         taxonomy: the classes of its labels.
         class_groups: classes to merge, in prediction and label alike, before scoring; empty: none.
         weights: how often each of `members` is drawn, summing to 1; empty: all images alike.
+        packed_size: bound (height, width) that its images were resized to; None: as they came.
     """
 
     name: str
     taxonomy: Taxonomy
     class_groups: tuple[ClassGroup, ...]
     weights: tuple[float, ...] = ()
+    packed_size: tuple[int, int] | None = None
 
     @property
     def members(self) -> tuple[SegmentationDataset, ...]:
@@ -159,6 +161,7 @@ class FileDataset(SegmentationDataset):
         passed_over: files that lie beside the images but were not taken, by kind.
         counts_path: (N, num_classes + 1) counts as `class_pixels` gives them, of labels that were
             larger when they were counted; None: the label files are counted.
+        packed_size: see SegmentationDataset.
     """
 
     def __init__(
@@ -170,6 +173,7 @@ class FileDataset(SegmentationDataset):
         label_reader: LabelReader = read_label,
         passed_over: Counter[str] | None = None,
         counts_path: Path | None = None,
+        packed_size: tuple[int, int] | None = None,
     ) -> None:
         self.name = name
         self.pairs = pairs
@@ -178,6 +182,7 @@ class FileDataset(SegmentationDataset):
         self.label_reader = label_reader
         self.passed_over = passed_over or Counter()
         self.counts_path = counts_path
+        self.packed_size = packed_size
 
     def __len__(self) -> int:
         return len(self.pairs)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import NamedTuple
@@ -31,6 +33,8 @@ from t2sda.data.transforms import (
 from t2sda.data.translation.base import Translator, build_translator
 from t2sda.errors import UserError
 from t2sda.structures import DomainBatch
+
+logger = logging.getLogger(__name__)
 
 
 class SourceSample(NamedTuple):
@@ -149,12 +153,15 @@ class DomainPairs(Dataset):
             progress: shows what takes long.
             target_labels: whether a pass of the run reads `DomainBatch.target_label`.
         """
-        source = source_dataset(cfg)
+        source, target = source_dataset(cfg), target_dataset(cfg)
         for member in source.members:
             check_has_labelled_pixels(member)
+        warn_of_enlarged(source, cfg.DATA.SOURCE_SIZE, "DATA.SOURCE_SIZE")
+        if target is not None:
+            warn_of_enlarged(target, cfg.DATA.TARGET_SIZE, "DATA.TARGET_SIZE")
         return cls(
             source,
-            target_dataset(cfg),
+            target,
             translator=build_translator(cfg),
             source_resize=Resize(cfg.DATA.SOURCE_SIZE or None),
             target_resize=Resize(cfg.DATA.TARGET_SIZE or None),
@@ -323,6 +330,24 @@ def valid_within_margins(
     valid = np.zeros(size, dtype=bool)
     valid[top : max(size[0] - bottom, 0), left : max(size[1] - right, 0)] = True
     return valid
+
+
+def warn_of_enlarged(dataset: SegmentationDataset, bound: tuple[int, ...], key: str) -> None:
+    """Log a warning for packed sets that are resized to more pixels than were kept of them."""
+    for member in dataset.members:
+        if member.packed_size is None or not bound:
+            continue
+        with contextlib.suppress(UserError):  # of the image's file; whoever reads it says so
+            stored = member.size_of(0)
+            wanted = Resize((bound[0], bound[1])).size_for(stored)
+            if any(new > old for new, old in zip(wanted, stored, strict=True)):
+                packed = "x".join(map(str, member.packed_size))
+                logger.warning(
+                    "dataset '%s' was packed at %s, and %s enlarges it to %s: details of the "
+                    "originals are lost; set %s to %s, or pack it at %s",
+                    *(member.name, packed, key, "x".join(map(str, bound))),
+                    *(key, list(member.packed_size), "x".join(map(str, bound))),
+                )
 
 
 def _order_of(dataset: SegmentationDataset, seed: int, domain: str) -> MixedSampler:

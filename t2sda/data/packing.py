@@ -147,6 +147,7 @@ def _description(dataset: SegmentationDataset, bound: tuple[int, int]) -> dict[s
         "root": ".",
         "stems": STEMS_NAME,
         "images": "images/{stem}.png",
+        "packed_size": list(bound),
     }
     if dataset.labelled:
         description |= {"labels": "labels/{stem}.png", "class_pixels": COUNTS_NAME}

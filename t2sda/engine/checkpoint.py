@@ -27,7 +27,7 @@ from t2sda.errors import MissingFileError, UserError
 from t2sda.files import atomic_writer, is_regular_file, reason
 from t2sda.structures import Step
 from t2sda.weights import licences
-from t2sda.weights.torch_files import DamagedFileError, is_whole, read_torch_file
+from t2sda.weights.torch_files import OWN_MARK, DamagedFileError, is_whole, read_torch_file
 
 SCHEMA.declare(
     "CHECKPOINT",
@@ -39,8 +39,7 @@ SCHEMA.declare(
     },
 )
 
-_OURS = "t2sda checkpoint "
-FORMAT = f"{_OURS}3"
+FORMAT = f"{OWN_MARK}4"
 _NAME = re.compile(r"checkpoint_(\d{7,})\.pth")
 
 
@@ -52,7 +51,8 @@ class Checkpoint:
         path: where it was read from.
         iteration: steps done, so the one that is due next.
         meta_arch: state dict of student, teacher and passes.
-        optimizers: state dicts by owner, "student" or a pass.
+        optimizer: state dict of the student's; empty in imported weights.
+        pass_optimizers: state dicts by pass, of those that have an optimizer of their own.
         hooks: state dicts by name, of those that have a state.
         scaler: its state dict.
         cfg: the resolved configuration of the run.
@@ -66,7 +66,8 @@ class Checkpoint:
     path: Path
     iteration: int
     meta_arch: dict[str, torch.Tensor]
-    optimizers: dict[str, dict[str, Any]]
+    optimizer: dict[str, Any]
+    pass_optimizers: dict[str, dict[str, Any]]
     hooks: dict[str, dict[str, torch.Tensor]]
     scaler: dict[str, Any]
     cfg: CfgNode
@@ -154,7 +155,7 @@ def load_checkpoint(
     except DamagedFileError as error:
         raise UserError(f"{path}: not a readable checkpoint: {error}; {_instead(path)}") from None
     mark = content.get("format") if isinstance(content, dict) else None
-    if not isinstance(mark, str) or not mark.startswith(_OURS):
+    if not isinstance(mark, str) or not mark.startswith(OWN_MARK):
         raise UserError(f"{path}: not a checkpoint of t2sda (no '{FORMAT}' mark)")
     if mark != FORMAT:
         raise UserError(
@@ -168,7 +169,8 @@ def load_checkpoint(
         path=path,
         iteration=content["iteration"],
         meta_arch=content["meta_arch"],
-        optimizers=content["optimizers"],
+        optimizer=content["optimizer"],
+        pass_optimizers=content["pass_optimizers"],
         hooks=content["hooks"],
         scaler=content["scaler"],
         cfg=read_config(content["config"], origin=str(path)),

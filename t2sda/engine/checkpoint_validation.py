@@ -69,7 +69,7 @@ def optimizer_problems(
 
     Args:
         optimizer: as built for the run, before its first step.
-        state: what its `state_dict()` was.
+        state: what it was; a parameter that had no gradient yet has an empty state.
         iteration: steps done.
         num_skipped: how many of them the optimizer may have skipped.
     """
@@ -84,14 +84,17 @@ def optimizer_problems(
     if unknown := sorted(set(state["state"]) - known):
         return [f"its optimizer has a state for parameter {unknown[0]}, which is in no group"]
     kept = [_state_after_a_step(optimizer, group) for group in optimizer.param_groups]
-    if any(kept) and not state["state"] and iteration > num_skipped:
+    if any(kept) and not any(state["state"].values()) and iteration > num_skipped:
         return [f"the state of its optimizer is empty after {iteration} iterations"]
     problems = []
     for group, live, expected in zip(groups, optimizer.param_groups, kept, strict=True):
-        for number, parameter in zip(group["params"], live["params"], strict=True):
+        names = live.get("param_names", [f"parameter {number}" for number in group["params"]])
+        if group.get("param_names", names) != names:
+            return [f"its optimizer is of other parameters, {_first_other(group, names)}"]
+        for number, name, parameter in zip(group["params"], names, live["params"], strict=True):
             own = state["state"].get(number)
-            found = own is not None and _moment_problem(own, expected, parameter, iteration)
-            problems += [f"parameter {number}: {found}"] if found else []
+            found = _moment_problem(own, expected, parameter, iteration)
+            problems += [f"{name}: {found}"] if found else []
     return [_counted("unusable in its optimizer", problems)] if problems else []
 
 
@@ -108,7 +111,7 @@ def fresh_moments(
     return {
         own: {name: _own_copy(value, parameter) for name, value in state["state"][number].items()}
         for own, (number, parameter) in enumerate(zip(saved, parameters, strict=True))
-        if number in state["state"]
+        if state["state"].get(number)
     }
 
 
@@ -141,9 +144,23 @@ def _state_after_a_step(
     return dict(other.state[probe])
 
 
+def _first_other(group: Mapping[str, Any], names: list[str]) -> str:
+    theirs, ours = next(
+        pair for pair in zip(group["param_names"], names, strict=True) if pair[0] != pair[1]
+    )
+    return f"such as {theirs} in place of {ours}"
+
+
 def _moment_problem(
-    own: Mapping[str, Any], expected: Mapping[str, Any], parameter: nn.Parameter, iteration: int
+    own: Mapping[str, Any] | None,
+    expected: Mapping[str, Any],
+    parameter: nn.Parameter,
+    iteration: int,
 ) -> str | None:
+    if own is None:
+        return "its state is missing" if expected else None
+    if not own:
+        return None  # it had no gradient yet
     if own.keys() != expected.keys():
         return f"has {', '.join(own) or 'nothing'}, needs {', '.join(expected)}"
     for name, like in expected.items():
@@ -228,8 +245,10 @@ def _is_optimizer_state(value: Any) -> bool:
 
 
 def _is_group(value: Any) -> bool:
-    is_mapping = _is_mapping(_is_text, _anything)(value)
-    return is_mapping and _is_list(_is_count)(value.get("params"))
+    if not _is_mapping(_is_text, _anything)(value) or not _is_list(_is_count)(value.get("params")):
+        return False
+    names = value.get("param_names", [""] * len(value["params"]))
+    return _is_list(_is_text)(names) and len(names) == len(value["params"])
 
 
 def _is_scaler_state(value: Any) -> bool:
@@ -277,7 +296,14 @@ def _is_fingerprint(value: Any) -> bool:
 PARTS: dict[str, tuple[Rule, str]] = {
     "iteration": (_is_count, "a whole number, 0 or more"),
     "meta_arch": (_is_mapping(_is_text, _is_tensor), "tensors by name"),
-    "optimizers": (_is_mapping(_is_text, _is_optimizer_state), "state dicts of optimizers by name"),
+    "optimizer": (
+        lambda value: value == {} or _is_optimizer_state(value),
+        "the state dict of an optimizer, or empty",
+    ),
+    "pass_optimizers": (
+        _is_mapping(_is_text, _is_optimizer_state),
+        "state dicts of optimizers by pass",
+    ),
     "hooks": (_is_mapping(_is_text, _is_mapping(_is_text, _is_tensor)), "tensors by hook and name"),
     "scaler": (_is_scaler_state, "the state dict of a loss scaler, or empty"),
     "config": (_is_mapping(_is_text, _anything), "settings by name"),

@@ -201,7 +201,8 @@ def write_imported(imported: Imported, output: Path) -> None:
     """The checkpoint, whole or not at all."""
     state = {f"student.model.{name}": tensor for name, tensor in imported.tensors.items()}
     content = checkpoint_content(imported.cfg, imported.taxonomy, iteration=0)
-    parts: dict[str, Any] = {"optimizers": {}, "hooks": {}, "scaler": {}, "data": {}}
+    empty = ("optimizer", "pass_optimizers", "hooks", "scaler", "data")
+    parts: dict[str, Any] = {name: {} for name in empty}
     save_checkpoint(
         output, {**content, **parts, "meta_arch": state, "provenance": imported.provenance}
     )

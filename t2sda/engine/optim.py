@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import count
 from typing import Any, cast
 
 import torch
@@ -88,6 +89,12 @@ class Owner:
         """Those there are."""
         return [p.grad for p in self.parameters if p.grad is not None]
 
+    def state_dict(self) -> dict[str, Any]:
+        """The optimizer's; an empty state of what had no gradient yet, so that a lost one shows."""
+        state = self.optimizer.state_dict()
+        numbers = [number for group in state["param_groups"] for number in group["params"]]
+        return {**state, "state": {number: state["state"].get(number, {}) for number in numbers}}
+
     def base_lr(self) -> float:
         """Learning rate of the first group before the schedule."""
         return self.optimizer.param_groups[0]["base_lr"]
@@ -106,7 +113,8 @@ def build_owners(cfg: CfgNode, meta_arch: MetaArch) -> list[Owner]:
         own = cast(StudentPass, item).optimizer()
         if own is not None:
             settings[name] = own
-    return [build_owner(name, item) for name, item in settings.items()]
+    names = {id(parameter): name for name, parameter in meta_arch.named_parameters()}
+    return [build_owner(name, item, names) for name, item in settings.items()]
 
 
 def student_optimizer(cfg: CfgNode, student: Branch) -> OptimizerSettings:
@@ -139,11 +147,20 @@ def student_optimizer(cfg: CfgNode, student: Branch) -> OptimizerSettings:
     )
 
 
-def build_owner(name: str, settings: OptimizerSettings) -> Owner:
-    """An owner with a fresh optimizer."""
+def build_owner(
+    name: str, settings: OptimizerSettings, names: Mapping[int, str] | None = None
+) -> Owner:
+    """An owner with a fresh optimizer.
+
+    Args:
+        name: see `Owner`.
+        settings: of the optimizer.
+        names: of parameters by `id`, for messages and to tell them apart in a checkpoint.
+    """
+    names, number = names or {}, count()
     groups = [
         {
-            "params": list(group.parameters),
+            "params": [(names.get(id(p), f"{name}.{next(number)}"), p) for p in group.parameters],
             "lr": group.lr,
             "base_lr": group.lr,
             "weight_decay": group.weight_decay,
@@ -175,7 +192,7 @@ def check_every_parameter_is_trained(meta_arch: MetaArch, owners: Sequence[Owner
 
 def load_optimizers_(
     owners: Sequence[Owner],
-    states: dict[str, dict[str, Any]],
+    states: Mapping[str, dict[str, Any]],
     iteration: int,
     num_skipped: int = 0,
 ) -> None:
@@ -183,7 +200,7 @@ def load_optimizers_(
 
     Args:
         owners: of this run, before its first step.
-        states: state dicts by owner.
+        states: `Owner.state_dict` by owner.
         iteration: steps done.
         num_skipped: how many of them an optimizer may have skipped.
 
@@ -191,6 +208,8 @@ def load_optimizers_(
         UserError: if the checkpoint has other owners, another kind of optimizer, or moments that
             are not those of this run's parameters; nothing is loaded then.
     """
+    if not states.get(STUDENT, True):
+        raise UserError("it has no optimizer, as imported weights; start from it with --weights")
     if states.keys() != {owner.name for owner in owners}:
         raise UserError(
             f"the checkpoint has optimizers of {', '.join(states)}, this run of "

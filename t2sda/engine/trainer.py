@@ -17,6 +17,7 @@ from t2sda.engine.optim import STUDENT, Owner, check_every_parameter_is_trained
 from t2sda.engine.precision import Precision
 from t2sda.errors import UserError
 from t2sda.meta_arch.base import MetaArch
+from t2sda.modeling.normalization import single_values_named
 from t2sda.structures import DomainBatch, RandomStreams, Step
 
 SCHEMA.declare(
@@ -113,14 +114,16 @@ class Trainer:
 
         Raises:
             NonFiniteLossError: naming the iteration and every loss.
+            UserError: if a BatchNorm gets a single value to take statistics of.
         """
         self.meta_arch.train()
         for owner in self.owners:
             owner.optimizer.zero_grad(set_to_none=True)
-        steps = [
-            self._run_micro_step(iteration, micro_step, next(batches))
-            for micro_step in range(self.settings.accumulation)
-        ]
+        steps = []
+        for micro_step in range(self.settings.accumulation):
+            batch = next(batches)
+            with single_values_named(self.meta_arch, batch.source_image.shape[-2:]):
+                steps.append(self._run_micro_step(iteration, micro_step, batch))
         step = steps[-1]
         average_gradients_([p for owner in self.owners for p in owner.parameters])
         # Those whose pass had nothing to learn from have no gradients: the same on every rank.

@@ -6,6 +6,7 @@ The lines are what `--resume` goes by: one is written when all files of an image
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ import numpy as np
 
 from t2sda.data.taxonomies import Taxonomy
 from t2sda.errors import UserError
-from t2sda.files import atomic_write, json_text
+from t2sda.files import atomic_write, json_text, reason
 from t2sda.inference.results import KINDS, result_paths
 from t2sda.inference.video import VIDEO_KINDS, video_path
 
@@ -30,26 +31,29 @@ class Record:
         folder: exists.
         settings: what results depend on, as JSON has it; a resumed run must have the same.
         resume: go on with the record that is there.
+        num_classes: of the model.
 
     Raises:
         UserError: if the record that is there was made with other settings.
     """
 
-    def __init__(self, folder: Path, settings: Mapping[str, Any], resume: bool) -> None:
+    def __init__(
+        self, folder: Path, settings: Mapping[str, Any], resume: bool, num_classes: int
+    ) -> None:
         self.path = folder / RECORD_NAME
+        self.num_classes = num_classes
         settings = json.loads(json.dumps(settings))  # tuples would not equal what is read back
         lines = _lines(self.path) if resume else []
-        if lines and lines[0] != {"settings": settings}:
+        if lines and (changes := _changes(lines[0].get("settings"), settings)):
             raise UserError(
-                f"--resume: results in {folder} were made with {lines[0].get('settings')}, not "
-                f"with {dict(settings)}; choose another output folder, or leave out --resume"
+                f"--resume: results in {folder} were made with other settings: "
+                f"{'; '.join(changes)}; choose another output folder, or leave out --resume"
             )
-        self.finished: dict[str, list[int]] = {line["name"]: line["pixels"] for line in lines[1:]}
-        self._stamps: dict[str, list[int] | None] = {
-            line["name"]: line.get("stamp") for line in lines[1:]
-        }
+        images = [line for line in lines[1:] if len(line["pixels"]) == num_classes]
+        self.finished: dict[str, list[int]] = {line["name"]: line["pixels"] for line in images}
+        self._stamps = {line["name"]: line.get("stamp") for line in images}
         # Written anew: the last line of a killed run may be torn.
-        kept = [{"settings": settings}, *lines[1:]]
+        kept = [{"settings": settings}, *images]
         atomic_write(self.path, "".join(json.dumps(line) + "\n" for line in kept).encode())
 
     def holds(self, name: str, source: Path) -> bool:
@@ -70,14 +74,14 @@ class Record:
         except OSError as error:
             raise UserError(f"{self.path}: cannot be written ({error.strerror})") from None
 
-    def counts(self, names: Sequence[str], num_classes: int) -> np.ndarray:
+    def counts(self, names: Sequence[str]) -> np.ndarray:
         """Pixels of every class, (C,), over the images called `names`."""
         rows = [self.finished[name] for name in names if name in self.finished]
-        return np.array(rows, dtype=np.int64).reshape(-1, num_classes).sum(axis=0)
+        return np.array(rows, dtype=np.int64).reshape(-1, self.num_classes).sum(axis=0)
 
     def write_shares(self, path: Path, names: Sequence[str], taxonomy: Taxonomy) -> None:
         """The legend as JSON: name, color and share of every class, over all and by image."""
-        total = self.counts(names, taxonomy.num_classes)
+        total = self.counts(names)
         images = {name: self.finished[name] for name in names if name in self.finished}
         content = {
             "taxonomy": taxonomy.name,
@@ -106,7 +110,7 @@ class Record:
 def results_below(folder: Path) -> set[Path]:
     """What runs that left a record in a folder may have written there."""
     lines = _lines(folder / RECORD_NAME)
-    targets = [folder / line["name"] for line in lines[1:] if isinstance(line["name"], str)]
+    targets = [folder / line["name"] for line in lines[1:]]
     return {
         *([folder / LEGEND_NAME] if lines else []),
         *(path for target in targets for path in result_paths(target, KINDS)),
@@ -114,13 +118,37 @@ def results_below(folder: Path) -> set[Path]:
     }
 
 
-def _stamp(path: Path) -> list[int] | None:
-    """Size and time of change; None if the file has vanished."""
+def remove_summary(folder: Path) -> None:
+    """Remove legend and shares of a run before; UserError if that is refused."""
+    for path in (folder / LEGEND_NAME, folder / SHARES_NAME):
+        try:
+            path.unlink(missing_ok=True)
+        except OSError as error:
+            raise UserError(f"{path}: cannot be replaced ({reason(error)})") from None
+
+
+def _stamp(path: Path) -> list[str | int] | None:
+    """Which file it is, and its state: place, size, times of change; None if it has vanished.
+
+    The second time is that of the file's entry: it changes when another file, of whatever age,
+    takes the place.
+    """
     try:
         found = path.stat()
-    except OSError:
+        place = os.fsencode(path.resolve()).hex()
+    except (OSError, RuntimeError):  # RuntimeError: links in a circle
         return None
-    return [found.st_size, found.st_mtime_ns]
+    return [place, found.st_size, found.st_mtime_ns, found.st_ctime_ns]
+
+
+def _changes(old: Any, new: Mapping[str, Any]) -> list[str]:
+    if not isinstance(old, dict):
+        return ["none are noted"]
+    return [
+        f"{name} was {old.get(name)}, is {new.get(name)}"
+        for name in sorted(old.keys() | new.keys())
+        if old.get(name) != new.get(name)
+    ]
 
 
 def _shares(counts: np.ndarray) -> list[float]:
@@ -137,7 +165,16 @@ def _lines(path: Path) -> list[dict[str, Any]]:
             values = json.loads(line)
         except (ValueError, RecursionError):
             break  # torn by a kill; what follows cannot be trusted either
-        if not isinstance(values, dict) or (found and not {"name", "pixels"} <= values.keys()):
+        if not isinstance(values, dict) or (found and not _is_of_an_image(values)):
             break
         found.append(values)
     return found
+
+
+def _is_of_an_image(line: Mapping[str, Any]) -> bool:
+    name, pixels = line.get("name"), line.get("pixels")
+    return (
+        isinstance(name, str)
+        and isinstance(pixels, list)
+        and all(type(count) is int and 0 <= count < 1 << 63 for count in pixels)
+    )

@@ -17,7 +17,7 @@ import numpy as np
 
 from t2sda.data.taxonomies import Taxonomy
 from t2sda.errors import UnreadableFileError, UserError
-from t2sda.files import atomic_writer
+from t2sda.files import atomic_writer, unwritable
 from t2sda.images.files import check_regular_file, errors_name
 from t2sda.inference.visualisation import color_map, overlay
 from t2sda.resources import is_out_of_memory
@@ -302,10 +302,7 @@ class VideoWriter:
         try:
             yield
         except OSError as error:  # FFmpeg's errors of writing are some
-            raise UserError(
-                f"{self.path}: cannot be written ({error.strerror or error}); "
-                f"finished results are whole"
-            ) from None
+            raise unwritable(self.path, error) from None
         except self._av.error.FFmpegError as error:
             raise EncodingError(
                 f"{self.path}: cannot be encoded ({error}); use another --kind, or convert the "

@@ -262,7 +262,7 @@ def build_meta_arch(
         taxonomy: of the source.
         model: of the student, in place of the one that MODEL describes.
     Raises:
-        UserError: if the model has other classes.
+        UserError: if the model has other classes, or a head that its loss does not train.
     """
     meta_arch = META_ARCHS.get(cfg.META_ARCH.NAME)
     if model is None:
@@ -271,6 +271,12 @@ def build_meta_arch(
         raise UserError(
             f"the model has {model.num_classes} classes, the source {taxonomy.num_classes}; build "
             f"it with the classes of DATASETS.SOURCE"
+        )
+    if model.aux_head is not None and not model.trains_aux_head:
+        raise UserError(
+            f"MODEL.AUX_HEAD.NAME: the auxiliary head would never learn, as "
+            f"{type(model).__name__} has a loss of its own; leave it empty, or add the head's part "
+            f"to that loss and set trains_aux_head = True in the class"
         )
     context = BuildContext(taxonomy, model.feature_specs)
     projector = None

@@ -6,7 +6,9 @@ over all of them, as in a single process.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import traceback
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, Literal
 
 import torch
@@ -18,6 +20,10 @@ from t2sda.errors import UserError
 from t2sda.losses.numerics import at_least_float32
 
 NormKind = Literal["batch", "frozen", "frozen_affine"]
+_NORMS = (
+    *(nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.GroupNorm),
+    *(nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d),
+)
 
 
 def set_norm(module: nn.Module, kind: NormKind) -> nn.Module:
@@ -98,6 +104,39 @@ class FrozenBatchNorm2d(nn.Module):
     def extra_repr(self) -> str:
         """Shown by print(model)."""
         return f"{len(self.running_mean)}, eps={self.eps}"
+
+
+@contextmanager
+def single_values_named(module: nn.Module, image_size: Sequence[int]) -> Iterator[None]:
+    """Within it, a norm of `module` that gets one value to take statistics of is named.
+
+    Args:
+        module: whose norms they are.
+        image_size: (height, width) of the images that it is shown.
+    Raises:
+        UserError: in place of torch's ValueError.
+    """
+    try:
+        yield
+    except ValueError as error:
+        norm = _raised_in(error)
+        if norm is None or "more than 1" not in str(error):
+            raise
+        name = next((name for name, own in module.named_modules() if own is norm), "a norm")
+        raise UserError(
+            f"{name} ({type(norm).__name__}) has a single value to take statistics of "
+            f"({error}): too few images at once, and images of {image_size[0]}x{image_size[1]} "
+            f"pixels come down to one cell there. Raise DATA.CROP_SIZE, or SOLVER.BATCH_SIZE "
+            f"divided by SOLVER.ACCUMULATION"
+        ) from None
+
+
+def _raised_in(error: ValueError) -> nn.Module | None:
+    """The norm whose forward raised it."""
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+    callers = (frame.f_locals.get("self") for frame in reversed(frames))
+    innermost = next((caller for caller in callers if isinstance(caller, nn.Module)), None)
+    return innermost if isinstance(innermost, _NORMS) else None
 
 
 def share_statistics(module: nn.Module) -> nn.Module:

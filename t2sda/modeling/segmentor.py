@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -127,12 +127,20 @@ class SegmentationModel(nn.Module):
         aux_head: for the loss alone; not exported.
 
     Attributes:
+        trains_aux_head: whether `loss` has the auxiliary head's part; a class with a `loss` of its
+            own says so.
         sliding: how `forward` goes over large images; None: it takes any image whole.
     """
 
     pixel_mean: Tensor
     pixel_std: Tensor
     sliding: Sliding | None = None
+    trains_aux_head: ClassVar[bool] = True
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if "loss" in vars(cls) and "trains_aux_head" not in vars(cls):
+            cls.trains_aux_head = False
 
     def __init__(
         self, backbone: Backbone, head: Head, aux_head: AuxiliaryHead | None = None
@@ -168,6 +176,22 @@ class SegmentationModel(nn.Module):
     def head_names(cls, cfg: CfgNode) -> list[str]:
         """Registered names of the heads that are built: the head, the auxiliary one if any."""
         return [name for name in (cfg.MODEL.HEAD.NAME, cfg.MODEL.AUX_HEAD.NAME) if name]
+
+    @classmethod
+    def class_tensors(cls, cfg: CfgNode, num_classes: int) -> set[str]:
+        """Names of the tensors that depend on the classes: their shape follows from the number.
+
+        Found by building the network a second time, for one class more.
+        """
+        untrained = cfg.clone()
+        untrained.defrost()
+        untrained.MODEL.BACKBONE.WEIGHTS = ""
+        with torch.random.fork_rng(devices=[]):
+            few, more = (
+                cls.from_config(untrained, number).state_dict()
+                for number in (num_classes, num_classes + 1)
+            )
+        return {name for name in few if name not in more or more[name].shape != few[name].shape}
 
     @property
     def networks(self) -> tuple[nn.Module, ...]:

@@ -17,6 +17,8 @@ import numpy as np
 
 from t2sda.errors import UserError
 
+from .unloadable import again, not_onnx
+
 # Field numbers of onnx.proto: which fields of a message hold messages with tensors in them.
 _MODEL = {7: "graph", 20: "training", 25: "function"}
 _INSIDE: Mapping[str, Mapping[int, str]] = {
@@ -138,7 +140,7 @@ def _named(path: Path) -> Iterator[None]:
     try:
         yield
     except _DamagedError as error:
-        raise UserError(f"{path}: not an ONNX file ({error})") from None
+        raise not_onnx(path, str(error)) from None
 
 
 def _mapped(path: Path) -> memoryview:
@@ -256,7 +258,10 @@ def _external_path(path: Path, tensor: _Tensor) -> Path:
     except OSError:  # such as a name that no file system takes
         found = False
     if not found:
-        raise UserError(f"{path}: its weights file '{location}' is not beside it")
+        raise UserError(
+            f"{path}: its weights file '{location}' is not beside it; copy it there, or "
+            f"{again(path)}"
+        )
     return beside
 
 
@@ -273,7 +278,10 @@ def _data(tensor: _Tensor, path: Path, opened: dict[Path, memoryview]) -> memory
     except ValueError:
         raise _DamagedError(_CUT) from None
     if not (0 <= offset <= offset + length <= len(content)):
-        raise UserError(f"{path}: its weights file '{beside.name}' is shorter than it says")
+        raise UserError(
+            f"{path}: its weights file '{beside.name}' is shorter than it says; copy it again, or "
+            f"{again(path)}"
+        )
     return content[offset : offset + length]
 
 

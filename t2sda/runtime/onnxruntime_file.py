@@ -20,6 +20,7 @@ from .onnx_content import (
 )
 from .opened import LoadOptions, OpenedFile
 from .packages import DeviceUnavailableError, first_line, require
+from .unloadable import unloadable
 
 PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 
@@ -117,9 +118,8 @@ def open_session(
     try:
         session = runtime.InferenceSession(source, options, providers=[(provider, settings)])
     except Exception as error:  # its errors have no common base but Exception
-        raise UserError(
-            f"{name or model}: ONNX Runtime cannot load this file: {first_line(error)}"
-        ) from None
+        called = name or ("model" if isinstance(model, bytes) else model)
+        raise unloadable(called, "ONNX Runtime", runtime.__version__, first_line(error)) from None
     used = session.get_providers()[0]
     if used != provider:
         raise DeviceUnavailableError(

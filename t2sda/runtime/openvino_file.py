@@ -23,6 +23,7 @@ from .onnxruntime_file import check_one_input, checked_properties
 from .opened import LoadOptions, OpenedFile
 from .packages import DeviceUnavailableError, first_line, require
 from .signal_stack import signal_stack_kept
+from .unloadable import again, check_is_ir, unloadable
 
 SECTION = "t2sda"
 """Where an IR holds our metadata; of an ONNX file OpenVINO reads it under "framework"."""
@@ -56,7 +57,7 @@ def open_in_openvino(path: Path, options: LoadOptions) -> OpenedFile:
 
 def _checked_ir(path: Path) -> Any:
     """The graph of an IR whose text and weights are as they were written, if we wrote them."""
-    check_has_weights(path)
+    check_is_whole(path)
     stated = _DIGEST_VALUE.search(path.read_bytes())
     if stated:
         digest = stated[2].decode(errors="replace").replace("&quot;", '"')
@@ -119,17 +120,28 @@ def open_core() -> Any:
 def read_model(path: Path) -> Any:
     """The graph of an IR (`.xml`, with its `.bin`) or ONNX file; UserError if it is none."""
     core = open_core()
-    check_has_weights(path)
+    check_is_whole(path)
     try:
         return core.read_model(str(path))
     except RuntimeError as error:
-        raise UserError(f"{path}: OpenVINO cannot load this file: {_cause(error)}") from None
+        raise unloadable(path, "OpenVINO", _version(), _cause(error)) from None
 
 
-def check_has_weights(path: Path) -> None:
-    """Raise UserError if the weights of an IR are not beside it."""
-    if path.suffix.lower() == ".xml" and not path.with_suffix(".bin").is_file():
-        raise UserError(f"{path}: {path.with_suffix('.bin').name}, its weights, is not beside it")
+def check_is_whole(path: Path) -> None:
+    """Raise UserError if what is called an IR is none, or its weights are not beside it."""
+    if path.suffix.lower() != ".xml":
+        return
+    check_is_ir(path)
+    weights = path.with_suffix(".bin")
+    if not weights.is_file():
+        raise UserError(
+            f"{path}: {weights.name}, its weights, is not beside it; copy it there, or "
+            f"{again(path)}"
+        )
+
+
+def _version() -> str:
+    return require("openvino", "openvino").__version__.partition("-")[0]
 
 
 def properties_of(model: Any) -> dict[str, str]:
@@ -198,7 +210,10 @@ class OpenVinoRunner:
         try:
             self._compiled = self._compile()
         except RuntimeError as error:
-            raise UserError(f"{name}: OpenVINO cannot compile it: {_cause(error)}") from None
+            cause = f"cannot compile it: {_cause(error)}"
+            raise UserError(
+                f"{name}: OpenVINO {_version()} {cause}; {again(Path(str(name)))}"
+            ) from None
         self._local = threading.local()
 
     @property

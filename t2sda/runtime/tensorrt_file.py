@@ -22,6 +22,7 @@ from .description import Signature
 from .metadata import Metadata, check_seal, sealed
 from .opened import LoadOptions, OpenedFile
 from .packages import require
+from .unloadable import again
 
 if TYPE_CHECKING:
     import torch
@@ -66,7 +67,7 @@ def open_engine(path: Path, options: LoadOptions) -> OpenedFile:
         raise UserError(f"{path}: engines run on an NVIDIA GPU (device cuda), and {found}")
     content = path.read_bytes()
     check_seal(properties, [content], path)
-    runner = EngineRunner(content, properties[TARGET_KEY])
+    runner = EngineRunner(content, properties[TARGET_KEY], path)
     return OpenedFile(runner, properties, runner.signature, runner.max_batch_size)
 
 
@@ -80,8 +81,8 @@ def read_sidecar(engine: Path) -> dict[str, Any]:
     sidecar = sidecar_of(engine)
     if not sidecar.is_file():
         raise MissingFileError(
-            f"{engine}: {sidecar.name}, which says what it is, is not beside it; "
-            f"`t2sda export tensorrt` writes both"
+            f"{engine}: {sidecar.name}, which says what it is, is not beside it; copy it there, or "
+            f"{again(engine)}"
         )
     try:
         described = json.loads(sidecar.read_text(encoding="utf-8"))
@@ -89,7 +90,7 @@ def read_sidecar(engine: Path) -> dict[str, Any]:
             return described
     except (KeyError, TypeError, ValueError, RecursionError):
         pass
-    raise UserError(f"{sidecar}: damaged; export the engine again")
+    raise UserError(f"{sidecar}: damaged; {again(engine)}")
 
 
 def sidecar_text(
@@ -109,17 +110,22 @@ class EngineRunner:
     Args:
         engine: serialised.
         target: what it was built for.
+        name: what messages call it.
     Raises:
         UserError: if the engine does not load on this GPU.
     """
 
-    def __init__(self, engine: bytes, target: str) -> None:
+    def __init__(self, engine: bytes, target: str, name: object = "m.engine") -> None:
         self._torch = require("torch", "tensorrt")
         self._trt = import_tensorrt(target)
         runtime = self._trt.Runtime(self._trt.Logger(self._trt.Logger.ERROR))
         self._engine: Any = runtime.deserialize_cuda_engine(engine)
         if self._engine is None:
-            raise UserError("the engine does not load on this GPU; build it on the GPU it runs on")
+            raise UserError(
+                f"{name}: {target} {self._trt.__version__} cannot load this engine here; one "
+                f"belongs to the version and the kind of GPU that it was built with: "
+                f"{again(Path(str(name)))} on this machine"
+            )
         self._context = self._engine.create_execution_context()
         names = [self._engine.get_tensor_name(i) for i in range(self._engine.num_io_tensors)]
         self._input, self._output = sorted(names, key=self._is_output)

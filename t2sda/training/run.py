@@ -42,7 +42,7 @@ from t2sda.engine.metrics import (
     TensorBoardWriter,
     standard_console,
 )
-from t2sda.engine.optim import build_owners, load_optimizers_
+from t2sda.engine.optim import STUDENT, build_owners, load_optimizers_
 from t2sda.engine.precision import Precision
 from t2sda.engine.progress import ConsoleProgress
 from t2sda.engine.trainer import Trainer, TrainerSettings
@@ -56,7 +56,7 @@ from t2sda.modeling.segmentor import SegmentationModel
 from t2sda.runtime.checkpoints import TorchPredictor
 from t2sda.signals import stop_on_signals
 from t2sda.training.plan import plan_text, summary_text
-from t2sda.training.scoring import check_same_classes, evaluate_all, load_student_
+from t2sda.training.scoring import check_same_classes, evaluate_all, start_from_
 
 logger = logging.getLogger(__name__)
 
@@ -112,7 +112,8 @@ class TrainingRun:
         cfg: resolved and frozen.
         device: of this rank; by default what DEVICE says.
         resume: go on from the folder's newest checkpoint, if there is one.
-        weights: checkpoint or run folder whose student to start from.
+        weights: checkpoint or run folder whose student to start from; one of other classes gives
+            all but what depends on them.
         model: to train in place of the one that MODEL describes, in a script or a notebook;
             `load_model` reads its checkpoints only if MODEL describes it as well.
         hooks: further ones, beside those that HOOKS.NAMES builds.
@@ -163,7 +164,7 @@ class TrainingRun:
         if checkpoint is not None:
             self._restore(checkpoint)
         elif weights is not None:
-            load_student_(self.meta_arch.student.model, weights, self.taxonomy)
+            start_from_(self.meta_arch.student.model, weights, self.taxonomy, cfg)
         broadcast_from_main_(self.meta_arch)
 
     def run(self) -> TrainingResult:
@@ -219,7 +220,10 @@ class TrainingRun:
         load_weights_(self.meta_arch, checkpoint.meta_arch, checkpoint.path)
         try:
             load_optimizers_(
-                self.owners, checkpoint.optimizers, checkpoint.iteration, checkpoint.num_skipped
+                self.owners,
+                {STUDENT: checkpoint.optimizer, **checkpoint.pass_optimizers},
+                checkpoint.iteration,
+                checkpoint.num_skipped,
             )
         except UserError as error:
             raise UserError(f"{checkpoint.path}: {error}") from None
@@ -270,9 +274,11 @@ class TrainingRun:
     def _state(self) -> dict[str, Any]:
         """What a checkpoint holds of the live objects."""
         hooks = {name: hook.state_dict() for name, hook in self.hooks.items()}
+        student, *others = self.owners
         return {
             "meta_arch": self.meta_arch.state_dict(),
-            "optimizers": {owner.name: owner.optimizer.state_dict() for owner in self.owners},
+            "optimizer": student.state_dict(),
+            "pass_optimizers": {owner.name: owner.state_dict() for owner in others},
             "hooks": {name: state for name, state in hooks.items() if state},
             "scaler": self.precision.scaler.state_dict(),
             "data": self.data,

@@ -24,6 +24,7 @@ from t2sda.errors import UserError
 from t2sda.evaluation.evaluator import Progress, Scores, evaluate
 from t2sda.files import atomic_write, json_text, make_writable_dir
 from t2sda.modeling.segmentor import SegmentationModel, build_segmentation_model
+from t2sda.registry import MODELS
 from t2sda.runtime.checkpoints import TorchPredictor
 
 logger = logging.getLogger(__name__)
@@ -71,13 +72,40 @@ def load_student_(model: SegmentationModel, weights: str, taxonomy: Taxonomy) ->
     """Load the student of a checkpoint or run folder, strictly."""
     checkpoint = load_checkpoint(resolve_checkpoint(Path(weights)))
     check_same_classes(checkpoint, taxonomy)
+    load_weights_(model, _student_of(checkpoint), checkpoint.path)
+
+
+def start_from_(model: SegmentationModel, weights: str, taxonomy: Taxonomy, cfg: CfgNode) -> None:
+    """Load the student of a checkpoint or run folder; for other classes the classifier stays new.
+
+    Args:
+        model: of the run.
+        weights: checkpoint or run folder.
+        taxonomy: of the run.
+        cfg: of the run; MODEL describes the model.
+    """
+    checkpoint = load_checkpoint(resolve_checkpoint(Path(weights)))
+    state = _student_of(checkpoint)
+    if checkpoint.taxonomy.class_names != taxonomy.class_names:
+        own = model.state_dict()
+        anew = MODELS.get(cfg.MODEL.NAME).class_tensors(cfg, taxonomy.num_classes) & own.keys()
+        state |= {name: own[name] for name in anew}
+        logger.info(
+            "--weights: classes of '%s' -> '%s': classifier starts anew: %s",
+            checkpoint.taxonomy.name,
+            taxonomy.name,
+            ", ".join(name for name in own if name in anew),
+        )
+    load_weights_(model, state, checkpoint.path)
+
+
+def _student_of(checkpoint: Checkpoint) -> dict[str, torch.Tensor]:
     prefix = "student.model."
-    state = {
+    return {
         name.removeprefix(prefix): tensor
         for name, tensor in checkpoint.meta_arch.items()
         if name.startswith(prefix)
     }
-    load_weights_(model, state, checkpoint.path)
 
 
 def evaluate_all(

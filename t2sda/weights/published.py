@@ -13,12 +13,11 @@ from torch import Tensor
 from t2sda.errors import MissingFileError, UserError
 from t2sda.files import is_regular_file
 from t2sda.weights.sources import read_safetensors
-from t2sda.weights.torch_files import DamagedFileError, read_torch_file
+from t2sda.weights.torch_files import OWN_MARK, DamagedFileError, read_torch_file
 
 _WRAPPER = "state_dict"
 _NETWORKS = ("model", "ema_model")  # a state dict each, of training scripts that keep two
 _WRAPPED_BY_TORCH = "module."
-_OURS = "t2sda checkpoint "
 _HARMLESS = (
     "mmengine.logging.history_buffer.HistoryBuffer",
     "numpy.core.multiarray._reconstruct",
@@ -84,7 +83,7 @@ def _sorted_out(path: Path, content: Any) -> tuple[dict[str, Tensor], dict[str, 
     """Tensors by name, and what else there is."""
     if not isinstance(content, Mapping):
         raise UserError(f"{path}: expected tensors by name, found a {type(content).__name__}")
-    if str(content.get("format", "")).startswith(_OURS):
+    if str(content.get("format", "")).startswith(OWN_MARK):
         raise UserError(f"{path}: is a checkpoint of t2sda already; nothing to import")
     networks: dict[str, Mapping[Any, Any]] = {}
     if isinstance(content.get(_WRAPPER), Mapping):

@@ -14,11 +14,14 @@ from torch import Tensor
 
 from t2sda.errors import MissingFileError, UserError
 from t2sda.files import is_regular_file, mistaken_for, open_regular
+from t2sda.weights import licences
 from t2sda.weights.efficientnet_lite import is_efficientnet_lite, rename_efficientnet_lite
 from t2sda.weights.hub import HUB_PREFIX, HubHandler
-from t2sda.weights.torch_files import DamagedFileError, read_torch_file
+from t2sda.weights.torch_files import OWN_MARK, DamagedFileError, read_torch_file
 
 PIP_PREFIX = "pip://"
+OWN_BACKBONE = "student.model.backbone."
+"""What names of a checkpoint of ours begin with that are of its student's backbone."""
 _SUFFIXES = (".pth", ".pt", ".bin", ".safetensors")
 _WRAPPERS = ("state_dict", "model")  # where training scripts put the state dict in a checkpoint
 
@@ -28,6 +31,8 @@ _BESIDE_TRAINED = ("ema_model.", "imnet_model.")  # of the DAFormer family's che
 
 def load_weights(source: str) -> dict[str, Tensor]:
     """The tensors behind a MODEL.*.WEIGHTS setting, on the CPU, under the names our networks use.
+
+    Of a checkpoint of ours they are those of the student's backbone, OWN_BACKBONE before each name.
 
     Args:
         source: path of a .pth, .pt, .bin or .safetensors file, `pip://PACKAGE` for the one such
@@ -97,7 +102,24 @@ def _read_pickle(path: Path) -> dict[str, Tensor]:
         content = read_torch_file(path, any_writer=True)
     except DamagedFileError as error:
         raise UserError(f"weights '{path}': not a file of plain tensors: {error}") from None
+    if isinstance(content, Mapping) and str(content.get("format")).startswith(OWN_MARK):
+        return _own_backbone(content, path)
     return _state_dict_of(content, path)
+
+
+def _own_backbone(content: Mapping[Any, Any], path: Path) -> dict[str, Tensor]:
+    everything = content.get("meta_arch")
+    own = {
+        name: tensor
+        for name, tensor in (everything if isinstance(everything, Mapping) else {}).items()
+        if str(name).startswith(OWN_BACKBONE) and isinstance(tensor, Tensor)
+    }
+    if not own:
+        raise UserError(f"weights '{path}': a checkpoint of t2sda without a student's backbone")
+    provenance = content.get("provenance")
+    if isinstance(provenance, Mapping) and isinstance(provenance.get("licence"), str):
+        licences.note(provenance["licence"])
+    return own
 
 
 def _state_dict_of(content: Any, path: Path) -> dict[str, Tensor]:

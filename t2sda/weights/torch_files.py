@@ -14,6 +14,8 @@ import torch
 from t2sda.errors import UserError
 from t2sda.files import mistaken_for, open_regular, reason
 
+OWN_MARK = "t2sda checkpoint "
+"""What the `format` of a checkpoint of ours begins with; its number follows."""
 _ZIP = b"PK\x03\x04"
 _BEGINNING = 512
 _GLOBAL = re.compile(r"GLOBAL (?P<name>[\w.]+)")

@@ -54,8 +54,19 @@ def test_names_in_messages_are_spelled_out(name: str, capsys: pytest.CaptureFixt
         assert line.isprintable()
 
 
-def test_a_code_page_without_a_letter_is_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    output = io.TextIOWrapper(io.BytesIO(), encoding="ascii", errors="strict")
+@pytest.mark.parametrize(
+    ("encoding", "printed"),
+    [
+        ("ascii", rb"Br\xfccke \udce4 \u9435"),
+        ("cp437", b"Br\x81cke \\udce4 \\u9435"),
+        ("latin-1", b"Br\xfccke \\udce4 \\u9435"),
+        ("utf-8", "Brücke \\udce4 鐵".encode()),
+    ],
+)
+def test_a_code_page_without_a_letter_is_no_error(
+    monkeypatch: pytest.MonkeyPatch, encoding: str, printed: bytes
+) -> None:
+    output = io.TextIOWrapper(io.BytesIO(), encoding=encoding, errors="strict")
     monkeypatch.setattr(sys, "stdout", output)
 
     def command(_: Sequence[str]) -> int:
@@ -64,7 +75,7 @@ def test_a_code_page_without_a_letter_is_no_error(monkeypatch: pytest.MonkeyPatc
 
     assert run_command(command, []) == 0
     output.flush()
-    assert output.buffer.getvalue() == rb"Br\xfccke \udce4 \u9435" + b"\n"  # type: ignore[attr-defined]
+    assert output.buffer.getvalue() == printed + b"\n"  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EACCES, errno.ENAMETOOLONG, errno.EMFILE])

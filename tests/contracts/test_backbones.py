@@ -1,5 +1,6 @@
 """Every registered backbone keeps the contract of Backbone, in its smallest size where listed."""
 
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from torch import Tensor
 
 import t2sda.builtin  # noqa: F401
 from t2sda.config import load_config
+from t2sda.errors import UserError
 from t2sda.modeling.backbones.base import Backbone
 from t2sda.registry import BACKBONES
 
@@ -204,3 +206,19 @@ def test_fresh_modules_are_what_a_file_of_weights_leaves_as_it_was(
     }
     fresh = {id(p) for module in loaded.fresh_modules() for p in module.parameters()}
     assert filled == {key for key, p in loaded.named_parameters() if id(p) not in fresh}
+
+
+def test_a_checkpoint_of_ours_gives_its_students_backbone(name: str, tmp_path: Path) -> None:
+    saved = build(name, seed=5).state_dict()
+    content = {f"student.model.backbone.{key}": tensor for key, tensor in saved.items()}
+    content |= {f"teacher.model.backbone.{key}": torch.zeros(1) for key in saved}
+    content |= {"student.model.head.classifier.weight": torch.zeros(1)}
+    path = tmp_path / "checkpoint_0000009.pth"
+    torch.save({"format": "t2sda checkpoint 4", "meta_arch": content}, path)
+    found = build(name, settings=["MODEL.BACKBONE.WEIGHTS", str(path)]).state_dict()
+    assert all(torch.equal(found[key], tensor) for key, tensor in saved.items())
+    lost = next(key for key in saved if "num_batches" not in key)
+    del content[f"student.model.backbone.{lost}"]
+    torch.save({"format": "t2sda checkpoint 4", "meta_arch": content}, path)
+    with pytest.raises(UserError, match=f"1 missing in the file .first {re.escape(lost)}"):
+        build(name, settings=["MODEL.BACKBONE.WEIGHTS", str(path)])

@@ -345,12 +345,13 @@ def test_a_window_smaller_than_the_crop_is_refused_with_the_configuration() -> N
         load_config(None, ("DATA.SOURCE_SCALE_RANGE", "[2, 1]"))
 
 
+@pytest.mark.parametrize("source", ["harbour", "[streets_clear_val, harbour]", "[harbour]"])
 def test_a_source_whose_labels_are_all_ignored_is_refused(
-    harbour: DatasetSpec, monkeypatch: pytest.MonkeyPatch
+    source: str, harbour: DatasetSpec, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ignored = replace(CITYSCAPES_19, train_ids=dict.fromkeys(range(19), 255))
     monkeypatch.setitem(DATASETS._components, "harbour", replace(harbour, taxonomy=ignored))
-    cfg = load_config(None, ("DATASETS.SOURCE", "[streets_clear_val, harbour]"))
+    cfg = load_config(None, ("DATASETS.SOURCE", source))
     with pytest.raises(UserError, match=r"dataset 'harbour': all pixels of 5 of its labels are"):
         DomainPairs.from_config(cfg)
 

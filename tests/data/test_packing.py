@@ -27,6 +27,7 @@ from t2sda.data.packing import DESCRIPTION_NAME, pack_dataset
 from t2sda.data.taxonomies import CITYSCAPES_19, ClassGroup, Taxonomy
 from t2sda.data.transforms import keep_ratio_size, resize_image, resize_label
 from t2sda.errors import UserError
+from tests.components import components_restored
 from tests.full_disk import file_size_limit
 
 BOUND = (20, 24)
@@ -159,6 +160,34 @@ def test_batches_are_those_of_the_original(
 
     for ours, theirs in zip(samples("harbour_20x24"), samples("harbour"), strict=True):
         np.testing.assert_array_equal(ours, theirs)
+
+
+@pytest.mark.parametrize(
+    ("key", "size", "is_warned"),
+    [
+        ("SOURCE_SIZE", "[40, 48]", True),
+        ("SOURCE_SIZE", "[17, 26]", True),
+        ("TARGET_SIZE", "[400, 480]", True),
+        ("SOURCE_SIZE", "[20, 24]", False),
+        ("TARGET_SIZE", "[10, 12]", False),
+        ("SOURCE_SIZE", "[24, 20]", False),  # the longer side is meant, whichever it is
+        ("SOURCE_SIZE", "[]", False),
+    ],
+)
+def test_a_larger_size_than_was_packed_is_warned_of(
+    key: str, size: str, is_warned: bool, folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with components_restored():
+        register_dataset_files([str(folder / DESCRIPTION_NAME)])
+        names = ("DATASETS.SOURCE", "harbour_20x24", "DATASETS.TARGET", "harbour_20x24")
+        method = ("META_ARCH.NAME", "SelfTraining", "HOOKS.NAMES", "[EmaTeacher]")
+        DomainPairs.from_config(load_config(None, (*names, *method, f"DATA.{key}", size)))
+    wanted = size.strip("[]").replace(", ", "x")
+    message = (
+        f"dataset 'harbour_20x24' was packed at 20x24, and DATA.{key} enlarges it to {wanted}: "
+        f"details of the originals are lost; set DATA.{key} to [20, 24], or pack it at {wanted}"
+    )
+    assert caplog.messages == [message] * is_warned
 
 
 def test_images_are_stored_so_that_any_decoder_is_fast(tmp_path: Path) -> None:

@@ -35,7 +35,8 @@ def writer(folder: Path, module: nn.Module, keep: int = 0) -> CheckpointWriter:
         folder,
         lambda: {
             "meta_arch": module.state_dict(),
-            "optimizers": {"student": torch.optim.AdamW(module.parameters()).state_dict()},
+            "optimizer": torch.optim.AdamW(module.parameters()).state_dict(),
+            "pass_optimizers": {"critic": torch.optim.AdamW(module.parameters()).state_dict()},
             "hooks": {"Running": {"mean": torch.ones(2)}},
             "scaler": {},
             "data": {},
@@ -56,15 +57,17 @@ def test_round_trip(tmp_path: Path) -> None:
     assert loaded.taxonomy == CITYSCAPES_19
     assert loaded.cfg == load_config(None)
     assert torch.equal(loaded.meta_arch["weight"], module.weight)
-    assert loaded.optimizers["student"]["param_groups"][0]["params"] == [0, 1]
+    assert loaded.optimizer["param_groups"][0]["params"] == [0, 1]
+    assert loaded.pass_optimizers["critic"]["param_groups"][0]["params"] == [0, 1]
     assert torch.equal(loaded.hooks["Running"]["mean"], torch.ones(2))
 
 
-def test_a_checkpoint_of_another_format_gets_one_clear_message(tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [1, 3, 5])
+def test_a_checkpoint_of_another_format_gets_one_clear_message(tmp_path: Path, number: int) -> None:
     path = tmp_path / "old.pth"
-    torch.save({"format": "t2sda checkpoint 1", "optimizer": {}}, path)
+    torch.save({"format": f"t2sda checkpoint {number}", "optimizer": {}}, path)
     with pytest.raises(
-        UserError, match="a 't2sda checkpoint 1', but .* reads 't2sda checkpoint 3'"
+        UserError, match=f"a 't2sda checkpoint {number}', but .* reads 't2sda checkpoint 4'"
     ):
         load_checkpoint(path)
 
@@ -216,12 +219,13 @@ def test_a_checkpoint_under_another_number_is_refused(tmp_path: Path) -> None:
     assert load_checkpoint(other.rename(tmp_path / "best.pth")).iteration == 2
 
 
-def test_fewer_iterations_than_are_done_are_an_error(tmp_path: Path) -> None:
+@pytest.mark.parametrize("asked", [0, 1, 3])
+def test_fewer_iterations_than_are_done_are_an_error(tmp_path: Path, asked: int) -> None:
     module = nn.Linear(1, 1)
     writer(tmp_path, module).save(4)
     checkpoint = load_checkpoint(checkpoint_path(tmp_path, 4))
-    with pytest.raises(UserError, match=r"4 iterations are done, and SOLVER.MAX_ITER is 3"):
-        check_iteration(checkpoint, 3)
+    with pytest.raises(UserError, match=rf"4 iterations are done, and SOLVER.MAX_ITER is {asked};"):
+        check_iteration(checkpoint, asked)
     check_iteration(checkpoint, 4)
 
 

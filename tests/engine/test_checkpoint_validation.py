@@ -29,8 +29,8 @@ def network() -> nn.Module:
 
 
 def adamw(module: nn.Module) -> torch.optim.Optimizer:
-    biases = [p for p in module.parameters() if p.ndim == 1]
-    weights = [p for p in module.parameters() if p.ndim > 1]
+    biases = [(name, p) for name, p in module.named_parameters() if p.ndim == 1]
+    weights = [(name, p) for name, p in module.named_parameters() if p.ndim > 1]
     return torch.optim.AdamW(
         [{"params": weights, "base_lr": 0.1}, {"params": biases, "base_lr": 0.2}], fused=True
     )
@@ -96,6 +96,13 @@ def filled(value: float) -> Callable[[Tensor], Tensor]:
         (lambda state: state["state"][1].pop("exp_avg"), "needs step, exp_avg, exp_avg_sq"),
         (lambda state: state["state"].clear(), "is empty after 3 iterations"),
         (lambda state: state["state"].update({99: {}}), "parameter 99, which is in no group"),
+        (lambda state: state["state"].pop(1), "2.weight: its state is missing"),
+        (lambda state: state["state"].pop(0), "0.weight: its state is missing"),
+        (lambda state: state["state"].pop(5), "2.bias: its state is missing"),
+        (
+            lambda state: state["param_groups"][0]["param_names"].reverse(),
+            "is of other parameters, such as 2.weight in place of 0.weight",
+        ),
         (lambda state: state["param_groups"].pop(), "groups of [2] parameters, this run of [2, 4]"),
         (lambda state: state["param_groups"][0].update(params=[1, 1]), "one parameter twice"),
     ],
@@ -111,7 +118,7 @@ def test_a_state_that_does_not_fit_is_named(
 
 def test_float16_may_have_skipped_its_first_steps() -> None:
     optimizer = adamw(network())
-    empty = optimizer.state_dict()
+    empty = {**optimizer.state_dict(), "state": {number: {} for number in range(6)}}
     assert optimizer_problems(optimizer, empty, iteration=2, num_skipped=64) == []
     assert optimizer_problems(optimizer, empty, iteration=65, num_skipped=64) != []
 
@@ -165,9 +172,8 @@ def test_a_memory_that_begins_with_nan_may_still_hold_some() -> None:
 CONTENT: dict[str, Any] = {
     "iteration": 3,
     "meta_arch": {"weight": torch.zeros(1)},
-    "optimizers": {
-        "student": {"state": {0: {"step": 1}}, "param_groups": [{"params": [0], "lr": 0.1}]}
-    },
+    "optimizer": {"state": {0: {"step": 1}}, "param_groups": [{"params": [0], "lr": 0.1}]},
+    "pass_optimizers": {"critic": {"state": {}, "param_groups": []}},
     "hooks": {"Running": {"mean": torch.zeros(2)}},
     "scaler": {},
     "data": {"source": [{"name": "own", "images": 2, "files_sha256": "0af"}]},
@@ -194,14 +200,17 @@ def test_a_whole_structure_has_no_problem() -> None:
         *(("iteration", value) for value in (-1, True, 2.0, "3", None, 2**63, torch.tensor(3))),
         *(("meta_arch", value) for value in (None, [], {1: torch.zeros(1)}, {"a": 1.0})),
         *(
-            ("optimizers", {"student": value})
-            for value in ({}, {"state": {}}, {"state": [], "param_groups": []})
+            pair
+            for value in ({"state": {}}, {"state": [], "param_groups": []}, [], None)
+            for pair in (("optimizer", value), ("pass_optimizers", {"a": value}))
         ),
-        *(("optimizers", value) for value in (None, [], {1: {}}, {"student": None})),
+        *(("pass_optimizers", value) for value in (None, [], {1: {}}, {"a": {}})),
         *(("hooks", value) for value in (None, {"a": 1}, {"a": {"b": 1.0}}, {1: {}})),
-        ("optimizers", {"a": {"state": {"0": {}}, "param_groups": []}}),
-        ("optimizers", {"a": {"state": {}, "param_groups": [{"lr": 0.1}]}}),
-        ("optimizers", {"a": {"state": {}, "param_groups": [{"params": ["a"]}]}}),
+        ("optimizer", {"state": {"0": {}}, "param_groups": []}),
+        ("optimizer", {"state": {}, "param_groups": [{"lr": 0.1}]}),
+        ("optimizer", {"state": {}, "param_groups": [{"params": ["a"]}]}),
+        ("optimizer", {"state": {}, "param_groups": [{"params": [0], "param_names": [0]}]}),
+        ("optimizer", {"state": {}, "param_groups": [{"params": [0], "param_names": []}]}),
         *(("data", value) for value in (None, {"source": {}}, {"source": [{"name": "own"}]})),
         *(("scaler", value) for value in (None, {"scale": 1.0}, {"scale": math.nan})),
         ("scaler", {**torch.amp.GradScaler("cpu").state_dict(), "scale": 0.0}),

@@ -173,7 +173,9 @@ def test_a_resumed_run_takes_moments_from_the_checkpoint_and_rates_from_the_sett
 def test_a_resumed_run_needs_the_owners_and_the_optimizer_of_before() -> None:
     owner = stepped(Branch(TinyModel()))  # type: ignore[arg-type]
     with pytest.raises(UserError, match="optimizers of student, critic, this run of student"):
-        load_optimizers_([owner], {"student": {}, "critic": {}}, 1)
+        load_optimizers_([owner], {"student": owner.state_dict(), "critic": {}}, 1)
+    with pytest.raises(UserError, match="no optimizer, as imported weights; start .* --weights"):
+        load_optimizers_([owner], {"student": {}}, 0)
     descent = stepped(Branch(TinyModel()), "SOLVER.OPTIMIZER", "sgd")  # type: ignore[arg-type]
     with pytest.raises(UserError, match=r"another optimizer than AdamW; .* SOLVER\.OPTIMIZER"):
         load_optimizers_([owner], {"student": descent.optimizer.state_dict()}, 1)
@@ -197,10 +199,28 @@ def test_a_pass_that_had_nothing_to_learn_from_yet_is_resumed() -> None:
         "critic",
         OptimizerSettings([ParameterGroup([nn.Parameter(torch.zeros(2))], 0.1)], LrSchedule(9)),
     )
-    empty = idle.optimizer.state_dict()
+    empty = idle.state_dict()
     load_optimizers_([idle], {"critic": empty}, iteration=100)
     with pytest.raises(UserError, match="optimizer of student: .* is empty after 100 iterations"):
         load_optimizers_([replace(idle, name="student")], {"student": empty}, iteration=100)
+
+
+def test_only_a_parameter_without_a_gradient_yet_has_no_moments() -> None:
+    values = [nn.Parameter(torch.zeros(2)) for _ in range(3)]
+    names = {id(value): name for value, name in zip(values, "abc", strict=True)}
+    settings = OptimizerSettings([ParameterGroup(values, 0.1)], LrSchedule(9))
+    owner = build_owner("student", settings, names)
+    for value in values[:2]:
+        value.grad = torch.ones(2)
+    owner.optimizer.step()
+    state = owner.state_dict()
+    assert list(state["state"]) == [0, 1, 2]
+    assert state["state"][2] == {}
+    load_optimizers_([build_owner("student", settings, names)], {"student": state}, 1)
+    for number, name in enumerate("abc"):
+        lost = {**state, "state": {n: own for n, own in state["state"].items() if n != number}}
+        with pytest.raises(UserError, match=f"{name}: its state is missing; use an older one"):
+            load_optimizers_([build_owner("student", settings, names)], {"student": lost}, 1)
 
 
 def test_sgd_descends_with_momentum_and_decay() -> None:

@@ -285,3 +285,25 @@ def test_dropout_draws_apart_on_every_rank_and_shared_streams_alike(tmp_path: Pa
         assert (one == other).float().mean().item() == pytest.approx(0.5, abs=0.04)
     # A single process is the first rank.
     assert all(map(torch.equal, first, dropout_masks()))
+
+
+class NormOfTheMean(StudentPass):
+    """A BatchNorm of its own over one vector an image."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm = nn.BatchNorm1d(2, affine=False)
+
+    def forward(self, student: Branch, step: Step) -> dict[str, torch.Tensor]:
+        return {"loss": self.norm(student.model(step.batch.source_image).mean((2, 3))).mean()}
+
+
+def test_a_norm_over_a_single_value_ends_the_run_with_its_name(make_trainer: MakeTrainer) -> None:
+    trainer = make_trainer(passes={"normed": NormOfTheMean()})
+    before = weights(trainer)
+    message = r"passes\.normed\.norm \(BatchNorm1d\) has a single value .*of 4x4 pixels"
+    with pytest.raises(UserError, match=message):
+        trainer.run_step(0, iter([batch_at(0, size=1)]))
+    assert torch.equal(weights(trainer), before)
+    trainer.run_step(0, iter([batch_at(0, size=2)]))
+    assert not torch.equal(weights(trainer), before)

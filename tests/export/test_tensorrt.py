@@ -222,7 +222,10 @@ def test_loading_an_engine_where_none_runs(tmp_path: Path, static: Path) -> None
     with pytest.raises(MissingFileError, match=r"m\.engine\.json, which says what it is"):
         load_model(engine, device="cuda")
     sidecar_of(engine).write_text("{}")
-    with pytest.raises(UserError, match="damaged; export the engine again"):
+    with pytest.raises(
+        UserError,
+        match=r"damaged; export it again \(`t2sda export tensorrt FILE\.onnx --output m\.engine`",
+    ):
         load_model(engine, device="cuda")
     unverified = export_engine(static, engine, RTX).path
     sidecar_of(engine).write_text(sidecar_of(unverified).read_text())
@@ -243,7 +246,7 @@ def test_an_engine_needs_no_device_to_be_named(
 
         signature = Signature((1, 96, 160, 3), "uint8", (1, 96, 160), "uint8")
 
-        def __init__(self, engine: bytes, target: str) -> None:
+        def __init__(self, engine: bytes, target: str, name: object) -> None:
             self.loaded = (engine, target)
 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)

@@ -25,7 +25,7 @@ from t2sda.engine.checkpoint import (
     load_checkpoint,
     load_weights_,
 )
-from t2sda.engine.optim import Owner, load_optimizers_
+from t2sda.engine.optim import STUDENT, Owner, load_optimizers_
 from t2sda.meta_arch.owners import LrSchedule
 from t2sda.weights import torch_files
 from tests.fuzz.byte_inputs import damaged, flipped
@@ -37,7 +37,7 @@ STEPS = 3
 def network() -> tuple[nn.Module, torch.optim.Optimizer]:
     torch.manual_seed(0)
     module = nn.Sequential(nn.Conv2d(3, 4, 9), nn.BatchNorm2d(4), nn.Conv2d(4, 2, 1))
-    return module, torch.optim.AdamW(module.parameters(), fused=True)
+    return module, torch.optim.AdamW(module.named_parameters(), fused=True)
 
 
 @functools.cache
@@ -49,7 +49,8 @@ def whole() -> bytes:
         optimizer.step()
     state = {
         "meta_arch": module.state_dict(),
-        "optimizers": {"student": optimizer.state_dict()},
+        "optimizer": optimizer.state_dict(),
+        "pass_optimizers": {},
         "hooks": {},
         "scaler": {},
         "data": {"source": [{"name": "own", "images": 2, "files_sha256": "0af"}]},
@@ -86,7 +87,7 @@ CHANGES = st.sampled_from(
     )
 )
 NUMBER = st.integers(0, 200)
-MOMENTS = ("optimizers", "student", "state")
+MOMENTS = ("optimizer", "state")
 EDITS = st.one_of(
     st.tuples(st.tuples(st.just("meta_arch"), NUMBER), CHANGES),
     st.tuples(st.tuples(*map(st.just, MOMENTS), NUMBER, NUMBER), CHANGES),
@@ -128,7 +129,8 @@ def run(value: bytes | tuple[Sequence[int | str], Any], folder: Path) -> None:
     load_weights_(module, checkpoint.meta_arch, path)
     check_iteration(checkpoint, 9)
     owner = Owner("student", optimizer, LrSchedule(9, 0, 1.0, 1.0))
-    load_optimizers_([owner], checkpoint.optimizers, checkpoint.iteration, checkpoint.num_skipped)
+    states = {STUDENT: checkpoint.optimizer, **checkpoint.pass_optimizers}
+    load_optimizers_([owner], states, checkpoint.iteration, checkpoint.num_skipped)
     for tensor in module.state_dict().values():
         assert torch.isfinite(tensor).all()
     assert_usable(optimizer)
@@ -137,9 +139,9 @@ def run(value: bytes | tuple[Sequence[int | str], Any], folder: Path) -> None:
         assert checkpoint.cfg == saved.cfg
         for name, tensor in saved.meta_arch.items():
             assert torch.equal(checkpoint.meta_arch[name], tensor)
-        for number, moments in saved.optimizers["student"]["state"].items():
+        for number, moments in saved.optimizer["state"].items():
             for name, tensor in moments.items():
-                found = checkpoint.optimizers["student"]["state"][number][name]
+                found = checkpoint.optimizer["state"][number][name]
                 assert torch.equal(found, tensor)
 
 

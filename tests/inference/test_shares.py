@@ -25,37 +25,39 @@ def counts(**pixels: int) -> np.ndarray:
 def test_a_resumed_record_holds_images_whose_files_are_the_same(tmp_path: Path) -> None:
     source = tmp_path / "a.png"
     source.write_bytes(b"image")
-    Record(tmp_path, SETTINGS, resume=False).add("a", counts(road=5), source)
-    assert Record(tmp_path, SETTINGS, resume=True).holds("a", source)
-    assert not Record(tmp_path, SETTINGS, resume=True).holds("b", source)
+    Record(tmp_path, SETTINGS, resume=False, num_classes=19).add("a", counts(road=5), source)
+    assert Record(tmp_path, SETTINGS, resume=True, num_classes=19).holds("a", source)
+    assert not Record(tmp_path, SETTINGS, resume=True, num_classes=19).holds("b", source)
     source.write_bytes(b"another image")
-    assert not Record(tmp_path, SETTINGS, resume=True).holds("a", source)
+    assert not Record(tmp_path, SETTINGS, resume=True, num_classes=19).holds("a", source)
     source.unlink()
-    assert not Record(tmp_path, SETTINGS, resume=True).holds("a", source)
-    Record(tmp_path, SETTINGS, resume=False)
-    assert Record(tmp_path, SETTINGS, resume=True).finished == {}
+    assert not Record(tmp_path, SETTINGS, resume=True, num_classes=19).holds("a", source)
+    Record(tmp_path, SETTINGS, resume=False, num_classes=19)
+    assert Record(tmp_path, SETTINGS, resume=True, num_classes=19).finished == {}
 
 
 def test_other_settings_are_refused(tmp_path: Path) -> None:
-    Record(tmp_path, SETTINGS, resume=False)
-    with pytest.raises(UserError, match=r"were made with .*'window': \[64, 96\].*another output"):
-        Record(tmp_path, {**SETTINGS, "window": None}, resume=True)
+    Record(tmp_path, SETTINGS, resume=False, num_classes=19)
+    with pytest.raises(
+        UserError, match=r"other settings: window was \[64, 96\], is None; .*another output"
+    ):
+        Record(tmp_path, {**SETTINGS, "window": None}, resume=True, num_classes=19)
 
 
 @pytest.mark.parametrize("torn", ['{"name": "b", "pi', '{"name": "b"}', "[3]", "5"])
 def test_a_torn_line_and_all_after_it_do_not_count(tmp_path: Path, torn: str) -> None:
     source = tmp_path / "a.png"
     source.write_bytes(b"image")
-    record = Record(tmp_path, SETTINGS, resume=False)
+    record = Record(tmp_path, SETTINGS, resume=False, num_classes=19)
     record.add("a", counts(road=5), source)
     with (tmp_path / RECORD_NAME).open("a") as file:
         file.write(torn + "\n")
     record.add("c", counts(road=7), source)
-    assert set(Record(tmp_path, SETTINGS, resume=True).finished) == {"a"}
+    assert set(Record(tmp_path, SETTINGS, resume=True, num_classes=19).finished) == {"a"}
 
 
 def test_shares_by_hand(tmp_path: Path) -> None:
-    record = Record(tmp_path, SETTINGS, resume=False)
+    record = Record(tmp_path, SETTINGS, resume=False, num_classes=19)
     for name, found in (("a", counts(road=3, sky=1)), ("b", counts(sky=4)), ("c", counts(car=9))):
         record.add(name, found, tmp_path)
     record.write_shares(tmp_path / "classes.json", ["a", "b"], CITYSCAPES_19)

@@ -133,7 +133,9 @@ def test_a_damaged_packet_costs_no_more_than_its_frames(
     assert re.fullmatch(r"\d+ damaged packets or frames", fault)
 
 
-@pytest.mark.parametrize(("name", "codec"), [("a.webm", "libvpx-vp9"), ("a.mkv", "mpeg4")])
+@pytest.mark.parametrize(
+    ("name", "codec"), [("a.webm", "libvpx-vp9"), ("a.mkv", "mpeg4"), ("a.mkv", "libx264")]
+)
 def test_a_file_cut_short_is_said(tmp_path: Path, name: str, codec: str) -> None:
     path = tmp_path / name
     write_packets(path, streets(20), codec)
@@ -147,16 +149,22 @@ def test_a_file_cut_short_is_said(tmp_path: Path, name: str, codec: str) -> None
     assert any(fault.startswith("cut short: ") for fault in cut.faults)
 
 
-def test_a_cover_image_is_not_the_film(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("cover_size", "film_size"),
+    [((32, 32), (64, 96)), ((600, 400), (64, 96)), ((64, 96), (64, 96))],
+)
+def test_a_cover_image_is_not_the_film(
+    tmp_path: Path, cover_size: tuple[int, int], film_size: tuple[int, int]
+) -> None:
     def write(name: str, with_film: bool) -> Path:
         with av.open(str(tmp_path / name), "w") as container:
             cover = container.add_stream("mjpeg", 1)
-            cover.width, cover.height, cover.pix_fmt = 32, 32, "yuvj420p"
+            (cover.height, cover.width), cover.pix_fmt = cover_size, "yuvj420p"
             cover.disposition = av.stream.Disposition.attached_pic
             film = container.add_stream("libx264", 12) if with_film else None
             if film:
-                film.width, film.height, film.pix_fmt = 96, 64, "yuv420p"
-            image = np.zeros((32, 32, 3), np.uint8)
+                (film.height, film.width), film.pix_fmt = film_size, "yuv420p"
+            image = np.zeros((*cover_size, 3), np.uint8)
             frame = av.VideoFrame.from_ndarray(image, format="rgb24").reformat(format="yuvj420p")
             container.mux([*cover.encode(frame), *cover.encode()])
             if film:
@@ -166,12 +174,15 @@ def test_a_cover_image_is_not_the_film(tmp_path: Path) -> None:
         return tmp_path / name
 
     frames = list(VideoReader(write("a.mp4", with_film=True)))
-    assert [frame.image.shape for frame in frames] == [(64, 96, 3)] * 3
+    assert [frame.image.shape for frame in frames] == [(*film_size, 3)] * 3
+    assert all(frame.image.any() for frame in frames)  # the cover is black
     with pytest.raises(UnreadableFileError, match=r"b\.mp4: .*it holds a cover image alone"):
         VideoReader(write("b.mp4", with_film=False))
 
 
-@pytest.mark.parametrize(("second", "is_resized"), [((128, 192), True), ((96, 96), False)])
+@pytest.mark.parametrize(
+    ("second", "is_resized"), [((128, 192), True), ((96, 144), True), ((96, 96), False)]
+)
 def test_a_size_that_changes_in_the_middle(
     tmp_path: Path, second: tuple[int, int], is_resized: bool
 ) -> None:

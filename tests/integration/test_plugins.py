@@ -138,8 +138,8 @@ def test_a_discriminator_learns_with_an_optimizer_of_its_own(
     assert len(own) == 4
     for name in own:
         assert not torch.equal(*(state["meta_arch"][name] for state in states)), name
-    assert list(states[1]["optimizers"]) == ["student", "adversarial"]
-    group = states[1]["optimizers"]["adversarial"]["param_groups"][0]
+    assert list(states[1]["pass_optimizers"]) == ["adversarial"]
+    group = states[1]["pass_optimizers"]["adversarial"]["param_groups"][0]
     assert (group["betas"], group["weight_decay"]) == ((0.9, 0.99), 0.0)
     assert steps[1]["lr/adversarial"] == pytest.approx(1e-4 * (3 / 4) ** 0.9)
     assert steps[1]["grad_norm/adversarial"] > 0

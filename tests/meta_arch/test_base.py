@@ -11,9 +11,16 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from t2sda.meta_arch.base import MetaArch, Reads, StudentPass
+import t2sda.builtin  # noqa: F401
+from t2sda.config import load_config
+from t2sda.data.taxonomies import CITYSCAPES_19
+from t2sda.errors import UserError
+from t2sda.meta_arch.base import MetaArch, Reads, StudentPass, build_meta_arch
 from t2sda.modeling.branch import Branch
+from t2sda.modeling.segmentor import SegmentationModel
+from t2sda.plugins import load_plugins
 from t2sda.structures import TARGET_PROBS, DomainBatch, Step, View
+from tests.components import components_restored
 from tests.meta_arch.conftest import step_of
 
 ROOT = Path(__file__).parents[2]
@@ -93,3 +100,57 @@ def test_what_is_shared_is_there_and_detached(make_batch: Callable[..., DomainBa
         run({})
     with pytest.raises(AssertionError, match="shares 'logits' with its graph.*detach it"):
         run({"logits": with_graph})
+
+
+class OwnLoss(SegmentationModel):
+    """Leaves the auxiliary head out."""
+
+    def loss(self, features: Any, labels: Tensor, *others: Any) -> Tensor:
+        return self.output_loss(features, labels)
+
+
+class OwnLossWithBoth(OwnLoss):
+    """Adds it, and says so."""
+
+    trains_aux_head = True
+
+    def loss(self, features: Any, labels: Tensor, *others: Any) -> Tensor:
+        return super().loss(features, labels) + self.aux_head(features.levels).mean()  # type: ignore[misc]
+
+
+class OwnOutputLoss(SegmentationModel):
+    """Of the output alone; the auxiliary head is still the base's."""
+
+    def output_loss(self, features: Any, labels: Tensor, *others: Any) -> Tensor:
+        return super().output_loss(features, labels)
+
+
+AUX = ("MODEL.AUX_HEAD.NAME", "LightHead", "MODEL.BACKBONE.TIMM_NAME", "test_resnet")
+
+
+@pytest.mark.parametrize("model", [SegmentationModel, OwnLossWithBoth, OwnOutputLoss])
+def test_a_loss_that_trains_the_auxiliary_head_is_taken(model: type[SegmentationModel]) -> None:
+    cfg = load_config(None, [*AUX, "MODEL.HEAD.CHANNELS", "8"])
+    built = model.from_config(cfg, 19)
+    assert build_meta_arch(cfg, CITYSCAPES_19, built).student.model is built
+    loss = built.loss(built.features(torch.zeros(2, 3, 64, 64)), torch.zeros(2, 64, 64).long())
+    loss.backward()
+    assert all(p.grad is not None for p in built.aux_head.parameters())  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("base", [OwnLoss, type("Derived", (OwnLoss,), {})])
+def test_an_auxiliary_head_that_would_never_learn_is_refused(base: type[SegmentationModel]) -> None:
+    cfg = load_config(None, [*AUX, "MODEL.HEAD.CHANNELS", "8"])
+    message = rf"MODEL\.AUX_HEAD\.NAME: .* never learn, as {base.__name__} has a loss of its own"
+    with pytest.raises(UserError, match=message):
+        build_meta_arch(cfg, CITYSCAPES_19, base.from_config(cfg, 19))
+    plain = load_config(None, [*AUX[2:], "MODEL.HEAD.CHANNELS", "8"])
+    build_meta_arch(plain, CITYSCAPES_19, base.from_config(plain, 19))
+
+
+def test_an_auxiliary_head_under_the_two_scales_of_a_plugin_is_refused() -> None:
+    with components_restored():
+        load_plugins([str(ROOT / "tests/integration/plugins/two_scales.py")])
+        cfg = load_config(None, [*AUX, "MODEL.HEAD.CHANNELS", "8", "MODEL.NAME", "TwoScales"])
+        with pytest.raises(UserError, match=r"as TwoScales has a loss of its own; leave it empty"):
+            build_meta_arch(cfg, CITYSCAPES_19)

@@ -1,16 +1,21 @@
 """Frozen BatchNorm is BatchNorm in evaluation, for good, under the same names."""
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from torch import Tensor, nn
 
+from t2sda.errors import UserError
 from t2sda.modeling.backbones.timm_import import import_timm
 from t2sda.modeling.normalization import (
     FrozenBatchNorm2d,
     WholeBatchNorm2d,
     set_norm,
     share_statistics,
+    single_values_named,
 )
+from t2sda.modeling.projector import Projector
 
 
 def trained_norm(norm: nn.BatchNorm2d) -> nn.BatchNorm2d:
@@ -118,3 +123,48 @@ def test_frozen_affine_stays_frozen_with_statistics_of_all_ranks(features: Tenso
     net(features.requires_grad_()).square().sum().backward()
     assert not net[0].weight.requires_grad
     assert net[0].weight.grad is None
+
+
+def pooled(*layers: nn.Module) -> nn.Sequential:
+    """Global average pooling in front."""
+    return nn.Sequential(nn.AdaptiveAvgPool2d(1), *layers)
+
+
+@pytest.mark.parametrize(
+    ("module", "image", "name"),
+    [
+        (Projector(4, 8), torch.zeros(1, 4, 1, 1), r"0\.1 \(BatchNorm2d\)"),
+        (pooled(nn.Conv2d(4, 2, 1), nn.BatchNorm2d(2)), torch.zeros(1, 4, 9, 9), r"2 \(Batch"),
+        (pooled(nn.Flatten(), nn.BatchNorm1d(4)), torch.zeros(1, 4, 9, 9), r"2 \(BatchNorm1d\)"),
+        (pooled(nn.InstanceNorm2d(4)), torch.zeros(8, 4, 9, 9), r"1 \(InstanceNorm2d\)"),
+        (pooled(nn.GroupNorm(4, 4)), torch.zeros(1, 4, 9, 9), r"1 \(GroupNorm\)"),
+        (
+            nn.Sequential(import_timm().layers.BatchNormAct2d(4)),
+            torch.zeros(1, 4, 1, 1),
+            "BatchNormA",
+        ),
+    ],
+)
+def test_a_norm_over_a_single_value_is_named(module: nn.Module, image: Tensor, name: str) -> None:
+    message = rf"{name}.* single value .*images of 32x64 pixels .*DATA\.CROP_SIZE, or SOLVER\.BATCH"
+    with pytest.raises(UserError, match=message), single_values_named(module, (32, 64)):
+        module(image)
+    with single_values_named(module, (32, 64)):
+        module(torch.zeros(8, 4, 9, 9)) if not isinstance(module[-1], nn.InstanceNorm2d) else None  # type: ignore[index]
+
+
+@pytest.mark.parametrize(
+    "fail",
+    [
+        lambda: nn.BatchNorm2d(4)(torch.zeros(1, 4, 1)),  # another fault of a norm
+        lambda: int("more than 1"),
+        lambda: nn.Sequential(nn.Unflatten(1, (3, 3)))(torch.zeros(1, 4)),
+    ],
+)
+def test_other_errors_are_left_alone(fail: Callable[[], object]) -> None:
+    with (
+        pytest.raises((ValueError, RuntimeError)) as caught,
+        single_values_named(nn.Identity(), (1, 1)),
+    ):
+        fail()
+    assert not isinstance(caught.value, UserError)

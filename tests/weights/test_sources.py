@@ -113,3 +113,15 @@ def test_file_without_a_state_dict_is_refused(tmp_path: Path, content: object) -
     torch.save(content, path)
     with pytest.raises(ValueError, match="expected a dictionary of tensors"):
         load_weights(str(path))
+
+
+@pytest.mark.parametrize(
+    "content", [{}, {"meta_arch": None}, {"meta_arch": {"student.model.head.a": torch.zeros(1)}}]
+)
+def test_a_checkpoint_of_ours_without_a_backbone_says_so(
+    tmp_path: Path, content: dict[str, object]
+) -> None:
+    path = tmp_path / "checkpoint_0000001.pth"
+    torch.save({"format": "t2sda checkpoint 4", **content}, path)
+    with pytest.raises(ValueError, match=r"0001\.pth': a checkpoint of t2sda without a student's"):
+        load_weights(str(path))

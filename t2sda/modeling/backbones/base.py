@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import ClassVar
 
 from fvcore.common.config import CfgNode
@@ -9,6 +10,8 @@ from torch import Tensor, nn
 
 from t2sda.config import SCHEMA, Field
 from t2sda.structures import FeatureSpec
+from t2sda.weights.sources import OWN_BACKBONE, load_weights
+from t2sda.weights.strict import LoadReport, load_strict
 
 SCHEMA.declare(
     "MODEL.BACKBONE",
@@ -17,8 +20,8 @@ SCHEMA.declare(
             "",
             "Pretrained weights: the path of a .pth, .pt, .bin or .safetensors state dict, "
             "pip://PACKAGE for the one in an installed package, hf://OWNER/NAME for the one in a "
-            "repository of the Hugging Face hub, timm://NAME for timm's; empty: random. "
-            "Every tensor must find its place.",
+            "repository of the Hugging Face hub, timm://NAME for timm's; a checkpoint_*.pth of "
+            "t2sda gives its student's backbone; empty: random. Every tensor must find its place.",
         ),
         "DROP_PATH": Field(
             0.0,
@@ -55,6 +58,32 @@ class Backbone(nn.Module):
     def from_config(cls, cfg: CfgNode) -> Backbone:
         """Build it, pretrained weights loaded, from a configuration."""
         raise NotImplementedError
+
+    def load_from(self, source: str) -> None:
+        """Load what MODEL.BACKBONE.WEIGHTS names, strictly.
+
+        Raises:
+            UserError: if a tensor finds no place, or a place no tensor.
+        """
+        state = load_weights(source)
+        own = {
+            name.removeprefix(OWN_BACKBONE): tensor
+            for name, tensor in state.items()
+            if name.startswith(OWN_BACKBONE)
+        }
+        if own:
+            load_strict(self, own, source)
+        else:
+            self.load_pretrained(state, source)
+
+    def load_pretrained(self, state: Mapping[str, Tensor], source: str) -> LoadReport:
+        """Load a state dict as others publish it, strictly.
+
+        Args:
+            state: tensors by their names.
+            source: where it is from, for messages.
+        """
+        return load_strict(self, state, source)
 
     def fresh_modules(self) -> tuple[nn.Module, ...]:
         """Modules that no pretrained weights fill; they learn at the head's rate."""

@@ -16,7 +16,6 @@ from t2sda.registry import BACKBONES
 from t2sda.structures import FeatureSpec
 from t2sda.weights import licences
 from t2sda.weights.mit import VARIANTS, rename_mit
-from t2sda.weights.sources import load_weights
 from t2sda.weights.strict import LoadReport, load_strict
 
 NUM_HEADS = (1, 2, 5, 8)
@@ -96,8 +95,7 @@ class MiT(Backbone):
             checkpoint_activations=cfg.MODEL.BACKBONE.CHECKPOINT_ACTIVATIONS,
         )
         if cfg.MODEL.BACKBONE.WEIGHTS:
-            source = cfg.MODEL.BACKBONE.WEIGHTS
-            backbone.load_pretrained(load_weights(source), source)
+            backbone.load_from(cfg.MODEL.BACKBONE.WEIGHTS)
         return backbone
 
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:

@@ -14,7 +14,6 @@ from t2sda.modeling.backbones.timm_networks import create_timm_network
 from t2sda.registry import BACKBONES
 from t2sda.structures import FeatureSpec
 from t2sda.weights.resnet_v1c import timm_name
-from t2sda.weights.sources import load_weights
 from t2sda.weights.strict import LoadReport, load_strict
 
 STRIDES = (4, 8, 8, 8)
@@ -67,8 +66,7 @@ class ResNetV1c(Backbone):
         """Build the network and load MODEL.BACKBONE.WEIGHTS into it."""
         backbone = cls(depth=cfg.MODEL.BACKBONE.DEPTH, drop_path=cfg.MODEL.BACKBONE.DROP_PATH)
         if cfg.MODEL.BACKBONE.WEIGHTS:
-            source = cfg.MODEL.BACKBONE.WEIGHTS
-            backbone.load_pretrained(load_weights(source), source)
+            backbone.load_from(cfg.MODEL.BACKBONE.WEIGHTS)
         return backbone
 
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:

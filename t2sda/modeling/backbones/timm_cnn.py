@@ -22,7 +22,6 @@ from t2sda.modeling.backbones.timm_networks import (
 )
 from t2sda.registry import BACKBONES
 from t2sda.weights import licences
-from t2sda.weights.sources import load_weights
 from t2sda.weights.strict import LoadReport, load_strict
 
 SCHEMA.declare(
@@ -107,8 +106,7 @@ class TimmCNN(Backbone):
             output_stride=cfg.MODEL.BACKBONE.OUTPUT_STRIDE,
         )
         if cfg.MODEL.BACKBONE.WEIGHTS:
-            source = cfg.MODEL.BACKBONE.WEIGHTS
-            backbone.load_pretrained(load_weights(source), source)
+            backbone.load_from(cfg.MODEL.BACKBONE.WEIGHTS)
         return backbone
 
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:

@@ -18,7 +18,6 @@ from t2sda.modeling.backbones.timm_networks import ceil_div, create_on_meta, cre
 from t2sda.registry import BACKBONES
 from t2sda.structures import FeatureSpec
 from t2sda.weights import licences
-from t2sda.weights.sources import load_weights
 from t2sda.weights.strict import LoadReport, load_strict
 
 SCHEMA.declare(
@@ -82,8 +81,7 @@ class TimmViT(Backbone):
             drop_path=cfg.MODEL.BACKBONE.DROP_PATH,
         )
         if cfg.MODEL.BACKBONE.WEIGHTS:
-            source = cfg.MODEL.BACKBONE.WEIGHTS
-            backbone.load_pretrained(load_weights(source), source)
+            backbone.load_from(cfg.MODEL.BACKBONE.WEIGHTS)
         return backbone
 
     def fresh_modules(self) -> tuple[nn.Module, ...]:
