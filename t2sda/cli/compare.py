@@ -64,7 +64,7 @@ def command(argv: Sequence[str]) -> int:
         }
         print_scores(console, found, differences)
     for text in _left_out(runs, tasks):
-        console.print(text, highlight=False)
+        console.print(text, highlight=False, soft_wrap=True)
     if not tasks:
         raise UserError(
             f"{' and '.join(args.runs)} have no score of one dataset, size and branch in common; "

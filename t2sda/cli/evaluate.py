@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from t2sda.cli.common import ArgumentParser, positive_int
+from t2sda.cli.common import ArgumentParser, positive_int, short_names
 from t2sda.cli.loading import add_model_arguments, description_of
 from t2sda.cli.score_table import print_scores
 from t2sda.data.catalog import open_dataset
@@ -40,7 +40,7 @@ class Scored:
     """A model that is scored.
 
     Attributes:
-        name: as the command line calls it.
+        name: in tables.
         file: of it.
         predictor: ready to run.
         protocol: that it is scored with.
@@ -64,7 +64,8 @@ def command(argv: Sequence[str]) -> int:
         if args.blocks is not None:
             for dataset in datasets:
                 blocks_of(_names(dataset), args.blocks)
-        models = [_opened(name, args) for name in args.models]
+        names = short_names(args.models)
+        models = [_opened(*pair, args) for pair in zip(args.models, names, strict=True)]
         for model in models:
             _check_fits(model, datasets, args)
         console = standard_console(quiet=not is_main())
@@ -91,8 +92,8 @@ def _score(model: Scored, dataset: SegmentationDataset, args: argparse.Namespace
     return scores
 
 
-def _opened(name: str, args: argparse.Namespace) -> Scored:
-    path = Path(name)
+def _opened(model: str, name: str, args: argparse.Namespace) -> Scored:
+    path = Path(model)
     file = resolve_checkpoint(path)
     predictor = load_model(
         file,

@@ -27,7 +27,7 @@ def print_scores(
         differences: of columns to the first, by name.
     """
     baseline, first = next(iter(columns.items()))
-    console.print(heading(first), highlight=False)
+    console.print(heading(first), highlight=False, soft_wrap=True)
     table = Table()
     table.add_column("class")
     for name in columns:
@@ -40,12 +40,12 @@ def print_scores(
         table.add_section()
     console.print(table)
     for name, difference in (differences or {}).items():
-        console.print(f"{name} - {baseline}: {difference_text(difference)}", highlight=False)
+        text = f"{name} - {baseline}: {difference_text(difference)}"
+        console.print(text, highlight=False, soft_wrap=True)
     for name, scores in columns.items():
         if absent := absent_classes(scores):
-            console.print(
-                f"{name}: not there, left out of the mean: {', '.join(absent)}", highlight=False
-            )
+            text = f"{name}: not there, left out of the mean: {', '.join(absent)}"
+            console.print(text, highlight=False, soft_wrap=True)
 
 
 def heading(scores: Scores) -> str:

@@ -34,9 +34,11 @@ SECOND = [
 GROUPS = {"even": (0, 2), "odd": (1,)}
 
 
-def scores_of(confusions: list[list[list[int]]], names: tuple[str, ...] = NAMES) -> Scores:
+def scores_of(
+    confusions: list[list[list[int]]], names: tuple[str, ...] = NAMES, *, grouped: bool = False
+) -> Scores:
     matrices = np.array(confusions)
-    groups = [list(group) for group in GROUPS.values()]
+    groups = [list(group) for group in GROUPS.values()] if grouped else []
 
     def counts(values: np.ndarray) -> Counts:
         return tuple(values.tolist())
@@ -62,6 +64,8 @@ def scores_of(confusions: list[list[list[int]]], names: tuple[str, ...] = NAMES)
         class_accuracy=iou,
         accuracy=0.0,
         mean_iou=0.0,
+        groups=ClassScores(dict.fromkeys(GROUPS, 0.0), 0.0) if grouped else None,
+        group_classes=GROUPS if grouped else {},
         images=images,
     )
 
@@ -90,14 +94,7 @@ def every_resample(groups: list[tuple[int, ...]]) -> list[float]:
 @pytest.mark.parametrize("grouped", [False, True])
 def test_of_three_blocks_it_is_what_enumeration_gives(grouped: bool) -> None:
     groups = list(GROUPS.values()) if grouped else [(0,), (1,), (2,)]
-    first, second = scores_of(FIRST), scores_of(SECOND)
-    if grouped:
-        first, second = (
-            dataclasses.replace(
-                own, groups=ClassScores(dict.fromkeys(GROUPS, 0.0), 0.0), group_classes=GROUPS
-            )
-            for own in (first, second)
-        )
+    first, second = (scores_of(own, grouped=grouped) for own in (FIRST, SECOND))
     expected = every_resample(groups)
     blocks = blocks_of(NAMES, "([^/]+)/")
     counts = np.stack([bootstrap.block_counts(own, blocks) for own in (first, second)])

@@ -19,6 +19,7 @@ from t2sda.config import SCHEMA, Field
 from t2sda.data.catalog import DatasetSpec, register_dataset
 from t2sda.data.taxonomies import Taxonomy
 from t2sda.engine.hooks import Hook
+from t2sda.evaluation.entries import read_entries
 from t2sda.modeling.backbones.base import Backbone
 from t2sda.registry import BACKBONES, HOOKS
 from t2sda.structures import FeatureSpec
@@ -96,8 +97,8 @@ def test_backbone_dataset_and_hook_of_ones_own(t2sda: Run, tmp_path: Path) -> No
         *arguments, "--plugin", "my_harbour.py", "--eval-only", "--weights", "run", cwd=tmp_path
     )
     assert scored.returncode == 0, scored.stderr
-    evaluation = json.loads((tmp_path / "run/evaluation.json").read_text())
-    assert evaluation["evaluation/harbour_train/mIoU"] == lines[-1]["evaluation/harbour_train/mIoU"]
+    (entry,) = read_entries(tmp_path / "run/evaluation.json")
+    assert entry.scores.mean_iou == lines[-1]["evaluation/harbour_train/mIoU"]
 
     forgotten = t2sda(*arguments, "--resume", cwd=tmp_path)
     assert forgotten.returncode == 2
