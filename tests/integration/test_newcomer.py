@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from t2sda.evaluation.entries import read_entries
 from tests.integration.conftest import Run
 
 PLUGIN = '''
@@ -19,7 +20,6 @@ from t2sda.config import SCHEMA, Field
 from t2sda.data.catalog import DatasetSpec, register_dataset
 from t2sda.data.taxonomies import Taxonomy
 from t2sda.engine.hooks import Hook
-from t2sda.evaluation.entries import read_entries
 from t2sda.modeling.backbones.base import Backbone
 from t2sda.registry import BACKBONES, HOOKS
 from t2sda.structures import FeatureSpec
