@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 
 from rich.console import Console
 from rich.table import Table
@@ -32,11 +32,11 @@ def print_scores(
     table.add_column("class")
     for name in columns:
         table.add_column(name, justify="right", overflow="fold")
-    for name in differences or {}:
-        title = "difference" if len(columns) == 2 else f"{name} - {baseline}"
-        table.add_column(title, justify="right", overflow="fold")
+    with_difference = len(columns) == 2 and bool(differences)
+    if with_difference:
+        table.add_column("difference", justify="right")
     for rows_of in (class_rows, mean_rows, further_rows):
-        _add_rows(table, rows_of, columns, differences or {})
+        _add_rows(table, [rows_of(own) for own in columns.values()], with_difference)
         table.add_section()
     console.print(table)
     for name, difference in (differences or {}).items():
@@ -101,6 +101,8 @@ def difference_text(difference: Difference) -> str:
     value, low, high = (
         f"{100 * share:+.1f}" for share in (difference.value, difference.low, difference.high)
     )
+    if difference.num_blocks == 1:
+        return f"mIoU {value} (no interval: all images are one block)"
     return f"mIoU {value} (95 % of resamples of {difference.num_blocks} blocks: {low} to {high})"
 
 
@@ -111,18 +113,11 @@ def percent(share: float | None) -> str:
     return "not there" if math.isnan(share) else f"{100 * share:.1f}"
 
 
-def _add_rows(
-    table: Table,
-    rows_of: Callable[[Scores], Rows],
-    columns: Mapping[str, Scores],
-    differences: Mapping[str, Difference],
-) -> None:
-    rows = {name: rows_of(scores) for name, scores in columns.items()}
-    baseline = next(iter(rows.values()))
-    for row in dict.fromkeys(key for own in rows.values() for key in own):
-        cells = [percent(own.get(row)) for own in rows.values()]
-        changes = [_change(rows[name].get(row), baseline.get(row)) for name in differences]
-        table.add_row(row, *cells, *changes)
+def _add_rows(table: Table, columns: Sequence[Rows], with_difference: bool) -> None:
+    for name in dict.fromkeys(key for own in columns for key in own):
+        shares = [own.get(name) for own in columns]
+        change = [_change(shares[1], shares[0])] if with_difference else []
+        table.add_row(name, *map(percent, shares), *change)
 
 
 def _change(share: float | None, baseline: float | None) -> str:

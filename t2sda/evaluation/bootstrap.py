@@ -5,6 +5,7 @@ Neighbouring frames of a video resemble each other, so whole sequences are drawn
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -26,7 +27,7 @@ class Difference:
 
     Attributes:
         value: on all images.
-        low, high: what 95 % of the resamples lie between.
+        low, high: what 95 % of the resamples lie between; NaN of a single block.
         num_blocks: that were drawn from.
     """
 
@@ -57,13 +58,14 @@ def mean_iou_difference(
     blocks = blocks_of([image.name for image in scores.images], pattern)
     counts = np.stack([block_counts(own, blocks) for own in (scores, baseline)])
     num_blocks = int(blocks.max()) + 1
+    value = differences(counts, np.ones((1, num_blocks), dtype=np.int64))[0]
+    if num_blocks == 1:
+        return Difference(float(value), math.nan, math.nan, 1)
     draws = np.random.default_rng(seed).multinomial(
         num_blocks, np.full(num_blocks, 1 / num_blocks), size=NUM_RESAMPLES
     )
-    drawn = differences(counts, draws)
     outside = (1 - INTERVAL) / 2
-    low, high = np.nanquantile(drawn, [outside, 1 - outside])
-    value = differences(counts, np.ones((1, num_blocks), dtype=np.int64))[0]
+    low, high = np.nanquantile(differences(counts, draws), [outside, 1 - outside])
     return Difference(float(value), float(low), float(high), num_blocks)
 
 

@@ -9,6 +9,7 @@ import math
 import numpy as np
 import pytest
 
+from t2sda.cli.score_table import difference_text
 from t2sda.errors import UserError
 from t2sda.evaluation import bootstrap
 from t2sda.evaluation.bootstrap import blocks_of, differences, mean_iou_difference
@@ -124,6 +125,15 @@ def test_many_draws_are_scored_in_parts(monkeypatch: pytest.MonkeyPatch) -> None
 def test_a_model_does_not_differ_from_itself() -> None:
     found = mean_iou_difference(scores_of(FIRST), scores_of(FIRST))
     assert (found.value, found.low, found.high) == (0, 0, 0)
+
+
+def test_a_single_block_has_no_interval() -> None:
+    found = mean_iou_difference(scores_of(FIRST), scores_of(SECOND), "png")
+    assert found.num_blocks == 1
+    assert found.value != 0
+    assert math.isnan(found.low)
+    assert math.isnan(found.high)
+    assert "no interval: all images are one block" in difference_text(found)
 
 
 def test_blocks_are_the_text_of_the_first_group_or_of_the_whole() -> None:
