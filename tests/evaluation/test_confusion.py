@@ -125,3 +125,23 @@ def test_prediction_out_of_range_is_our_bug() -> None:
 def test_different_sizes_are_refused() -> None:
     with pytest.raises(ValueError, match="resize the logits"):
         confusion_matrix(np.zeros((2, 2)), np.zeros((4, 4)), num_classes=2)
+
+
+@pytest.mark.parametrize("num_classes", [2, 19, 64, 100, 255])
+def test_any_number_of_classes_and_any_shape_equal_a_slow_loop(num_classes: int) -> None:
+    generator = np.random.default_rng(num_classes)
+    for shape in ((7, 9), (2, 3, 5), (31,), (4, 0)):
+        label = generator.choice([*range(num_classes), IGNORE_INDEX], shape).astype(np.uint8)
+        prediction = generator.integers(0, num_classes, shape).astype(np.uint8)
+        prediction[label == IGNORE_INDEX] = IGNORE_INDEX if num_classes > 64 else 0
+        found = confusion_matrix(prediction, label, num_classes)
+        assert found.tolist() == slow_confusion(prediction, label, num_classes).tolist()
+
+
+def test_more_pixels_than_a_float32_counts_stay_exact() -> None:
+    label = np.zeros((4097, 4096), dtype=np.uint8)  # 2**24 + 4096 pixels
+    label[0, 0] = 1
+    assert confusion_matrix(np.zeros_like(label), label, 2).tolist() == [
+        [label.size - 1, 0],
+        [1, 0],
+    ]
