@@ -150,7 +150,7 @@ def _count_pairs(label: np.ndarray, prediction: np.ndarray, num_predicted: int) 
     width = label.shape[-1]
     label, prediction = label.reshape(-1, width), prediction.reshape(-1, width)
     num_lanes = min(_IDS // num_predicted, 4)
-    lane = np.resize(np.arange(num_lanes, dtype=np.uint8) * num_predicted, width).astype(np.uint8)
+    lane = np.resize(np.arange(num_lanes) * num_predicted, width).astype(np.uint8)
     num_bins = num_lanes * num_predicted
     rows = _EXACT // width
     assert rows, "no image has sides of millions of pixels"
