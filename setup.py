@@ -27,7 +27,7 @@ EXTRAS = {
         *("hypothesis", "mypy", "pytest", "pytest-xdist", "ruff", "types-PyYAML"),
         *("setuptools>=77", "wheel"),  # a test builds the wheel
         "imagecodecs>=2025.3.30",  # both PNG decoders are tested
-        *("cityscapesscripts", "transformers>=5"),  # independent references
+        *("cityscapesscripts", "torchmetrics", "transformers>=5"),  # independent references
         "submitit>=1.5",  # the sweep is tested with its local executor
     ],
 }

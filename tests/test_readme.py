@@ -172,7 +172,10 @@ def run_export(words: list[str]) -> None:
 
 def run_t2sda(words: list[str]) -> None:
     """In this process, and what a plugin registers is forgotten as at a process's end."""
-    words = scaled_down(words) if words[0] == "train" else words
+    if words[0] == "train":
+        words = scaled_down(words)
+    elif words[0] == "evaluate":  # what the command scores takes minutes
+        words = [*words[: words.index("--data") + 1], "rendered_val"]
     with components_restored():
         assert main(words) == 0, words
     check_results(words)
@@ -213,25 +216,23 @@ RUNNERS: dict[str, Callable[[list[str]], None]] = {
 def scaled_down(words: list[str]) -> list[str]:
     """The training with SMALL behind it: one step, a second one where it resumes.
 
-    A training scores only datasets that its command names itself, as these are tiny; `--eval-only`
-    scores one of `workshop`. A network of a document's own is small already.
+    A training scores only datasets that its command names itself, as these are tiny. A network of
+    a document's own is small already.
     """
     settings = {
         **SMALL,
-        "SOLVER.MAX_ITER": "2" if "--resume" in words or "--eval-only" in words else "1",
+        "SOLVER.MAX_ITER": "2" if "--resume" in words else "1",
         "EVALUATION.PERIOD": "1" if "EVALUATION.DATASETS" in words else "0",
     }
     if value_of("--config-file", words).startswith("configs/"):
         settings |= SMALL_NETWORK
-    if "--eval-only" in words:
-        settings["EVALUATION.DATASETS"] = "[rendered_val]"
     return [*words, *(word for pair in settings.items() for word in pair)]
 
 
 def check_results(words: list[str]) -> None:
     """What the command promises to write is there."""
-    if "--eval-only" in words:
-        assert Path(value_of("--output-dir", words), "evaluation.json").is_file()
+    if words[0] == "evaluate":
+        assert Path(words[1], "evaluation.json").is_file()
     elif "--output-dir" in words:
         last = int(value_of("SOLVER.MAX_ITER", words))
         assert Path(value_of("--output-dir", words), f"checkpoint_{last:07d}.pth").is_file()

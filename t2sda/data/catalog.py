@@ -124,6 +124,7 @@ class DatasetSpec:
             passed_over=found.passed_over,
             counts_path=root / self.class_pixels if self.class_pixels is not None else None,
             packed_size=self.packed_size,
+            root=root,
         )
 
     @property

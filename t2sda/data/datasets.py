@@ -99,6 +99,10 @@ class SegmentationDataset(Dataset[tuple[Tensor, Tensor]], ABC):
         """Where the sample at `index` comes from; nothing is decoded for it."""
         return f"{self.name}[{index}]"
 
+    def relative_name(self, index: int) -> str:
+        """The name of the sample at `index` wherever the set lies: below its root, with /."""
+        return self.name_of(index)
+
     def size_of(self, index: int) -> tuple[int, int]:
         """(height, width) of the image at `index`; cheaper than `load` where it can be."""
         height, width, _ = self.load(index, with_label=False).image.shape
@@ -162,6 +166,7 @@ class FileDataset(SegmentationDataset):
         counts_path: (N, num_classes + 1) counts as `class_pixels` gives them, of labels that were
             larger when they were counted; None: the label files are counted.
         packed_size: see SegmentationDataset.
+        root: that images have names below; None: they go by their whole path.
     """
 
     def __init__(
@@ -174,6 +179,7 @@ class FileDataset(SegmentationDataset):
         passed_over: Counter[str] | None = None,
         counts_path: Path | None = None,
         packed_size: tuple[int, int] | None = None,
+        root: Path | None = None,
     ) -> None:
         self.name = name
         self.pairs = pairs
@@ -183,6 +189,7 @@ class FileDataset(SegmentationDataset):
         self.passed_over = passed_over or Counter()
         self.counts_path = counts_path
         self.packed_size = packed_size
+        self.root = root
 
     def __len__(self) -> int:
         return len(self.pairs)
@@ -195,6 +202,11 @@ class FileDataset(SegmentationDataset):
     def name_of(self, index: int) -> str:
         """The image's path."""
         return str(self.pairs[index][0])
+
+    def relative_name(self, index: int) -> str:
+        """The image's path below the root."""
+        path = self.pairs[index][0]
+        return (path if self.root is None else Path(os.path.relpath(path, self.root))).as_posix()
 
     def size_of(self, index: int) -> tuple[int, int]:
         """(height, width) from the header of the image at `index`."""

@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from t2sda.cli.benchmark import ratio, short_names, table_of
+from t2sda.cli.benchmark import ratio, table_of
+from t2sda.cli.common import short_names
 from t2sda.cli.main import main
 from t2sda.export import latency
 from t2sda.export.latency import Candidate, Comparison, Result, Task

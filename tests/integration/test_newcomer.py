@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from t2sda.evaluation.entries import read_entries
 from tests.integration.conftest import Run
 
 PLUGIN = '''
@@ -96,8 +97,8 @@ def test_backbone_dataset_and_hook_of_ones_own(t2sda: Run, tmp_path: Path) -> No
         *arguments, "--plugin", "my_harbour.py", "--eval-only", "--weights", "run", cwd=tmp_path
     )
     assert scored.returncode == 0, scored.stderr
-    evaluation = json.loads((tmp_path / "run/evaluation.json").read_text())
-    assert evaluation["evaluation/harbour_train/mIoU"] == lines[-1]["evaluation/harbour_train/mIoU"]
+    (entry,) = read_entries(tmp_path / "run/evaluation.json")
+    assert entry.scores.mean_iou == lines[-1]["evaluation/harbour_train/mIoU"]
 
     forgotten = t2sda(*arguments, "--resume", cwd=tmp_path)
     assert forgotten.returncode == 2

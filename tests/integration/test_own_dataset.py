@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +9,7 @@ import pytest
 from PIL import Image
 
 from t2sda.data.catalog import DATASETS
+from t2sda.evaluation.entries import read_entries
 from t2sda.registry import Registry
 from tests.integration.conftest import Run
 
@@ -103,10 +103,8 @@ def test_from_check_to_inference(t2sda_inline: Run, tmp_path: Path, num_classes:
         "train", "--config-file", "run.yaml", "--output-dir", "run", "--eval-only"
     )
     assert scored.returncode == 0, scored.stderr
-    scores = json.loads((tmp_path / "run/evaluation.json").read_text())
-    assert [f"evaluation/harbour_val/IoU/{name}" in scores for name in names] == [
-        True
-    ] * num_classes
+    (entry,) = read_entries(tmp_path / "run/evaluation.json")
+    assert (entry.scores.dataset, list(entry.scores.iou)) == ("harbour_val", names)
 
     # Without --size: that of the source's images, found through DATASETS.FILES of the checkpoint.
     DATASETS._components.pop("harbour_train")

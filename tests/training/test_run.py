@@ -14,9 +14,12 @@ import pytest
 from PIL import Image
 
 import t2sda
+from t2sda.cli.main import main
 from t2sda.config import load_config
-from t2sda.data.catalog import DatasetSpec
+from t2sda.data.catalog import DatasetSpec, DrawnStreetsSpec
 from t2sda.data.taxonomies import Taxonomy
+from t2sda.errors import UserError
+from t2sda.evaluation.entries import read_entries
 from t2sda.training.plan import plan_text
 from t2sda.training.run import changed_data
 from tests.components import components_restored
@@ -122,3 +125,34 @@ def test_other_datasets_are_a_changed_setting_and_the_same_data_is_none() -> Non
     other = {"source": [{"name": "b", "images": 3, "files_sha256": "y"}]}
     assert changed_data(one, one) == []
     assert changed_data(one, other) == []
+
+
+def test_scoring_needs_the_checkpoint_and_the_scored_set_alone(tmp_path: Path) -> None:
+    """Also of a run whose source is gone; the end of a run and --eval-only write one entry."""
+    run = tmp_path / "run"
+    path = run / "evaluation.json"
+    with components_restored():
+        for name, seed in (("tiny_train", 0), ("tiny_val", 1)):
+            t2sda.datasets.register(DrawnStreetsSpec(name, "clear", seed, 3, (64, 96)))
+        t2sda.train(CONFIG, overrides=TINY, output_dir=run)
+        (at_the_end,) = read_entries(path)
+        assert at_the_end.model == "checkpoint_0000002.pth"
+        assert (at_the_end.iteration, at_the_end.branch) == (2, "student")
+    with components_restored():  # tiny_train is unknown
+        t2sda.datasets.register(DrawnStreetsSpec("tiny_val", "clear", 1, 3, (64, 96)))
+        words = [word for key, value in TINY.items() for word in (key, str(value))]
+        arguments = ["train", "--config-file", CONFIG, "--output-dir", str(run), "--eval-only"]
+        assert main([*arguments, *words]) == 0
+    (scored,) = read_entries(path)
+    assert (scored.digest, scored.key) == (at_the_end.digest, at_the_end.key)
+    assert str(scored.scores) == str(at_the_end.scores)
+
+
+def test_a_file_of_something_else_is_named_before_the_first_step(tmp_path: Path) -> None:
+    with components_restored():
+        for name in ("tiny_train", "tiny_val"):
+            t2sda.datasets.register(DrawnStreetsSpec(name, "clear", 0, 3, (64, 96)))
+        (tmp_path / "evaluation.json").write_text('{"evaluation/tiny_val/mIoU": 0.5}')
+        with pytest.raises(UserError, match="evaluation.json: not a file of scores"):
+            t2sda.train(CONFIG, overrides=TINY, output_dir=tmp_path)
+    assert not list(tmp_path.glob("*.pth"))

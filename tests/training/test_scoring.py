@@ -17,7 +17,7 @@ from t2sda.engine.checkpoint import load_checkpoint
 from t2sda.errors import UserError
 from t2sda.modeling.segmentor import SegmentationModel, build_segmentation_model
 from t2sda.registry import MODELS
-from t2sda.training.scoring import load_student_, start_from_
+from t2sda.training.scoring import start_from_
 from tests.components import components_restored
 from tests.deployed import SETTINGS, write_checkpoint
 
@@ -76,12 +76,6 @@ def test_of_the_same_classes_the_classifier_is_taken_over_too(
     saved = student_of(run_dir)
     assert all(torch.equal(tensor, saved[name]) for name, tensor in model.state_dict().items())
     assert "anew" not in caplog.text
-
-
-def test_scores_of_other_classes_stay_an_error(run_dir: Path) -> None:
-    for taxonomy in (HARBOUR, RENAMED):
-        with pytest.raises(UserError, match=f"'cityscapes_19', but .* '{taxonomy.name}'; use"):
-            load_student_(built(taxonomy.num_classes), str(run_dir), taxonomy)
 
 
 def test_everything_else_is_strict(run_dir: Path) -> None:
