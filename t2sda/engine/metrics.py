@@ -9,13 +9,15 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from torch import Tensor
 
 from t2sda.config import SCHEMA, Field
 from t2sda.engine.hooks import Hook, Stage
@@ -157,6 +159,8 @@ class MetricsHook(Hook):
         last_done, last_time = self._last
         step.metrics["seconds_per_iteration"] = (now - last_time) / max(1, done - last_done)
         self._last = (done, now)
+        if self.writers:
+            step.metrics.update(read_back(step.deferred_metrics))
         self.write(done, step.metrics)
 
     def after_train(self, next_iteration: int) -> None:
@@ -188,6 +192,14 @@ class MetricsHook(Hook):
         """Send scores; the time they took is not an iteration's."""
         self.write(iteration, metrics)
         self._last = (iteration, time.perf_counter())
+
+
+def read_back(metrics: Mapping[str, Tensor]) -> dict[str, float]:
+    """Scalars on a device as numbers, with one wait for all of them."""
+    if not metrics:
+        return {}
+    values = torch.stack([value.double() for value in metrics.values()]).tolist()
+    return dict(zip(metrics, values, strict=True))
 
 
 class ProgressHook(Hook):
