@@ -37,20 +37,27 @@ def similarity_figure(runs: Sequence[RunAnalysis]) -> Figure:
     iou = {name: 100 * values for name, values in _by_run(runs, "iou").items()}
     _grouped_bars(below, iou, order, "IoU on the target, %")
     _name_classes(below, [runs[0].classes.names[index] for index in order])
-    _legend_of_runs(above, "Cross-domain similarity of every class, and its IoU")
+    _title(above, "Cross-domain similarity of every class, and its IoU")
     return figure
 
 
 def distances_figure(runs: Sequence[RunAnalysis]) -> Figure:
-    """CCD and PDD of every class on the target, Eq. (14) and (15), as in Fig. 5."""
+    """CCD and PDD of every class on the target, Eq. (14) and (15), as in Fig. 5.
+
+    The line is the PDD of features that are as near to one centroid as to any other.
+    """
     names = runs[0].classes.names
     figure = blank_figure(WIDTH, 6.4)
     above, below = figure.subplots(2, 1, sharex=True)
     order = np.arange(len(names))
     _grouped_bars(above, _by_run(runs, "center_distance"), order, "class center\ndistance (14)")
-    _grouped_bars(below, _by_run(runs, "pixel_distance"), order, "pixel-wise discr.\ndistance (15)")
+    pixel_distances = _by_run(runs, "pixel_distance")
+    _grouped_points(below, pixel_distances, "pixel-wise discrim-\nination distance (15)")
+    present = int(np.isfinite(next(iter(pixel_distances.values()))).sum())
+    if present > 1:
+        below.axhline(1 - 1 / (present - 1), color=INK, linewidth=1, linestyle=":")
     _name_classes(below, names)
-    _legend_of_runs(above, "Discriminability of target features: smaller is better")
+    _title(above, "Discriminability of target features: smaller is better")
     return figure
 
 
@@ -82,6 +89,7 @@ def embedding_figure(
             panel.set_xticks([])
             panel.set_yticks([])
             panel.spines[:].set_color(GRID)
+    figure.suptitle("t-SNE of pixels of every class, one embedding for all panels", fontsize=11)
     samples = [sample for run in runs for sample in run.samples.values()]
     shown = {index for sample in samples for index in sample.labels.tolist()}
     _legend_of_classes(figure, runs[0], sorted(shown), "o")
@@ -95,8 +103,8 @@ def pseudo_labels_figure(runs: Sequence[RunAnalysis]) -> Figure:
     above, below = figure.subplots(2, 1, sharex=True)
     order = np.arange(len(names))
     for panel, key, text in (
-        (above, "pseudo_label_accuracy", "right among the\nconfident, %"),
-        (below, "pseudo_label_coverage", "confident among\nthe class's pixels, %"),
+        (above, "pseudo_label_accuracy", "right pseudo-labels, %"),
+        (below, "pseudo_label_coverage", "share of the class that\nis confident, %"),
     ):
         values = {name: 100 * found for name, found in _by_run(runs, key).items()}
         _grouped_bars(panel, values, order, text)
@@ -106,7 +114,7 @@ def pseudo_labels_figure(runs: Sequence[RunAnalysis]) -> Figure:
     }
     _marks_on_bars(above, everything, "all pseudo-labels")
     _name_classes(below, names)
-    _legend_of_runs(above, "Pseudo-labels of the teacher: accuracy and coverage")
+    _title(above, "Pseudo-labels of the teacher: accuracy (bars: confident ones) and coverage")
     return figure
 
 
@@ -126,7 +134,7 @@ def training_figure(runs: Sequence[RunAnalysis]) -> Figure:
         last = axes[len(rows), column]
         if run.curves.quality:
             last.plot(*zip(*run.curves.quality, strict=True), color=INK, linewidth=1.4)
-        last.set_ylim(0, 1)
+        last.set_ylim(-0.02, 1.02)
         last.set_xlabel("iteration")
         axes[len(rows), 0].set_ylabel("quality q, Eq. (S2)")
         axes[0, column].set_title(run.name, loc="left", fontsize=10, parse_math=False)
@@ -168,6 +176,17 @@ def _grouped_bars(
     _plain(axes)
 
 
+def _grouped_points(axes: Axes, values: Mapping[str, np.ndarray], text: str) -> None:
+    """As `_grouped_bars`, for values whose axis need not begin at 0."""
+    width = 0.82 / len(values)
+    for number, (name, of_run) in enumerate(values.items()):
+        places = np.arange(len(of_run)) + (number - (len(values) - 1) / 2) * width
+        axes.plot(places, of_run, "o", color=RUN_COLORS[number % len(RUN_COLORS)], label=name)
+    axes.set_ylabel(text)
+    axes.margins(y=0.15)
+    _plain(axes)
+
+
 def _marks_on_bars(axes: Axes, values: Mapping[str, np.ndarray], text: str) -> None:
     """A short line across each bar of `_grouped_bars`."""
     width = 0.82 / len(values)
@@ -199,9 +218,13 @@ def _name_classes(axes: Axes, names: Sequence[str]) -> None:
     )
 
 
-def _legend_of_runs(axes: Axes, title: str) -> None:
-    axes.set_title(title, loc="left", fontsize=11)
-    axes.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=4, frameon=False, fontsize=9)
+def _title(axes: Axes, text: str) -> None:
+    """Above the axes; the legend of the runs goes below the figure."""
+    axes.set_title(text, loc="left", fontsize=11)
+    figure = axes.get_figure()
+    assert figure is not None
+    handles, names = axes.get_legend_handles_labels()
+    figure.legend(handles, names, loc="outside lower center", ncols=4, frameon=False, fontsize=9)
 
 
 def _legend_of_classes(figure: Figure, run: RunAnalysis, shown: Iterable[int], mark: str) -> None:
