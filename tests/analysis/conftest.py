@@ -51,7 +51,7 @@ class Noise(SegmentationDataset):
 
 @pytest.fixture(scope="session")
 def t2sda_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run folder of T2S-DA; read only."""
+    """A run folder of T2S-DA."""
     folder = tmp_path_factory.mktemp("runs") / "t2sda"
     write_checkpoint(folder, *T2SDA_SETTINGS)
     return folder
@@ -59,7 +59,7 @@ def t2sda_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def source_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run folder without a teacher; read only."""
+    """A run folder without a teacher."""
     folder = tmp_path_factory.mktemp("runs") / "source"
     write_checkpoint(folder)
     return folder

@@ -93,18 +93,15 @@ def test_the_figures_are_those_of_all_cells_at_once(t2sda_run: Path) -> None:
     source, target = of_domain
     for index in range(19):
         both = source[index] and target[index]
-        similarity = (
-            reference.cosine(*(np.mean(own[index], axis=0) for own in of_domain))
-            if both
-            else np.nan
-        )
+        centers = [np.mean(own[index], axis=0) for own in of_domain if both]
+        similarity = reference.cosine(*centers) if both else np.nan
         for key, expected in (
             ("similarity", similarity),
             ("center_distance", reference.center_distance(target, index)),
             ("pixel_distance", reference.pixel_distance(target, index)),
         ):
             np.testing.assert_allclose(found[key][index], expected, rtol=1e-9, err_msg=key)
-    assert np.isfinite(found["similarity"]).sum() == 6
+    assert found["similarity"].isfinite().sum() == 6
 
 
 def test_all_parts_have_their_figures(t2sda_run: Path, source_run: Path) -> None:
@@ -172,6 +169,12 @@ def test_groups_of_classes_are_one_class() -> None:
     assert classes.colors[0] == CITYSCAPES_19.palette[0]
     merged = classes.merged(np.array([0, 1, 2, 18, 255], dtype=np.uint8))
     assert merged.tolist() == [0, 0, 1, 1, 255]
+
+
+def test_an_unlabelled_set_is_refused(source_run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Noise, "labelled", False)
+    with pytest.raises(UserError, match="'here' has no labels"):
+        study_of(source_run)
 
 
 def test_a_projector_that_was_not_trained_is_said(source_run: Path) -> None:

@@ -14,7 +14,8 @@ import pytest
 from t2sda.cli.analyze import run_names
 from t2sda.cli.main import main
 from t2sda.errors import UserError
-from tests.analysis.conftest import source_run, t2sda_run  # noqa: F401
+from tests.analysis.conftest import T2SDA_SETTINGS, source_run, t2sda_run  # noqa: F401
+from tests.deployed import write_checkpoint
 
 DATA = ("--data", "streets_clear_val", "streets_hazy_val")
 FEW = ("--max-images", "2", "--pixels", "8", "--device", "cpu")
@@ -102,6 +103,18 @@ def test_what_cannot_be_analyzed_is_one_message(
     assert code == 2
     assert message in capsys.readouterr().err
     assert not list(tmp_path.rglob("*.json")), "nothing half-written"
+
+
+def test_networks_of_other_widths_have_no_common_embedding(
+    t2sda_run: Path,  # noqa: F811
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    wider = tmp_path / "wider"
+    write_checkpoint(wider, *T2SDA_SETTINGS, "MODEL.PROJECTOR.CHANNELS", "32")
+    arguments = (t2sda_run, wider, *DATA, "--features", "projector", "--output", tmp_path / "out")
+    assert analyze(*arguments) == 2
+    assert "t2sda has 256, wider has 32; analyze the runs one by one" in capsys.readouterr().err
 
 
 def test_a_library_that_is_missing_is_said_before_the_work(
