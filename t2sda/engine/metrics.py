@@ -14,6 +14,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+import numpy as np
 import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -48,6 +49,9 @@ class MetricWriter(Protocol):
     def write(self, iteration: int, metrics: dict[str, float]) -> None:
         """Metrics after `iteration` steps."""
 
+    def write_images(self, iteration: int, images: Mapping[str, np.ndarray]) -> None:
+        """Images after `iteration` steps, by name: (H, W, 3) uint8 RGB."""
+
     def close(self) -> None:
         """Nothing more will come."""
 
@@ -75,6 +79,9 @@ class JsonLinesWriter:
         """Append a line; raises OSError and keeps it if the disk does not take it."""
         self._waiting += json_text({"iteration": iteration, **metrics}).encode() + b"\n"
         self._flush()
+
+    def write_images(self, iteration: int, images: Mapping[str, np.ndarray]) -> None:
+        """Leaves them out: lines hold numbers."""
 
     def close(self) -> None:
         """Write what is left."""
@@ -116,6 +123,12 @@ class TensorBoardWriter:
         assert self._events is not None, "write before start"
         for name, value in metrics.items():
             self._events.add_scalar(name, value, iteration)
+
+    def write_images(self, iteration: int, images: Mapping[str, np.ndarray]) -> None:
+        """Add images."""
+        assert self._events is not None, "write before start"
+        for name, image in images.items():
+            self._events.add_image(name, image, iteration, dataformats="HWC")
 
     def close(self) -> None:
         """Flush and close."""
@@ -187,6 +200,13 @@ class MetricsHook(Hook):
                     "%s: metrics cannot be written (%s); training goes on", writer, reason(error)
                 )
             self._failing.add(id(writer))
+
+    def write_images(self, iteration: int, images: Mapping[str, np.ndarray]) -> None:
+        """Send images; the time they took is not an iteration's."""
+        for writer in self.writers:
+            with self._going_on(writer):
+                writer.write_images(iteration, images)
+        self._last = (iteration, time.perf_counter())
 
     def write_evaluation(self, iteration: int, metrics: dict[str, float]) -> None:
         """Send scores; the time they took is not an iteration's."""

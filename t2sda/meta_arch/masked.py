@@ -102,15 +102,17 @@ class MaskedPass(StudentPass):
         batch, teacher = step.batch, step.teacher
         assert teacher is not None
         assert batch.target_valid is not None
-        image = self.augmentation(batch.image("target"), step)
-        visible = self._visible(image, step)
-        image = torch.where(visible, image, student.model.pixel_mean)
-        features = self.features(student, image, step)
+        features = self.features(student, self.shown(student, step), step)
         quality = self.pseudo_label_weight(teacher.confidence)
         weight = quality.view(-1, 1, 1) * batch.target_valid
         labels = teacher.pseudo_labels
         loss = student.model.loss(features, labels, weight, whole_batch_pixels(labels))
         return {"loss_masked": self.weight * loss}
+
+    def shown(self, student: Branch, step: Step) -> Tensor:
+        """The target image, augmented, its hidden blocks in the mean color."""
+        image = self.augmentation(step.batch.image("target"), step)
+        return torch.where(self._visible(image, step), image, student.model.pixel_mean)
 
     def _visible(self, image: Tensor, step: Step) -> Tensor:
         """(b, 1, H, W) bool, drawn for the images of all ranks."""

@@ -198,14 +198,22 @@ class MixedPass(StudentPass):
         assert batch.target_valid is not None
         mask = self._pasted(step)
         quality = self.pseudo_label_weight(teacher.confidence)
-        image = class_mix(batch.source_image, batch.image("target"), mask)
         labels = class_mix(batch.source_label, teacher.pseudo_labels, mask)
         weight = mixed_pixel_weight(mask, quality, batch.target_valid)
         if step.target_class_weights is not None:
             weight = _reweighted(weight, labels, step.target_class_weights)
-        features = self.features(student, self.augmentation(image, step), step)
+        features = self.features(student, self._mixed_image(step, mask), step)
         loss = student.model.loss(features, labels, weight, whole_batch_pixels(labels))
         return {"loss_mixed": loss}
+
+    def shown(self, student: Branch, step: Step) -> Tensor:
+        """The mixed image, augmented."""
+        return self._mixed_image(step, self._pasted(step))
+
+    def _mixed_image(self, step: Step, mask: Tensor) -> Tensor:
+        batch = step.batch
+        image = class_mix(batch.source_image, batch.image("target"), mask)
+        return self.augmentation(image, step)
 
     def _pasted(self, step: Step) -> Tensor:
         """(b, H, W) bool: half of the pool's classes, drawn for each image of all ranks."""

@@ -39,7 +39,6 @@ from t2sda.engine.metrics import (
     MetricsHook,
     MetricWriter,
     ProgressHook,
-    TensorBoardWriter,
     standard_console,
 )
 from t2sda.engine.optim import build_owners, load_optimizers_
@@ -47,6 +46,8 @@ from t2sda.engine.precision import Precision
 from t2sda.engine.progress import ConsoleProgress
 from t2sda.engine.pseudo_label_metrics import PseudoLabelMetrics
 from t2sda.engine.trainer import Trainer, TrainerSettings
+from t2sda.engine.training_images import TrainingImages
+from t2sda.engine.writers import build_writers, check_writers, image_writers
 from t2sda.errors import UserError
 from t2sda.evaluation.evaluator import Scores, check_classes
 from t2sda.files import atomic_write, make_writable_dir, only_writer
@@ -140,6 +141,7 @@ class TrainingRun:
         self.first_iteration = 0
         self.last_scores: list[Scores] = []
         self.progress = ProgressHook(cfg.LOGGING.PERIOD, cfg.SOLVER.MAX_ITER, console)
+        check_writers(cfg)  # now, not after datasets were opened
         found = check_folder(self.output_dir, resume)
         checkpoint = load_checkpoint(found) if found is not None else None
         if checkpoint is not None:
@@ -249,6 +251,8 @@ class TrainingRun:
         solver, period = self.cfg.SOLVER, self.cfg.LOGGING.PERIOD
         metrics = MetricsHook(self._writers(), period, solver.MAX_ITER)
         hooks = [*self.hooks.values(), *self._pseudo_label_metrics(), metrics]
+        if image_writers(self.cfg):
+            hooks.append(self._training_images(metrics))
         hooks.append(self._evaluation_hook(metrics))
         if is_main():
             hooks += [self.progress, self._checkpoint_writer()]
@@ -271,10 +275,18 @@ class TrainingRun:
     def _writers(self) -> list[MetricWriter]:
         if not is_main():
             return []
-        writers: list[MetricWriter] = [JsonLinesWriter(self.output_dir / "metrics.jsonl")]
-        if self.cfg.LOGGING.TENSORBOARD:
-            writers.append(TensorBoardWriter(self.output_dir / "tensorboard"))
-        return writers
+        lines = JsonLinesWriter(self.output_dir / "metrics.jsonl")
+        return [lines, *build_writers(self.cfg, self.output_dir)]
+
+    def _training_images(self, metrics: MetricsHook) -> Hook:
+        return TrainingImages(
+            self.meta_arch,
+            self.taxonomy,
+            self.device,
+            metrics.write_images if is_main() else None,
+            period=self.cfg.EVALUATION.PERIOD,
+            max_iter=self.cfg.SOLVER.MAX_ITER,
+        )
 
     def _checkpoint_writer(self) -> CheckpointWriter:
         return CheckpointWriter(
