@@ -16,7 +16,7 @@ from t2sda.errors import UserError
 
 
 class MlflowWriter:
-    """One run of the experiment MLFLOW_EXPERIMENT_NAME, "t2sda" by default; see `WandbWriter`."""
+    """One run of the experiment MLFLOW_EXPERIMENT_NAME, "t2sda" by default; see `SERVICES`."""
 
     def __init__(self, folder: Path, settings: Mapping[str, Any]) -> None:
         self.folder = folder

@@ -85,16 +85,18 @@ class TrainingImages(Hook):
     def _target(self, step: Step) -> np.ndarray:
         images = _images(step.batch.image("target"))
         predicted = self.predictor.predict(images)
+        named = list(predicted)
         panels = {"image": images}
         if step.batch.target_label is not None:
             panels["label"] = self._overlays(images, _labels(step.batch.target_label))
         panels["prediction"] = self._overlays(images, predicted)
         if step.teacher is not None and TARGET_PROBS in step.teacher.views:
             pseudo_labels = _labels(step.teacher.pseudo_labels)
+            named += pseudo_labels
             panels["pseudo-labels"] = self._overlays(images, pseudo_labels)
             confidence = step.teacher.confidence[:NUM_ROWS].float().cpu().numpy()
             panels["confidence"] = [heat_map(own) for own in confidence]
-        return self._sheet(panels, predicted)
+        return self._sheet(panels, named)
 
     def _student(self, step: Step) -> np.ndarray | None:
         panels = {}

@@ -13,16 +13,11 @@ from t2sda.errors import UserError
 
 
 class WandbWriter:
-    """One run of a project; a resumed training goes on in it.
-
-    Args:
-        folder: of the run, whose name it gets.
-        settings: the configuration, by dotted key.
-    """
+    """One run of a project; a resumed training goes on in it. See `SERVICES` for the arguments."""
 
     def __init__(self, folder: Path, settings: Mapping[str, Any]) -> None:
         self.folder = folder
-        self.settings = settings
+        self.settings = dict(settings)
         self._run: Any = None
 
     def start(self, first_iteration: int) -> None:
@@ -30,14 +25,9 @@ class WandbWriter:
         import wandb
 
         known = read_run_id(self.folder, "wandb", first_iteration)
+        named = {"dir": self.folder, "name": self.folder.name, "config": self.settings}
         try:
-            self._run = wandb.init(
-                dir=self.folder,
-                name=self.folder.name,
-                id=known,
-                resume="allow",
-                config=dict(self.settings),
-            )
+            self._run = wandb.init(id=known, resume="allow", **named)
         except wandb.Error as error:
             raise UserError(
                 f"LOGGING.WRITERS: wandb: {error}; run `wandb login`, or set WANDB_MODE=offline"
@@ -46,8 +36,13 @@ class WandbWriter:
         write_run_id(self.folder, "wandb", self._run.id)
 
     def write(self, iteration: int, metrics: Mapping[str, Any]) -> None:
-        """Log numbers."""
-        self._run.log({"iteration": iteration, **metrics})
+        """Log numbers; a refusal is an OSError, as of a disk: training goes on."""
+        import wandb
+
+        try:
+            self._run.log({"iteration": iteration, **metrics})
+        except wandb.Error as error:
+            raise OSError(str(error)) from None
 
     def write_images(self, iteration: int, images: Mapping[str, np.ndarray]) -> None:
         """Log images."""

@@ -23,14 +23,17 @@ class Destination(NamedTuple):
     package: str
     """What it needs to be installed, as it is imported."""
     build: Callable[[Path, Mapping[str, Any]], MetricWriter]
-    """Made of the run's folder and settings."""
+    """Made of the run's folder, whose name the run gets, and the settings by dotted key."""
 
 
 SERVICES = {
     "wandb": Destination("wandb", WandbWriter),
     "mlflow": Destination("mlflow", MlflowWriter),
 }
-"""By the name in LOGGING.WRITERS, which is that of the extra as well."""
+"""By the name in LOGGING.WRITERS, which is that of the extra as well.
+
+Their packages are imported when a run starts, never before.
+"""
 WRITERS = {
     "tensorboard": Destination(
         "tensorboard", lambda folder, settings: TensorBoardWriter(folder / "tensorboard")
