@@ -25,9 +25,14 @@ class WandbWriter:
         import wandb
 
         known = read_run_id(self.folder, "wandb", first_iteration)
-        named = {"dir": self.folder, "name": self.folder.name, "config": self.settings}
         try:
-            self._run = wandb.init(id=known, resume="allow", **named)
+            self._run = wandb.init(
+                dir=self.folder,
+                name=self.folder.name,
+                config=self.settings,
+                id=known,
+                resume="allow",
+            )
         except wandb.Error as error:
             raise UserError(
                 f"LOGGING.WRITERS: wandb: {error}; run `wandb login`, or set WANDB_MODE=offline"
