@@ -3,62 +3,40 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from t2sda.engine.run_ids import read_run_id, write_run_id
-from t2sda.errors import UserError
+from t2sda.engine.service_writer import ServiceWriter
 
 
-class WandbWriter:
-    """One run of a project; a resumed training goes on in it. See `SERVICES` for the arguments."""
+class WandbWriter(ServiceWriter):
+    """WANDB_* variables say which project it is, and whether it is written to files."""
 
-    def __init__(self, folder: Path, settings: Mapping[str, Any]) -> None:
-        self.folder = folder
-        self.settings = dict(settings)
-        self._run: Any = None
+    name = "wandb"
+    advice = "run `wandb login`, or set WANDB_MODE=offline"
 
-    def start(self, first_iteration: int) -> None:
-        """Open it; raises UserError if nobody is logged in."""
+    def _refusal(self) -> type[Exception]:
         import wandb
 
-        known = read_run_id(self.folder, "wandb", first_iteration)
-        try:
-            self._run = wandb.init(
-                dir=self.folder,
-                name=self.folder.name,
-                config=self.settings,
-                id=known,
-                resume="allow",
-            )
-        except wandb.Error as error:
-            raise UserError(
-                f"LOGGING.WRITERS: wandb: {error}; run `wandb login`, or set WANDB_MODE=offline"
-            ) from None
+        return wandb.Error
+
+    def _open(self, run_id: str | None) -> str:
+        import wandb
+
+        config = self.settings
+        place = self.folder
+        self._run = wandb.init(dir=place, name=place.name, config=config, id=run_id, resume="allow")
         self._run.define_metric("*", step_metric="iteration")  # a resumed run may repeat some
-        write_run_id(self.folder, "wandb", self._run.id)
+        return self._run.id
 
-    def write(self, iteration: int, metrics: Mapping[str, Any]) -> None:
-        """Log numbers; a refusal is an OSError, as of a disk: training goes on."""
+    def _log(self, iteration: int, metrics: Mapping[str, Any]) -> None:
+        self._run.log({"iteration": iteration, **metrics})
+
+    def _log_images(self, iteration: int, images: Mapping[str, np.ndarray]) -> None:
         import wandb
 
-        try:
-            self._run.log({"iteration": iteration, **metrics})
-        except wandb.Error as error:
-            raise OSError(str(error)) from None
+        self._log(iteration, {name: wandb.Image(image) for name, image in images.items()})
 
-    def write_images(self, iteration: int, images: Mapping[str, np.ndarray]) -> None:
-        """Log images."""
-        import wandb
-
-        self.write(iteration, {name: wandb.Image(image) for name, image in images.items()})
-
-    def close(self) -> None:
-        """Wait until all is sent or written."""
-        if self._run is not None:
-            self._run.finish()
-
-    def __str__(self) -> str:
-        return "wandb"
+    def _end(self) -> None:
+        self._run.finish()
