@@ -136,6 +136,7 @@ def training_figure(runs: Sequence[RunAnalysis]) -> Figure:
             last.plot(*zip(*run.curves.quality, strict=True), color=INK, linewidth=1.4)
         last.set_ylim(-0.02, 1.02)
         last.set_xlabel("iteration")
+        last.xaxis.get_major_locator().set_params(integer=True)
         axes[len(rows), 0].set_ylabel("quality q, Eq. (S2)")
         axes[0, column].set_title(run.name, loc="left", fontsize=10, parse_math=False)
     for panel in axes.flat:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from t2sda.analysis.centroids import ClassSums, centroid_similarity
 from t2sda.analysis.classes import Classes
@@ -122,6 +122,8 @@ class RunStudy:
         self.teacher: TorchPredictor | None = None
         if PSEUDO_LABELS in settings.parts and has_teacher(checkpoint):
             teacher = model_of_checkpoint(checkpoint, "teacher").to(device)
+            if checkpoint.cfg.META_ARCH.TEACHER_NORM == "batch":
+                normalize_by_batch_(teacher)
             self.teacher = TorchPredictor(teacher, checkpoint.taxonomy, bound, device)
         self.threshold = float(checkpoint.cfg.SELF_TRAINING.PSEUDO_LABEL_THRESHOLD)
         spec = self.read.spec
@@ -220,6 +222,14 @@ class RunStudy:
         found = self.read(self.data[domain].load(index))
         class_of = torch.from_numpy(self.classes.class_of).long()
         return Keys(found.embeddings, class_of[found.labels])
+
+
+def normalize_by_batch_(teacher: nn.Module) -> None:
+    """Let BatchNorm take the statistics of what it is shown, as in training, and record nothing."""
+    for module in teacher.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.track_running_stats = False
+            module.train()
 
 
 def has_teacher(checkpoint: Checkpoint) -> bool:

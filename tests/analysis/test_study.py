@@ -19,8 +19,11 @@ from t2sda.data.taxonomies import CITYSCAPES_19, ClassGroup
 from t2sda.engine.checkpoint import Checkpoint, load_checkpoint, resolve_checkpoint
 from t2sda.errors import UserError
 from t2sda.losses.sampling import labels_on_grid
+from t2sda.meta_arch.base import build_meta_arch
 from t2sda.runtime.checkpoints import model_of_checkpoint
-from tests.analysis.conftest import Noise
+from t2sda.structures import TARGET_PROBS, DomainBatch, RandomStreams, Step
+from tests.analysis.conftest import T2SDA_SETTINGS, Noise
+from tests.deployed import write_checkpoint
 from tests.references import discriminability as reference
 
 CPU = torch.device("cpu")
@@ -158,6 +161,26 @@ def test_images_of_odd_sizes_are_continued_without_labels(source_run: Path) -> N
     assert torch.equal(found.labels, read(whole).labels)
     narrow = read(Sample("narrow", whole.image[:, :64], whole.label[:, :64]))
     assert len(narrow.labels) == 4
+
+
+@pytest.mark.parametrize("norm", ["batch", "running"])
+def test_the_teacher_says_what_it_said_in_training(norm: str, tmp_path: Path) -> None:
+    write_checkpoint(tmp_path, *T2SDA_SETTINGS, "META_ARCH.TEACHER_NORM", norm)
+    study = study_of(tmp_path)
+    checkpoint = checkpoint_of(tmp_path)
+    meta_arch = build_meta_arch(checkpoint.cfg, CITYSCAPES_19)
+    meta_arch.load_state_dict(checkpoint.meta_arch)
+    sample = study.data["target"].load(0)
+    image = torch.from_numpy(sample.image.transpose(2, 0, 1).copy())[None]
+    assert sample.label is not None
+    batch = DomainBatch(image, torch.from_numpy(sample.label)[None].long(), image.float(), image)
+    with torch.no_grad():
+        output = meta_arch.train().teach(Step(0, 0, batch, RandomStreams(0, 0, 0)))
+    assert output is not None
+    assert study.teacher is not None
+    for _ in range(2):  # nothing is recorded
+        found = study.teacher.probabilities(sample.image)
+        np.testing.assert_allclose(found, output[TARGET_PROBS][0], rtol=1e-4, atol=1e-6)
 
 
 def test_groups_of_classes_are_one_class() -> None:
