@@ -1,4 +1,4 @@
-"""How well features tell classes apart: Eq. (14) and (15) of the paper, image after image.
+"""How well features separate classes: Eq. (14) and (15) of the paper, image after image.
 
 C holds the classes that the set shows. Both need the centroids of the whole set, so features are
 read twice; in between nothing but sums is kept (docs/fidelity.md, B34).

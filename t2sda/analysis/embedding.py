@@ -76,7 +76,7 @@ def check_can_embed() -> None:
 
 
 def embed(samples: Sequence[Tensor], seed: int) -> list[np.ndarray]:
-    """One t-SNE embedding of all samples together, so that their pictures can be compared.
+    """One t-SNE embedding of all samples together, so that their panels can be compared.
 
     Features are scaled to length 1, as the pull loss compares them, Eq. (6), and reduced to their
     first principal components.

@@ -99,7 +99,7 @@ class FeatureReader:
         The class is the one at a cell's centre (docs/fidelity.md, B7, E7).
         """
         frame = self.letterbox(sample.image)
-        assert sample.label is not None, "features are told apart by labels"
+        assert sample.label is not None, "features are sorted by labels"
         label = resize_labels(sample.label, frame.inner_size)
         image, label = self._whole_cells(frame.image, label)
         batch = torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))[None]

@@ -92,7 +92,7 @@ def _studies(
 
 
 def run_names(runs: Sequence[Path]) -> list[str]:
-    """A name for each run: as many of the last parts of its path as tell it from the others.
+    """A name for each run: as many of the last parts of its path as make it unique.
 
     Raises:
         UserError: if a run is named twice.

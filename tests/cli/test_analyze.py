@@ -129,7 +129,7 @@ def test_a_library_that_is_missing_is_said_before_the_work(
     assert "leave embedding out of --parts" in error
 
 
-def test_runs_are_called_by_what_tells_them_apart() -> None:
+def test_runs_have_the_shortest_names_that_are_unique() -> None:
     assert run_names([Path("runs/a"), Path("runs/b")]) == ["a", "b"]
     assert run_names([Path("one/run"), Path("two/run")]) == ["one/run", "two/run"]
     with pytest.raises(UserError, match="named twice"):
