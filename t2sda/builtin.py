@@ -14,6 +14,7 @@ import t2sda.engine.optim
 import t2sda.engine.precision
 import t2sda.engine.reweighting
 import t2sda.engine.trainer
+import t2sda.engine.writers
 import t2sda.evaluation.evaluator
 import t2sda.meta_arch.entropy
 import t2sda.meta_arch.masked

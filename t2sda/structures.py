@@ -171,6 +171,8 @@ class Step:
     target_class_weights: Tensor | None = None  # of L_target, in place of w*
     losses: dict[str, Tensor] = field(default_factory=dict)  # Trainer
     metrics: dict[str, float] = field(default_factory=dict)  # Trainer; hooks, own prefix
+    # Scalars that stay on the device until MetricsHook writes them: no step waits for them.
+    deferred_metrics: dict[str, Tensor] = field(default_factory=dict)  # hooks, own prefix
 
     @property
     def is_last_micro_step(self) -> bool:

@@ -17,7 +17,7 @@ LAYERS = (
     {"losses", "data", "weights", "streets"},
     {"modeling"},
     {"meta_arch"},
-    {"engine", "evaluation", "inference", "runtime"},
+    {"analysis", "engine", "evaluation", "inference", "runtime"},
     {"training"},
     {"export"},
     {"cli", "builtin", "plugins", "api", "datasets"},

@@ -48,7 +48,10 @@ SMALL = {
 SMALL_NETWORK = {"MODEL.BACKBONE.TIMM_NAME": "test_resnet", "MODEL.BACKBONE.WEIGHTS": ""}
 """`test_resnet` is a network of timm's own tests."""
 
-EQUATIONS = [*(f"({number})" for number in range(1, 14)), "(S1)", "(S2)"]
+FEW_IMAGES = ("--max-images", "2", "--pixels", "8")
+"""Of an analysis of seconds."""
+
+EQUATIONS = [*(f"({number})" for number in range(1, 16)), "(S1)", "(S2)"]
 CONTRIBUTING_ROW = re.compile(r"^\| `([\w./]+)` \|", re.MULTILINE)
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 FIDELITY_ROW = re.compile(r"^\| ([ABE]\d+) \|", re.MULTILINE)
@@ -176,6 +179,8 @@ def run_t2sda(words: list[str]) -> None:
         words = scaled_down(words)
     elif words[0] == "evaluate":  # what the command scores takes minutes
         words = [*words[: words.index("--data") + 1], "rendered_val"]
+    elif words[0] == "analyze":
+        words = [*words, *FEW_IMAGES]
     with components_restored():
         assert main(words) == 0, words
     check_results(words)
@@ -239,6 +244,8 @@ def check_results(words: list[str]) -> None:
     elif words[0] == "export":
         output = value_of("--output", words)
         assert Path(output).is_file() or Path(f"{output}.unverified").is_file()
+    elif words[0] == "analyze":
+        assert Path(words[1], "analysis", "analysis.json").is_file()
     elif words[0] == "infer":
         assert list(Path(value_of("--output", words)).glob("lund_street_01_*.*"))
 

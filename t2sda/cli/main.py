@@ -17,6 +17,7 @@ COMMANDS = {
     "sweep": ("t2sda.cli.sweep", "train many runs that one file lists"),
     "evaluate": ("t2sda.cli.evaluate", "score models of any runtime on labelled datasets"),
     "compare": ("t2sda.cli.compare", "runs side by side: settings, scores, differences"),
+    "analyze": ("t2sda.cli.analyze", "distances and similarity of features, t-SNE, pseudo-labels"),
     "export": ("t2sda.cli.export", "write a network for ONNX Runtime, OpenVINO or TensorRT"),
     "infer": ("t2sda.cli.infer", "segment images and videos"),
     "benchmark": ("t2sda.cli.benchmark", "time models side by side, in every runtime"),

@@ -39,6 +39,13 @@ class RunObjects:
 
     meta_arch: MetaArch
     output_dir: Path
+    class_names: tuple[str, ...] = ()
+    """For the names of metrics; empty: classes go by their numbers."""
+
+    @property
+    def metric_names(self) -> tuple[str, ...]:
+        """One for each class."""
+        return self.class_names or tuple(map(str, range(self.meta_arch.student.model.num_classes)))
 
 
 class Hook:

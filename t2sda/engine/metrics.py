@@ -9,13 +9,16 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+import numpy as np
+import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from torch import Tensor
 
 from t2sda.config import SCHEMA, Field
 from t2sda.engine.hooks import Hook, Stage
@@ -46,6 +49,9 @@ class MetricWriter(Protocol):
     def write(self, iteration: int, metrics: dict[str, float]) -> None:
         """Metrics after `iteration` steps."""
 
+    def write_images(self, iteration: int, images: Mapping[str, np.ndarray]) -> None:
+        """Images after `iteration` steps, by name: (H, W, 3) uint8 RGB."""
+
     def close(self) -> None:
         """Nothing more will come."""
 
@@ -73,6 +79,9 @@ class JsonLinesWriter:
         """Append a line; raises OSError and keeps it if the disk does not take it."""
         self._waiting += json_text({"iteration": iteration, **metrics}).encode() + b"\n"
         self._flush()
+
+    def write_images(self, iteration: int, images: Mapping[str, np.ndarray]) -> None:
+        """Leaves them out: lines hold numbers."""
 
     def close(self) -> None:
         """Write what is left."""
@@ -114,6 +123,12 @@ class TensorBoardWriter:
         assert self._events is not None, "write before start"
         for name, value in metrics.items():
             self._events.add_scalar(name, value, iteration)
+
+    def write_images(self, iteration: int, images: Mapping[str, np.ndarray]) -> None:
+        """Add images."""
+        assert self._events is not None, "write before start"
+        for name, image in images.items():
+            self._events.add_image(name, image, iteration, dataformats="HWC")
 
     def close(self) -> None:
         """Flush and close."""
@@ -157,6 +172,8 @@ class MetricsHook(Hook):
         last_done, last_time = self._last
         step.metrics["seconds_per_iteration"] = (now - last_time) / max(1, done - last_done)
         self._last = (done, now)
+        if self.writers:
+            step.metrics.update(read_back(step.deferred_metrics))
         self.write(done, step.metrics)
 
     def after_train(self, next_iteration: int) -> None:
@@ -184,10 +201,25 @@ class MetricsHook(Hook):
                 )
             self._failing.add(id(writer))
 
+    def write_images(self, iteration: int, images: Mapping[str, np.ndarray]) -> None:
+        """Send images; the time they took is not an iteration's."""
+        for writer in self.writers:
+            with self._going_on(writer):
+                writer.write_images(iteration, images)
+        self._last = (iteration, time.perf_counter())
+
     def write_evaluation(self, iteration: int, metrics: dict[str, float]) -> None:
         """Send scores; the time they took is not an iteration's."""
         self.write(iteration, metrics)
         self._last = (iteration, time.perf_counter())
+
+
+def read_back(metrics: Mapping[str, Tensor]) -> dict[str, float]:
+    """Scalars on a device as numbers, with one wait for all of them."""
+    if not metrics:
+        return {}
+    values = torch.stack([value.double() for value in metrics.values()]).tolist()
+    return dict(zip(metrics, values, strict=True))
 
 
 class ProgressHook(Hook):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from fvcore.common.config import CfgNode
 from torch import Tensor
@@ -123,6 +125,7 @@ class DynamicReweighting(Reweighting):
         apply_to: "pull" or "target".
         unpredicted: one of UNPREDICTED, what a class that no pixel is predicted as weighs.
         device: of the run.
+        class_names: of the metrics; by default the classes' numbers.
     """
 
     def __init__(
@@ -132,6 +135,7 @@ class DynamicReweighting(Reweighting):
         apply_to: str = "pull",
         unpredicted: str = "running",
         device: torch.device | None = None,
+        class_names: Sequence[str] = (),
     ) -> None:
         super().__init__(apply_to)
         self.num_classes = num_classes
@@ -139,7 +143,12 @@ class DynamicReweighting(Reweighting):
         self.unpredicted = unpredicted
         self.running = RunningClassMeans(num_classes, 1, RUNNING_MOMENTUM).to(device)
         self.in_source = torch.zeros(num_classes, dtype=torch.bool, device=device)
-        self._figures = torch.zeros(2, device=device)
+        names = class_names or [str(index) for index in range(num_classes)]
+        self._names = (
+            *("reweighting/unpredicted", "reweighting/weight_with_queries"),
+            *(f"reweighting/weight/{name}" for name in names),
+        )
+        self._figures = torch.zeros(len(self._names), device=device)
 
     @classmethod
     def from_config(cls, cfg: CfgNode, run: RunObjects) -> DynamicReweighting:
@@ -152,6 +161,7 @@ class DynamicReweighting(Reweighting):
             settings.APPLY_TO,
             settings.UNPREDICTED,
             model.pixel_mean.device,
+            run.metric_names,
         )
 
     @classmethod
@@ -193,14 +203,14 @@ class DynamicReweighting(Reweighting):
             confidence = confidence.where(predicted, self.running.means[:, 0])
         weights = dynamic_class_weights(confidence, self.reweighting_exponent, counted)
         unpredicted = (self.in_source & ~predicted).sum()
-        self._figures = torch.stack([unpredicted, weights.where(has_queries, 0).sum()])
+        with_queries = weights.where(has_queries, 0).sum()
+        self._figures = torch.cat([torch.stack([unpredicted, with_queries]), weights])
         self.write(step, weights.float())
 
     def after_step(self, step: Step) -> None:
-        """Of the last micro-batch: unpredicted classes, and the weight of those with queries."""
-        unpredicted, with_queries = self._figures.tolist()
-        step.metrics["reweighting/unpredicted"] = unpredicted
-        step.metrics["reweighting/weight_with_queries"] = with_queries
+        """Of the last micro-batch: unpredicted classes, the weight of those with queries, w*."""
+        figures = zip(self._names, self._figures.unbind(), strict=True)
+        step.deferred_metrics.update(figures)
 
 
 @HOOKS.register()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,6 +13,7 @@ from PIL import Image, ImageDraw, ImageFont
 from t2sda.data.datasets import Sample
 from t2sda.data.taxonomies import Taxonomy
 from t2sda.files import atomic_writer
+from t2sda.inference.plotting import blank_figure
 from t2sda.inference.visualisation import INK, class_counts, legend, overlay
 
 if TYPE_CHECKING:
@@ -38,17 +38,10 @@ def write_frequencies(path: Path, title: str, pixels: np.ndarray, taxonomy: Taxo
         pixels: (N, C + 1) counts, ignored ones last.
         taxonomy: names and colors.
     """
-    # Not pyplot: it keeps a state of its own and may look for a display. Not from here: a file
-    # called matplotlibrc in the working directory would be obeyed.
-    with contextlib.chdir("/"):
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-
     totals = pixels[:, :-1].sum(axis=0)
     shares = totals / max(totals.sum(), 1)
     order = np.argsort(-shares, kind="stable")
-    figure = Figure(figsize=(9, 1.3 + 0.28 * len(order)), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = blank_figure(9, 1.3 + 0.28 * len(order))
     axes = figure.subplots()
     _draw_bars(axes, pixels, shares, order, np.array(taxonomy.palette)[order] / 255)
     names = [taxonomy.class_names[index] for index in order]

@@ -196,17 +196,42 @@ def comparison(
     Returns:
         (rows, titles above, legend below) as one uint8 RGB image.
     """
-    height, width = rows[0][0].shape[:2]
     titles = ("image", *rows[0][1])
-    margin, title_height = 12, 34
-    legend_width = len(titles) * (width + margin) + margin
     counts = sum(class_counts(labels, taxonomy) for _, named in rows for labels in named.values())
-    below = legend(np.asarray(counts), taxonomy, legend_width, font_size=20)
+    panels = [
+        [image, *(overlay(image, labels, taxonomy) for labels in named.values())]
+        for image, named in rows
+    ]
+    return titled_rows(titles, panels, np.asarray(counts), taxonomy)
+
+
+def titled_rows(
+    titles: Sequence[str],
+    rows: Sequence[Sequence[np.ndarray]],
+    counts: np.ndarray | None,
+    taxonomy: Taxonomy,
+) -> np.ndarray:
+    """A sheet of panels in rows, a title above every column, the legend below.
+
+    Args:
+        titles: one a column.
+        rows: (H, W, 3) uint8 RGB panels, all of one size.
+        counts: pixels of every class, (C,), for the legend; None: there is none.
+        taxonomy: names and colors.
+
+    Returns:
+        One uint8 RGB image.
+    """
+    height, width = rows[0][0].shape[:2]
+    margin, title_height = 12, 34
+    sheet_width = len(titles) * (width + margin) + margin
+    below = np.full((0, sheet_width, 3), 255, dtype=np.uint8)
+    if counts is not None:
+        below = legend(counts, taxonomy, sheet_width, font_size=20)
     above = title_height + len(rows) * (height + margin)
     sheet = np.full((above + below.shape[0], below.shape[1], 3), 255, dtype=np.uint8)
-    for row, (image, named) in enumerate(rows):
+    for row, panels in enumerate(rows):
         top = title_height + row * (height + margin)
-        panels = (image, *(overlay(image, labels, taxonomy) for labels in named.values()))
         for column, panel in enumerate(panels):
             left = margin + column * (width + margin)
             sheet[top : top + height, left : left + width] = panel
@@ -217,3 +242,9 @@ def comparison(
         left = margin + column * (width + margin)
         ImageDraw.Draw(canvas).text((left, title_height // 2), title, INK, font, anchor="lm")
     return np.asarray(canvas)
+
+
+def heat_map(values: np.ndarray) -> np.ndarray:
+    """Shares (H, W) in [0, 1] -> (H, W, 3) uint8 RGB, from dark blue over green to yellow."""
+    levels = np.rint(255 * np.clip(values, 0, 1)).astype(np.uint8)
+    return np.ascontiguousarray(cv2.applyColorMap(levels, cv2.COLORMAP_VIRIDIS)[..., ::-1])

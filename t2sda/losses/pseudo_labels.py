@@ -29,7 +29,12 @@ def pseudo_label_quality(confidence: Tensor, threshold: float) -> Tensor:
 def pseudo_label_quality_per_image(confidence: Tensor, threshold: float) -> Tensor:
     """Share of confident pixels in every image, q_i of Eq. (S2) with `>=`: (B, H, W) -> (B,)."""
     dtype = torch.promote_types(confidence.dtype, torch.float32)
-    return (confidence >= threshold).to(dtype).mean(dim=(1, 2))
+    return is_confident(confidence, threshold).to(dtype).mean(dim=(1, 2))
+
+
+def is_confident(confidence: Tensor, threshold: float) -> Tensor:
+    """Where a pseudo-label counts as confident in Eq. (S2), `>=` (docs/fidelity.md, B17)."""
+    return confidence >= threshold
 
 
 def confidence_threshold(confidence: Tensor, unreliable_fraction: float) -> Tensor:

@@ -127,6 +127,14 @@ class StudentPass(nn.Module, ABC):
     def forward(self, student: Branch, step: Step) -> dict[str, Tensor]:
         """Run the student once; returns scalar losses by name, already weighted."""
 
+    def shown(self, student: Branch, step: Step) -> Tensor | None:
+        """(B, 3, H, W), what the student was shown in this step, for images of the training.
+
+        Computed anew from the pass's own random streams, and on all ranks, since some draw for the
+        whole mini-batch; None: nothing that is worth an image.
+        """
+        return None
+
     def features(self, student: Branch, image: Tensor, step: Step) -> Features:
         """The student's features of (B, 3, H, W), with a random stream that is the pass's own."""
         return student.model.features(image, step.streams.generator(f"{self.name} features"))
@@ -142,6 +150,10 @@ class ImagePass(StudentPass):
     @abstractmethod
     def losses(self, student: Branch, features: Features, step: Step) -> dict[str, Tensor]:
         """Scalar losses by name, already weighted, of the student's features of `image`."""
+
+    def shown(self, student: Branch, step: Step) -> Tensor | None:
+        """Its image."""
+        return self.image(step)
 
     def forward(self, student: Branch, step: Step) -> dict[str, Tensor]:
         """Run the student once; returns its losses."""

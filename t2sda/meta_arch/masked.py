@@ -97,17 +97,18 @@ class MaskedPass(PseudoLabelledPass):
     def forward(self, student: Branch, step: Step) -> dict[str, Tensor]:
         """Returns `loss_masked`."""
         teacher, valid = self.taught(step)
-        image = self.augmentation(step.batch.image("target"), step)
-        visible = self._visible(image, step)
-        # The mean color is 0 to the network, which normalises after this (A9: masked, then shown).
-        image = torch.where(visible, image, student.model.pixel_mean)
-        features = self.features(student, image, step)
+        features = self.features(student, self.shown(student, step), step)
         quality = self.pseudo_label_weight(teacher.confidence)
         # q is one number for the mini-batch, or one for each image: (1 or b, 1, 1).
         weight = quality.view(-1, 1, 1) * valid
         labels = teacher.pseudo_labels
         loss = student.model.loss(features, labels, weight, whole_batch_pixels(labels))
         return {"loss_masked": self.weight * loss}
+
+    def shown(self, student: Branch, step: Step) -> Tensor:
+        """The target image, augmented, its hidden blocks in the mean color."""
+        image = self.augmentation(step.batch.image("target"), step)
+        return torch.where(self._visible(image, step), image, student.model.pixel_mean)
 
     def _visible(self, image: Tensor, step: Step) -> Tensor:
         """(b, 1, H, W) bool, drawn for the images of all ranks."""

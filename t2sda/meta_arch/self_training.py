@@ -194,15 +194,23 @@ class MixedPass(PseudoLabelledPass):
         batch, (teacher, valid) = step.batch, self.taught(step)
         mask = self._pasted(step)
         quality = self.pseudo_label_weight(teacher.confidence)
-        image = class_mix(batch.source_image, batch.image("target"), mask)
         labels = class_mix(batch.source_label, teacher.pseudo_labels, mask)
         # (b, H, W): 1 on pasted pixels, q on the target's, 0 in the margins, Eq. (S2).
         weight = mixed_pixel_weight(mask, quality, valid)
         if step.target_class_weights is not None:
             weight = _reweighted(weight, labels, step.target_class_weights)
-        features = self.features(student, self.augmentation(image, step), step)
+        features = self.features(student, self._mixed_image(step, mask), step)
         loss = student.model.loss(features, labels, weight, whole_batch_pixels(labels))
         return {"loss_mixed": loss}
+
+    def shown(self, student: Branch, step: Step) -> Tensor:
+        """The mixed image, augmented."""
+        return self._mixed_image(step, self._pasted(step))
+
+    def _mixed_image(self, step: Step, mask: Tensor) -> Tensor:
+        batch = step.batch
+        image = class_mix(batch.source_image, batch.image("target"), mask)
+        return self.augmentation(image, step)
 
     def _pasted(self, step: Step) -> Tensor:
         """(b, H, W) bool: half of the pool's classes, drawn for each image of all ranks."""

@@ -55,6 +55,7 @@ class Projector(nn.Sequential):
             _conv_bn_relu(in_channels, channels, kernel_size),
             _conv_bn_relu(channels, channels, kernel_size),
         )
+        self.channels = channels
 
     @classmethod
     def from_config(cls, cfg: CfgNode, feature_specs: Sequence[FeatureSpec]) -> Projector:

@@ -40,24 +40,28 @@ from t2sda.engine.metrics import (
     MetricsHook,
     MetricWriter,
     ProgressHook,
-    TensorBoardWriter,
     standard_console,
 )
 from t2sda.engine.optim import STUDENT, build_owners, load_optimizers_
 from t2sda.engine.precision import Precision
 from t2sda.engine.progress import ConsoleProgress
+from t2sda.engine.pseudo_label_metrics import PseudoLabelMetrics
 from t2sda.engine.trainer import Trainer, TrainerSettings
+from t2sda.engine.training_images import TrainingImages
+from t2sda.engine.writers import build_writers, check_writers, image_writers
 from t2sda.errors import UserError
 from t2sda.evaluation.entries import FILE_NAME, Scores, add_entries, check_can_add
 from t2sda.evaluation.evaluator import check_classes
 from t2sda.evaluation.model_file import ModelFile
 from t2sda.files import atomic_write, make_writable_dir, only_writer
 from t2sda.logs import log_to_file
-from t2sda.meta_arch.base import build_meta_arch, reads_target_labels
+from t2sda.meta_arch.base import build_meta_arch, reads_target_labels, teacher_views
+from t2sda.meta_arch.target_labels import reads_pseudo_labels
 from t2sda.modeling.normalization import share_statistics
 from t2sda.modeling.segmentor import SegmentationModel
 from t2sda.runtime.checkpoints import TorchPredictor
 from t2sda.signals import stop_on_signals
+from t2sda.structures import TARGET_PROBS
 from t2sda.training.plan import plan_text, summary_text
 from t2sda.training.scoring import (
     check_same_classes,
@@ -147,6 +151,7 @@ class TrainingRun:
         self.last_scores: list[Scores] = []
         self.last_scored = -1
         self.progress = ProgressHook(cfg.LOGGING.PERIOD, cfg.SOLVER.MAX_ITER, console)
+        check_writers(cfg)  # now, not after datasets were opened
         found = check_folder(self.output_dir, resume)
         checkpoint = load_checkpoint(found) if found is not None else None
         if checkpoint is not None:
@@ -166,7 +171,9 @@ class TrainingRun:
             share_statistics(self.meta_arch)
         lay_out_(self.meta_arch.student, cfg)
         self.owners = build_owners(cfg, self.meta_arch)
-        self.hooks = build_hooks(cfg, RunObjects(self.meta_arch, self.output_dir))
+        self.hooks = build_hooks(
+            cfg, RunObjects(self.meta_arch, self.output_dir, self.taxonomy.class_names)
+        )
         self.hooks |= named_hooks(hooks, self.hooks)
         check_hook_tensors(self.hooks)
         self.precision = Precision(cfg.SOLVER.PRECISION, device)
@@ -268,18 +275,43 @@ class TrainingRun:
     def _all_hooks(self) -> list[Hook]:
         solver, period = self.cfg.SOLVER, self.cfg.LOGGING.PERIOD
         metrics = MetricsHook(self._writers(), period, solver.MAX_ITER)
-        hooks = [*self.hooks.values(), metrics, self._evaluation_hook(metrics)]
+        hooks = [*self.hooks.values(), *self._pseudo_label_metrics(), metrics]
+        if image_writers(self.cfg):
+            hooks.append(self._training_images(metrics))
+        hooks.append(self._evaluation_hook(metrics))
         if is_main():
             hooks += [self.progress, self._checkpoint_writer()]
         return hooks
 
+    def _pseudo_label_metrics(self) -> list[Hook]:
+        cfg = self.cfg
+        if TARGET_PROBS not in teacher_views(cfg):
+            return []
+        weighs = reads_pseudo_labels(cfg)
+        return [
+            PseudoLabelMetrics(
+                self.taxonomy.class_names,
+                cfg.SELF_TRAINING.PSEUDO_LABEL_THRESHOLD if weighs else None,
+                cfg.LOGGING.PERIOD,
+                cfg.SOLVER.MAX_ITER,
+            )
+        ]
+
     def _writers(self) -> list[MetricWriter]:
         if not is_main():
             return []
-        writers: list[MetricWriter] = [JsonLinesWriter(self.output_dir / "metrics.jsonl")]
-        if self.cfg.LOGGING.TENSORBOARD:
-            writers.append(TensorBoardWriter(self.output_dir / "tensorboard"))
-        return writers
+        lines = JsonLinesWriter(self.output_dir / "metrics.jsonl")
+        return [lines, *build_writers(self.cfg, self.output_dir)]
+
+    def _training_images(self, metrics: MetricsHook) -> Hook:
+        return TrainingImages(
+            self.meta_arch,
+            self.taxonomy,
+            self.device,
+            metrics.write_images if is_main() else None,
+            period=self.cfg.EVALUATION.PERIOD,
+            max_iter=self.cfg.SOLVER.MAX_ITER,
+        )
 
     def _checkpoint_writer(self) -> CheckpointWriter:
         return CheckpointWriter(

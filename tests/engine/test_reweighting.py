@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,11 +16,13 @@ import torch
 from t2sda.config import ConfigError
 from t2sda.data.taxonomies import CITYSCAPES_19, Taxonomy
 from t2sda.engine.hooks import RunObjects, build_hooks
+from t2sda.engine.metrics import JsonLinesWriter, MetricsHook, read_back
 from t2sda.engine.reweighting import DynamicReweighting, StaticReweighting
 from t2sda.errors import UserError
 from t2sda.losses.reweighting import CITYSCAPES_CLASS_WEIGHTS, static_class_weights
 from t2sda.meta_arch.base import build_meta_arch
 from t2sda.structures import TARGET_PROBS, DomainBatch, Step, TeacherOutput
+from tests.host_reads import HostReads
 from tests.meta_arch.conftest import config_of, make_batch, step_of  # noqa: F401
 
 MakeBatch = Callable[..., DomainBatch]
@@ -81,7 +84,7 @@ def test_classes_that_the_source_never_shows_leave_the_weights(
     hook = DynamicReweighting(3, 0.5, unpredicted=unpredicted)
     np.testing.assert_allclose(weights_after(hook, step), [1 / 3, 2 / 3, 0.0], rtol=1e-6)
     hook.after_step(step)
-    assert step.metrics["reweighting/unpredicted"] == 0
+    assert step.deferred_metrics["reweighting/unpredicted"] == 0
 
 
 def test_metrics_say_what_is_unpredicted_and_what_reaches_the_loss(
@@ -93,10 +96,32 @@ def test_metrics_say_what_is_unpredicted_and_what_reaches_the_loss(
     step.batch.source_label.fill_(1)  # the source has shown 0 and 2, but not now
     found = weights_after(hook, step)
     hook.after_step(step)
-    assert step.metrics == {
+    assert read_back(step.deferred_metrics) == {
         "reweighting/unpredicted": 1.0,
         "reweighting/weight_with_queries": pytest.approx(found[1]),
+        **{f"reweighting/weight/{index}": pytest.approx(found[index]) for index in range(3)},
     }
+
+
+def test_nothing_waits_for_the_device_until_metrics_are_due(
+    make_batch: MakeBatch,  # noqa: F811
+    tmp_path: Path,
+) -> None:
+    hook = DynamicReweighting(3, 0.5, class_names=("road", "sky", "car"))
+    metrics = MetricsHook([JsonLinesWriter(tmp_path / "metrics.jsonl")], period=2, max_iter=9)
+    reads = []
+    for iteration in range(2):
+        step = dataclasses.replace(three_class_step(make_batch()), iteration=iteration)
+        with HostReads() as counter:
+            hook.after_teacher(step)
+            hook.after_step(step)
+            metrics.after_step(step)
+        reads.append(counter.reads)
+    assert reads == [0, 1], "one wait for all scalars, where a line is written"
+    written = json.loads((tmp_path / "metrics.jsonl").read_text())
+    assert step.class_weights is not None
+    for name, weight in zip(("road", "sky", "car"), step.class_weights.tolist(), strict=True):
+        assert written[f"reweighting/weight/{name}"] == pytest.approx(weight, rel=1e-6)
 
 
 def test_a_resumed_hook_goes_on_with_what_it_knew(make_batch: MakeBatch) -> None:  # noqa: F811

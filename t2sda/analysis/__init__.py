@@ -1,0 +1,1 @@
+"""What the features of a trained network say: distances, similarity, pseudo-labels, curves."""
