@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from rich.table import Table
 
-from t2sda.cli.common import ArgumentParser, positive_int
+from t2sda.cli.common import ArgumentParser, positive_int, short_names
 from t2sda.cli.loading import add_model_arguments, description_of, load_for_models
 from t2sda.data.parallel import num_cores
 from t2sda.engine.metrics import standard_console
@@ -89,20 +89,6 @@ def _row(result: Result, comparison: Comparison) -> dict[str, str]:
         "load s": f"{result.load_seconds:.2f}",
         "MiB": f"{result.memory:.0f}",
     }
-
-
-def short_names(paths: Sequence[str]) -> list[str]:
-    """Of every path as many parts from its end as distinguish it from all others."""
-    return [_short_name(Path(path), [Path(other) for other in paths]) for path in paths]
-
-
-def _short_name(path: Path, all_paths: Sequence[Path]) -> str:
-    others = [other for other in all_paths if other != path]
-    for count in range(1, len(path.parts)):
-        end = path.parts[-count:]
-        if all(other.parts[-count:] != end for other in others):
-            return str(Path(*end))
-    return str(path)
 
 
 def ratio(result: Result, comparison: Comparison) -> float:

@@ -7,6 +7,7 @@ import io
 import os
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import NoReturn
 
 from t2sda.errors import ENVIRONMENT_ERRORS, UserError, printable
@@ -105,6 +106,20 @@ def positive_int(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"'{text}' is no whole number above 0")
     return int(text)
+
+
+def short_names(paths: Sequence[str]) -> list[str]:
+    """Of every path as many parts from its end as distinguish it from all others."""
+    return [_short_name(Path(path), [Path(other) for other in paths]) for path in paths]
+
+
+def _short_name(path: Path, all_paths: Sequence[Path]) -> str:
+    others = [other for other in all_paths if other != path]
+    for count in range(1, len(path.parts)):
+        end = path.parts[-count:]
+        if all(other.parts[-count:] != end for other in others):
+            return str(Path(*end))
+    return str(path)
 
 
 def load_datasets(args: argparse.Namespace) -> None:

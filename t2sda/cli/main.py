@@ -18,6 +18,7 @@ COMMANDS = {
     "infer": ("t2sda.cli.infer", "segment images and videos"),
     "benchmark": ("t2sda.cli.benchmark", "time models side by side, in every runtime"),
     "data": ("t2sda.cli.data", "list, check and pack datasets"),
+    "report": ("t2sda.cli.report", "one HTML page about runs: scores, curves, classes, images"),
     "weights": ("t2sda.cli.weights", "import what others trained, as a checkpoint"),
     "show-config": ("t2sda.cli.show_config", "print a configuration, resolved and checked"),
     "gpu-check": ("t2sda.cli.gpu_check", "does all that needs a GPU work here? a report"),

@@ -1,0 +1,251 @@
+"""What the folder of a run holds, as far as a report shows it. Nothing is written here."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from t2sda.config.schema import flat_items
+from t2sda.engine.checkpoint import checkpoints_in
+from t2sda.errors import MissingFileError, UserError
+from t2sda.evaluation.entries import FILE_NAME, Entry, read_entries
+from t2sda.files import is_missing, open_regular, read_small_file
+from t2sda.report.scores import Curve, Score, newest_scores
+
+PER_RUN = ("SEED", "OUTPUT_DIR")
+"""Settings in which the runs of one group differ."""
+CONFIG_NAME = "config.yaml"
+FIGURE_SUFFIXES = (".svg", ".png")
+_LOG_TIME = re.compile(rb"(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d),\d{3} ")
+_VERSIONS = re.compile(r"t2sda \S+, torch \S+, .*")
+_LOG_END_BYTES = 1 << 16
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run.
+
+    Attributes:
+        name: distinguishes it from the other runs of the report.
+        folder: where it lies.
+        settings: every setting by its dotted key; sequences are lists.
+        curves: metric -> (iteration, value), in order; values that are no number are left out.
+        scores: the newest of each dataset.
+        entries: of evaluation.json, all of them.
+        facts: what else is known about it, as (what, text).
+        iteration: steps done, as far as its files say.
+        notes: what a reader must know: still training, damaged lines.
+        figures: files of `t2sda analyze`.
+    """
+
+    name: str
+    folder: Path
+    settings: Mapping[str, Any]
+    curves: Mapping[str, Curve]
+    scores: Mapping[str, Score]
+    entries: Sequence[Entry] = ()
+    facts: Sequence[tuple[str, str]] = ()
+    iteration: int = 0
+    notes: Sequence[str] = ()
+    figures: Sequence[Path] = ()
+
+    @property
+    def seed(self) -> str:
+        """As set."""
+        return str(self.settings.get("SEED", "?"))
+
+
+@dataclass(frozen=True)
+class Group:
+    """Runs that differ by their seed alone.
+
+    Attributes:
+        name: what their names have in common.
+        runs: one or more.
+    """
+
+    name: str
+    runs: Sequence[Run] = field(default_factory=tuple)
+
+    def scores(self, dataset: str) -> list[Score]:
+        """One for each run that was scored on it."""
+        return [run.scores[dataset] for run in self.runs if dataset in run.scores]
+
+
+def read_run(folder: Path, name: str) -> Run:
+    """Read what there is; a run that is still training has fewer files.
+
+    Raises:
+        MissingFileError: if there is no such folder.
+        UserError: if it is the folder of no run, or a file in it is damaged.
+    """
+    settings = _settings(folder)
+    curves, damaged = read_curves(folder / "metrics.jsonl")
+    path = folder / FILE_NAME
+    entries = [] if is_missing(path) else read_entries(path)
+    iteration = _iteration(folder, curves)
+    return Run(
+        name,
+        folder,
+        settings,
+        curves,
+        newest_scores(entries, curves, path),
+        entries,
+        facts=_facts(folder, curves),
+        iteration=iteration,
+        notes=_notes(iteration, settings.get("SOLVER.MAX_ITER"), damaged),
+        figures=_figures(folder / "analysis"),
+    )
+
+
+def groups_of(runs: Sequence[Run]) -> list[Group]:
+    """Runs whose settings are equal but for PER_RUN, together; in the order of their first."""
+    together: dict[str, list[Run]] = {}
+    for run in runs:
+        method = {key: value for key, value in run.settings.items() if key not in PER_RUN}
+        together.setdefault(json.dumps(method, sort_keys=True, default=str), []).append(run)
+    names = [_common_name([run.name for run in members]) for members in together.values()]
+    return [
+        Group(name if names.count(name) == 1 else members[0].name, tuple(members))
+        for name, members in zip(names, together.values(), strict=True)
+    ]
+
+
+def check_same_classes(runs: Sequence[Run]) -> None:
+    """Raise UserError if two runs were scored with different classes: no table holds both."""
+    first: dict[str, tuple[Run, tuple[str, ...]]] = {}
+    for run in runs:
+        for dataset, score in run.scores.items():
+            found = {f"classes on {dataset}": tuple(score.iou)}
+            if score.entry is not None:
+                found["classes"] = score.entry.scores.classes
+            for what, names in found.items():
+                other, due = first.setdefault(what, (run, names))
+                if names != due:
+                    raise UserError(
+                        f"{run.folder}: scored with {_shortened(names)}, but {other.folder} with "
+                        f"{_shortened(due)}; make a report for each set of classes"
+                    )
+
+
+def read_curves(path: Path) -> tuple[dict[str, Curve], int]:
+    """(curves, number of damaged lines) of a metrics.jsonl; a missing one is empty.
+
+    The last line of a run that is writing, or was killed, may be half there: it is left out.
+    """
+    if is_missing(path):
+        return {}, 0
+    curves: dict[str, Curve] = {}
+    damaged = 0
+    with open_regular(path) as file:
+        for line in file:
+            try:
+                metrics = json.loads(line)
+                iteration = int(metrics.pop("iteration"))
+            except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+                damaged += 1
+                continue
+            for name, value in metrics.items():
+                if isinstance(value, (int, float)) and math.isfinite(value):
+                    curves.setdefault(name, []).append((iteration, float(value)))
+    return curves, damaged
+
+
+def plain(value: Any) -> Any:
+    """A setting's value as YAML gives it back: sequences are lists."""
+    return [plain(item) for item in value] if isinstance(value, (list, tuple)) else value
+
+
+def _settings(folder: Path) -> dict[str, Any]:
+    if is_missing(folder):
+        raise MissingFileError(f"{folder}: no such folder")
+    path = folder / CONFIG_NAME
+    try:
+        content = yaml.safe_load(read_small_file(path))
+    except MissingFileError:
+        raise UserError(
+            f"{folder}: not the folder of a run: it holds no {CONFIG_NAME}; give the folder that "
+            f"`t2sda train --output-dir` wrote"
+        ) from None
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
+        raise UserError(f"{path}: cannot be read as YAML ({str(error).splitlines()[0]})") from None
+    if not isinstance(content, dict):
+        raise UserError(f"{path}: holds no settings; is {folder} the folder of a run?")
+    return {key: plain(value) for key, value in flat_items(content)}
+
+
+def _iteration(folder: Path, curves: Mapping[str, Curve]) -> int:
+    logged = max((curve[-1][0] for curve in curves.values()), default=0)
+    saved = [int(path.stem.rpartition("_")[2]) for path in checkpoints_in(folder)]
+    return max([logged, *saved])
+
+
+def _notes(iteration: int, max_iter: Any, damaged: int) -> list[str]:
+    notes = []
+    if isinstance(max_iter, int) and iteration < max_iter:
+        notes.append(f"not finished: iteration {iteration:,} of {max_iter:,}")
+    if damaged:
+        notes.append(f"metrics.jsonl: {damaged} damaged line(s) left out")
+    return notes
+
+
+def _facts(folder: Path, curves: Mapping[str, Curve]) -> list[tuple[str, str]]:
+    """(what, text) of what the log, the metrics and the record of the run say."""
+    facts = []
+    beginning, end = _log_ends(folder / "log.txt")
+    if found := _VERSIONS.search(beginning.decode(errors="replace")):
+        facts.append(("versions", found[0]))
+    times = [_LOG_TIME.search(beginning), *list(_LOG_TIME.finditer(end))[-1:]]
+    if times[0] is not None and times[-1] is not None:
+        first, last = (datetime.fromisoformat(time[1].decode()) for time in (times[0], times[-1]))
+        facts.append(("started", f"{first:%Y-%m-%d %H:%M}"))
+        facts.append(
+            (
+                "first to last log line",
+                str(
+                    timedelta(seconds=(last - first).seconds) + timedelta(days=(last - first).days)
+                ),
+            )
+        )
+    if pace := [value for _, value in curves.get("seconds_per_iteration", [])]:
+        facts.append(("seconds per iteration, median", f"{sorted(pace)[len(pace) // 2]:.2f}"))
+    return facts
+
+
+def _log_ends(path: Path) -> tuple[bytes, bytes]:
+    """The first and the last bytes of a log; empty where there is none."""
+    if is_missing(path):
+        return b"", b""
+    with open_regular(path) as file:
+        beginning = file.read(_LOG_END_BYTES)
+        size = file.seek(0, os.SEEK_END)
+        file.seek(max(0, size - _LOG_END_BYTES))
+        return beginning, file.read()
+
+
+def _figures(folder: Path) -> list[Path]:
+    if not folder.is_dir():
+        return []
+    return sorted(path for path in folder.rglob("*") if path.suffix.lower() in FIGURE_SUFFIXES)
+
+
+def _common_name(names: Sequence[str]) -> str:
+    if len(names) == 1:
+        return names[0]
+    common = os.path.commonprefix(names).rstrip("0123456789").rstrip("_-./ ")
+    common = re.sub(r"[_\-./ ]*seed$", "", common)
+    return common or f"{names[0]} and {len(names) - 1} more"
+
+
+def _shortened(names: Sequence[str]) -> str:
+    more = ", …" if len(names) > 3 else ""
+    return f"{len(names)} classes ({', '.join(names[:3])}{more})"
