@@ -163,7 +163,7 @@ def print_scores(args: argparse.Namespace, files: list[tuple[Path, str]]) -> Non
     dataset = open_dataset(args.evaluate)
     for path, runtime in files:
         model = load_model(path, runtime, threads=args.threads)
-        score = evaluate(model, dataset, model.taxonomy).mean_iou
+        score = evaluate(model, dataset).reported.mean_iou
         print(f"{path.name}, {runtime}: mIoU {100 * score:.2f}, {size_of(path) / 1e6:.1f} MB")
 
 

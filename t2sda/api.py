@@ -23,7 +23,8 @@ from t2sda.engine.metrics import standard_console
 from t2sda.engine.progress import ConsoleProgress
 from t2sda.errors import UserError
 from t2sda.evaluation import evaluator
-from t2sda.evaluation.evaluator import Scores
+from t2sda.evaluation.entries import Scores
+from t2sda.evaluation.views import protocol_for
 from t2sda.modeling.segmentor import SegmentationModel
 from t2sda.plugins import load_components
 from t2sda.registry import check_registered
@@ -107,26 +108,53 @@ def train(
 
 
 def evaluate(
-    model: PathLike | Predictor, dataset: str | SegmentationDataset, *, device: str | None = None
+    model: PathLike | Predictor,
+    dataset: str | SegmentationDataset,
+    *,
+    device: str | None = None,
+    branch: str = "student",
+    image_size: tuple[int, int] | None = None,
+    window: tuple[int, int] | None = None,
+    step: tuple[int, int] | None = None,
+    flip: bool = False,
+    scales: Sequence[float] = (1.0,),
+    boundary: bool = False,
+    calibration: bool = False,
 ) -> Scores:
-    """Score a network on a labelled dataset.
+    """Score a network on a labelled dataset, as `t2sda evaluate` does.
 
     Args:
         model: what `load_model` takes, or a predictor.
         dataset: a name of `t2sda.datasets.names()`, or a dataset.
-        device: of a file that is loaded, see `load_model`.
+        device, branch: of a file that is loaded, see `load_model`.
+        image_size: bound (height, width) that images are resized to fit; by default that of the
+            run's evaluations.
+        window: (height, width) of a sliding window; by default the whole image.
+        step: from one window to the next; by default two thirds of the window.
+        flip: whether the mirrored image counts as well.
+        scales: factors of the image's size that count.
+        boundary: whether boundary IoU is asked for.
+        calibration: whether the expected calibration error is.
 
     Raises:
-        UserError: if the dataset is unlabelled or has other classes than the network.
+        UserError: if the dataset is unlabelled or has other classes than the network, or the
+            network cannot do what is asked for.
     """
     if isinstance(model, (str, os.PathLike)):
-        model = load_model(Path(model), device=device)
+        model = load_model(Path(model), device=device, branch=branch)
     _check_kind("model", model, Predictor, "give a file, or what `train` returns as `.predictor`")
     opened = open_dataset(dataset) if isinstance(dataset, str) else dataset
     _check_kind("dataset", opened, SegmentationDataset, "give the name of one, or derive it")
-    predictor = model
-    progress = ConsoleProgress(standard_console())
-    return evaluator.evaluate(predictor, opened, predictor.taxonomy, progress)
+    return evaluator.evaluate(
+        model,
+        opened,
+        protocol_for(
+            model, image_size=image_size, window=window, step=step, flip=flip, scales=scales
+        ),
+        boundary=boundary,
+        calibration=calibration,
+        progress=ConsoleProgress(standard_console()),
+    )
 
 
 def _check_kind(name: str, value: object, kind: type, advice: str) -> None:

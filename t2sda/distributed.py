@@ -129,6 +129,22 @@ def gather_over_ranks(value: Tensor) -> Tensor:
     return torch.cat(parts)
 
 
+def gather_shares(rows: Tensor, total: int) -> Tensor:
+    """Rows of all samples in their order, where this rank has those of every world-size-th one.
+
+    Args:
+        rows: (n, ...) of the samples rank, rank + world size, …
+        total: how many samples there are; the ranks' numbers may differ by one.
+    Returns:
+        (total, ...) on every rank.
+    """
+    share = -(-total // world_size())
+    padded = rows.new_zeros(share, *rows.shape[1:])
+    padded[: len(rows)] = rows
+    gathered = gather_over_ranks(padded).unflatten(0, (world_size(), share))
+    return gathered.transpose(0, 1).flatten(0, 1)[:total]
+
+
 class RunningClassMeans(nn.Module):
     """Moving means by class of the whole mini-batch: state of a pass or a hook, such as prototypes.
 

@@ -136,6 +136,10 @@ class SpreadSamples(SegmentationDataset):
         """As the dataset's."""
         return self.dataset.labelled
 
+    def relative_name(self, index: int) -> str:
+        """The name of the image that stands for `index`."""
+        return self.dataset.relative_name(self._indices[index])
+
     def load(self, index: int, with_label: bool = True) -> Sample:
         """The sample that stands for `index`."""
         return self.dataset.load(self._indices[index], with_label)
@@ -163,7 +167,7 @@ def evaluation_of(args: argparse.Namespace, taxonomy: Taxonomy) -> SegmentationD
 
 def print_scores(dataset: SegmentationDataset, before: Predictor, after: Predictor) -> None:
     """MIoU of the source and of what was written, on a labelled set."""
-    scores = [evaluate(model, dataset, dataset.taxonomy).mean_iou for model in (before, after)]
+    scores = [evaluate(model, dataset).reported.mean_iou for model in (before, after)]
     print(
         f"mIoU on {len(dataset)} images of {dataset.name}: {100 * scores[0]:.2f} before, "
         f"{100 * scores[1]:.2f} after ({100 * (scores[1] - scores[0]):+.2f})"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import hashlib
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -23,6 +22,7 @@ from t2sda.inference.results import KINDS, PROBABILITIES, check_label_ids
 from t2sda.inference.segmenter import Segmenter
 from t2sda.inference.sources import find_sources
 from t2sda.inference.windows import check_stride
+from t2sda.runtime.digest import digest_of
 from t2sda.runtime.loading import load_model
 from t2sda.runtime.predictor import FilePredictor, Predictor
 from t2sda.runtime.runtimes import RUNTIMES, runtime_for
@@ -73,14 +73,10 @@ def _settings(args: argparse.Namespace) -> dict[str, Any]:
     """What results depend on besides the kinds; a model goes by its content, not by its name."""
     path = Path(args.model)
     file = _newest_checkpoint(path) if path.is_dir() else path
-    digest = hashlib.sha256()
-    for part in (file, file.with_suffix(".bin")) if file.suffix.lower() == ".xml" else (file,):
-        with part.open("rb") as content:
-            digest.update(hashlib.file_digest(content, "sha256").digest())
     description = description_of(args)
     return {
         "model": path.name,
-        "model_sha256": digest.hexdigest(),
+        "model_sha256": digest_of(file).removeprefix("sha256:"),
         "description": asdict(description) if description else None,
         "window": args.window,
         "stride": args.stride,

@@ -121,6 +121,7 @@ class DatasetSpec:
             label_reader=LABEL_FORMATS[self.label_format],
             passed_over=found.passed_over,
             counts_path=root / self.class_pixels if self.class_pixels is not None else None,
+            root=root,
         )
 
     @property

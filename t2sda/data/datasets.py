@@ -97,6 +97,10 @@ class SegmentationDataset(Dataset[tuple[Tensor, Tensor]], ABC):
         """Where the sample at `index` comes from; nothing is decoded for it."""
         return f"{self.name}[{index}]"
 
+    def relative_name(self, index: int) -> str:
+        """The name of the sample at `index` wherever the set lies: below its root, with /."""
+        return self.name_of(index)
+
     def size_of(self, index: int) -> tuple[int, int]:
         """(height, width) of the image at `index`; cheaper than `load` where it can be."""
         height, width, _ = self.load(index, with_label=False).image.shape
@@ -159,6 +163,7 @@ class FileDataset(SegmentationDataset):
         passed_over: files that lie beside the images but were not taken, by kind.
         counts_path: (N, num_classes + 1) counts as `class_pixels` gives them, of labels that were
             larger when they were counted; None: the label files are counted.
+        root: that images have names below; None: they go by their whole path.
     """
 
     def __init__(
@@ -170,6 +175,7 @@ class FileDataset(SegmentationDataset):
         label_reader: LabelReader = read_label,
         passed_over: Counter[str] | None = None,
         counts_path: Path | None = None,
+        root: Path | None = None,
     ) -> None:
         self.name = name
         self.pairs = pairs
@@ -178,6 +184,7 @@ class FileDataset(SegmentationDataset):
         self.label_reader = label_reader
         self.passed_over = passed_over or Counter()
         self.counts_path = counts_path
+        self.root = root
 
     def __len__(self) -> int:
         return len(self.pairs)
@@ -190,6 +197,11 @@ class FileDataset(SegmentationDataset):
     def name_of(self, index: int) -> str:
         """The image's path."""
         return str(self.pairs[index][0])
+
+    def relative_name(self, index: int) -> str:
+        """The image's path below the root."""
+        path = self.pairs[index][0]
+        return (path if self.root is None else Path(os.path.relpath(path, self.root))).as_posix()
 
     def size_of(self, index: int) -> tuple[int, int]:
         """(height, width) from the header of the image at `index`."""

@@ -133,6 +133,11 @@ class JoinedDataset(SegmentationDataset):
         member, own = self._at(index)
         return member.name_of(own)
 
+    def relative_name(self, index: int) -> str:
+        """As its dataset says."""
+        member, own = self._at(index)
+        return member.relative_name(own)
+
     def size_of(self, index: int) -> tuple[int, int]:
         """As its dataset says."""
         member, own = self._at(index)

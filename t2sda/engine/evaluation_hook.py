@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from t2sda.engine.hooks import Hook, Stage
-from t2sda.evaluation.evaluator import Scores
+from t2sda.evaluation.entries import Scores
 from t2sda.structures import Step
 
 
@@ -15,7 +15,7 @@ class EvaluationHook(Hook):
     No snapshot is chosen by its score, and no networks are averaged (docs/fidelity.md, E9).
 
     Args:
-        evaluate: scores the student on every dataset; called on all ranks.
+        evaluate: takes the iteration and scores the student on every dataset; called on all ranks.
         report: takes the iteration and the scores.
         period: in iterations; 0: never.
         max_iter: of the run.
@@ -25,7 +25,7 @@ class EvaluationHook(Hook):
 
     def __init__(
         self,
-        evaluate: Callable[[], list[Scores]],
+        evaluate: Callable[[int], list[Scores]],
         report: Callable[[int, list[Scores]], None],
         *,
         period: int,
@@ -40,4 +40,4 @@ class EvaluationHook(Hook):
         """Score if it is due."""
         done = step.iteration + 1
         if self.period and (done % self.period == 0 or done == self.max_iter):
-            self.report(done, self.evaluate())
+            self.report(done, self.evaluate(done))

@@ -4,44 +4,47 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
-from torch import Tensor
+import cv2
+import numpy as np
 
+from t2sda.constants import IGNORE_INDEX
 from t2sda.errors import UserError
-from t2sda.structures import IGNORE_INDEX
+
+_IDS = IGNORE_INDEX + 1
+_EXACT = 1 << 24
+"""Pixels that a float32 histogram counts exactly."""
 
 
 def confusion_matrix(
-    prediction: Tensor, label: Tensor, num_classes: int, ignore_index: int = IGNORE_INDEX
-) -> Tensor:
+    prediction: np.ndarray, label: np.ndarray, num_classes: int, ignore_index: int = IGNORE_INDEX
+) -> np.ndarray:
     """Count every (true class, predicted class) pair over the labelled pixels.
 
     Args:
-        prediction: integers in [0, num_classes), any shape.
-        label: integers of the same shape, in [0, num_classes) or ignore_index.
+        prediction: integers in [0, num_classes), any shape; fastest as uint8.
+        label: integers of the same shape, in [0, num_classes) or ignore_index; fastest as uint8.
         num_classes: C.
         ignore_index: label of pixels that do not count; their prediction is not looked at.
 
     Returns:
-        (C, C) int64 on the device of label; rows are the truth, columns the prediction.
+        (C, C) int64; rows are the truth, columns the prediction.
 
     Raises:
         UserError: if the shapes differ, or a label is neither a class nor ignore_index.
     """
     if prediction.shape != label.shape:
         raise UserError(
-            f"prediction is {tuple(prediction.shape)}, label is {tuple(label.shape)}: "
+            f"prediction is {prediction.shape}, label is {label.shape}: "
             f"resize the logits to the label before the argmax"
         )
-    labelled = label != ignore_index
-    true, predicted = label[labelled].long(), prediction[labelled].long()
-    _check_labels(true, num_classes, ignore_index)
-    assert not _outside(predicted, num_classes).any(), "a predicted class is out of range"
-    counts = torch.bincount(true * num_classes + predicted, minlength=num_classes**2)
-    return counts.view(num_classes, num_classes)
+    pairs = _count_pairs(_as_bytes(label, "labels hold"), _as_bytes(prediction, "it predicts"))
+    pairs[ignore_index] = 0
+    _check_labels(pairs, num_classes, ignore_index)
+    assert not pairs[:, num_classes:].any(), "a predicted class is out of range"
+    return pairs[:num_classes, :num_classes]
 
 
-def iou_per_class(counts: Tensor) -> Tensor:
+def iou_per_class(counts: np.ndarray) -> np.ndarray:
     """Intersection over union of every class.
 
     Args:
@@ -50,9 +53,20 @@ def iou_per_class(counts: Tensor) -> Tensor:
     Returns:
         (C,) float64; NaN for a class that is neither in the truth nor in the prediction.
     """
-    counts = counts.double()
     intersection = counts.diagonal()
-    return intersection / (counts.sum(dim=0) + counts.sum(dim=1) - intersection)
+    return shares(intersection, counts.sum(axis=0) + counts.sum(axis=1) - intersection)
+
+
+def shares(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
+    """`part / whole` in float64, NaN where the whole is 0."""
+    with np.errstate(invalid="ignore"):
+        return np.asarray(part / whole, dtype=np.float64)
+
+
+def mean_of_present(iou: np.ndarray, axis: int = -1) -> np.ndarray:
+    """Mean of the IoUs that exist, NaN where there are none."""
+    present = ~np.isnan(iou)
+    return shares(np.where(present, iou, 0.0).sum(axis=axis), present.sum(axis=axis))
 
 
 class ConfusionMatrix:
@@ -66,13 +80,14 @@ class ConfusionMatrix:
     def __init__(self, num_classes: int, ignore_index: int = IGNORE_INDEX) -> None:
         self.num_classes = num_classes
         self.ignore_index = ignore_index
-        self.counts = torch.zeros(num_classes, num_classes, dtype=torch.int64)
-        """(C, C) int64 on the CPU, rows are the truth; summed over ranks by whoever has ranks."""
+        self.counts = np.zeros((num_classes, num_classes), dtype=np.int64)
+        """(C, C) int64, rows are the truth; summed over ranks by whoever has ranks."""
 
-    def update(self, prediction: Tensor, label: Tensor) -> None:
-        """Count one image or batch; see `confusion_matrix` for shapes and errors."""
+    def update(self, prediction: np.ndarray, label: np.ndarray) -> np.ndarray:
+        """Count one image or batch and return its counts; see `confusion_matrix`."""
         counts = confusion_matrix(prediction, label, self.num_classes, self.ignore_index)
-        self.counts += counts.cpu()
+        self.counts += counts
+        return counts
 
     def merge(self, groups: Sequence[Sequence[int]]) -> ConfusionMatrix:
         """The confusion matrix of coarser classes: group g of the result is `groups[g]` of ours.
@@ -88,16 +103,20 @@ class ConfusionMatrix:
                 f"groups must hold every class id in 0..{self.num_classes - 1} exactly once, "
                 f"found {members}; put a class that matters to nobody in a group of its own"
             )
-        group_of = torch.zeros(self.num_classes, len(groups), dtype=torch.int64)
+        group_of = np.zeros((self.num_classes, len(groups)), dtype=np.int64)
         for index, group in enumerate(groups):
             group_of[list(group), index] = 1
         merged = ConfusionMatrix(len(groups), self.ignore_index)
         merged.counts = group_of.T @ self.counts @ group_of
         return merged
 
-    def iou(self) -> Tensor:
+    def iou(self) -> np.ndarray:
         """(C,) float64; NaN for a class absent from both truth and prediction."""
         return iou_per_class(self.counts)
+
+    def class_accuracy(self) -> np.ndarray:
+        """(C,) float64, the share of every class's pixels that are right; NaN without pixels."""
+        return shares(self.counts.diagonal(), self.counts.sum(axis=1))
 
     def mean_iou(self, classes: Sequence[int] | None = None) -> float:
         """Mean of the IoUs that exist: classes absent from truth and prediction are left out.
@@ -111,22 +130,39 @@ class ConfusionMatrix:
                 still counts against its true class.
         """
         iou = self.iou() if classes is None else self.iou()[list(classes)]
-        return float(iou.nanmean())
+        return float(mean_of_present(iou))
 
     def accuracy(self) -> float:
         """Share of the labelled pixels that are right; NaN if there are none."""
-        counts = self.counts.double()
-        return float(counts.diagonal().sum() / counts.sum())
+        return float(shares(self.counts.trace(), self.counts.sum()))
 
 
-def _outside(ids: Tensor, num_classes: int) -> Tensor:
-    return (ids < 0) | (ids >= num_classes)
+def _count_pairs(label: np.ndarray, prediction: np.ndarray) -> np.ndarray:
+    """(256, 256) int64 counts of (label, prediction), both uint8 and of one shape."""
+    counts = np.zeros((_IDS, _IDS), dtype=np.int64)
+    flat = label.reshape(1, -1), prediction.reshape(1, -1)
+    for begin in range(0, label.size, _EXACT):
+        part = [np.ascontiguousarray(own[:, begin : begin + _EXACT]) for own in flat]
+        counts += cv2.calcHist(part, [0, 1], None, [_IDS, _IDS], [0, _IDS, 0, _IDS]).astype(
+            np.int64
+        )
+    return counts
 
 
-def _check_labels(true: Tensor, num_classes: int, ignore_index: int) -> None:
-    outside = _outside(true, num_classes)
+def _as_bytes(ids: np.ndarray, who: str) -> np.ndarray:
+    """Ids as uint8; raises UserError for one that a byte does not hold."""
+    if ids.dtype == np.uint8:
+        return ids
+    narrow = ids.astype(np.uint8)
+    if (narrow != ids).any():
+        raise UserError(f"{who} the ids {np.unique(ids[narrow != ids]).tolist()}: no train ids")
+    return narrow
+
+
+def _check_labels(pairs: np.ndarray, num_classes: int, ignore_index: int) -> None:
+    outside = pairs[num_classes:].any(axis=1)
     if outside.any():
-        ids = true[outside].unique().tolist()
+        ids = (np.flatnonzero(outside) + num_classes).tolist()
         raise UserError(
             f"labels hold the ids {ids}, which are neither in 0..{num_classes - 1} nor the ignored "
             f"{ignore_index}: map raw label ids to train ids (the data set's taxonomy does) first"

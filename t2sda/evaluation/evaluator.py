@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 
 import numpy as np
-import torch
 from fvcore.common.config import CfgNode
 
 from t2sda.config import SCHEMA, Field
 from t2sda.data.datasets import SegmentationDataset
 from t2sda.data.taxonomies import Taxonomy
-from t2sda.distributed import rank, sum_over_ranks, world_size
+from t2sda.distributed import rank, world_size
 from t2sda.errors import UserError
-from t2sda.evaluation.confusion import ConfusionMatrix
+from t2sda.evaluation.entries import Protocol, Scores
+from t2sda.evaluation.tally import Tally
+from t2sda.evaluation.views import Views, protocol_for
 from t2sda.runtime.predictor import Predictor
 
 SCHEMA.declare(
@@ -50,89 +50,57 @@ def image_size_is_a_pair(cfg: CfgNode) -> str | None:
 Progress = Callable[[Sequence[int], str], Iterable[int]]
 
 
-@dataclass(frozen=True)
-class Scores:
-    """Scores on one dataset, as shares of 1.
-
-    Attributes:
-        dataset: its name.
-        iou: per class or class group; NaN for one that is neither there nor predicted.
-        mean_iou: over the classes that are there.
-        subset_iou: mean IoU over the taxonomy's named subsets.
-        accuracy: share of labelled pixels that are right.
-        num_images: how many were scored.
-    """
-
-    dataset: str
-    iou: dict[str, float]
-    mean_iou: float
-    subset_iou: dict[str, float]
-    accuracy: float
-    num_images: int
-
-    def as_metrics(self) -> dict[str, float]:
-        """Flat names for the metric writers."""
-        prefix = f"evaluation/{self.dataset}"
-        return {
-            f"{prefix}/mIoU": self.mean_iou,
-            f"{prefix}/accuracy": self.accuracy,
-            **{f"{prefix}/{name}": value for name, value in self.subset_iou.items()},
-            **{f"{prefix}/IoU/{name}": value for name, value in self.iou.items()},
-        }
+KeepLabels = Callable[[str, np.ndarray], None]
+"""Takes an image's name below its dataset's root, and its predicted train ids (H, W) uint8."""
 
 
 def evaluate(
     predictor: Predictor,
     dataset: SegmentationDataset,
-    taxonomy: Taxonomy,
+    protocol: Protocol | None = None,
+    *,
+    boundary: bool = False,
+    calibration: bool = False,
+    keep: KeepLabels = lambda name, labels: None,
     progress: Progress = lambda indices, what: indices,
 ) -> Scores:
-    """Score a predictor on a dataset; every rank takes its share of the images.
+    """Score a predictor on a dataset, image by image; every rank takes its share of them.
+
+    Scores are the same for any number of ranks, to the bit.
 
     Args:
-        predictor: of the student.
+        predictor: of any runtime.
         dataset: labelled with the model's classes.
-        taxonomy: the model's.
+        protocol: of `protocol_for`; None: whole images, as in the run's evaluations.
+        boundary: whether boundary IoU is asked for.
+        calibration: whether the expected calibration error is.
+        keep: gets what is predicted, on the rank that predicts it.
         progress: wraps the indices, to show how far it is; also gets the dataset's name.
     Raises:
-        UserError: if the dataset is unlabelled or labelled with other classes.
+        UserError: if the dataset is unlabelled or labelled with other classes, or the model cannot
+            do what is asked for.
     """
-    check_classes(dataset, taxonomy)
-    confusion = ConfusionMatrix(taxonomy.num_classes)
+    check_classes(dataset, predictor.taxonomy)
+    protocol = protocol or protocol_for(predictor)
+    views = Views(predictor, protocol, with_confidence=calibration)
+    tally = Tally(dataset, predictor.taxonomy, boundary=boundary, calibration=calibration)
     for index in progress(range(rank(), len(dataset), world_size()), dataset.name):
         sample = dataset.load(index)
-        assert sample.label is not None
-        prediction = torch.from_numpy(predictor.predict(sample.image))
-        confusion.update(prediction, torch.from_numpy(np.require(sample.label, requirements="W")))
-    confusion.counts = sum_over_ranks(confusion.counts)
-    return _scores(confusion, dataset, taxonomy)
+        found = views(sample.image)
+        tally.add(sample, found)
+        keep(dataset.relative_name(index), found.labels)
+    return tally.scores(protocol)
 
 
 def check_classes(dataset: SegmentationDataset, taxonomy: Taxonomy) -> None:
     """Raise UserError if a model with this taxonomy cannot be scored on the dataset."""
     if not dataset.labelled:
-        raise UserError(f"dataset '{dataset.name}' has no labels, so nothing can be scored on it")
+        raise UserError(
+            f"dataset '{dataset.name}' has no labels, so nothing can be scored on it; "
+            f"`t2sda infer` writes predictions"
+        )
     if dataset.taxonomy.class_names != taxonomy.class_names:
         raise UserError(
             f"dataset '{dataset.name}' has the classes of '{dataset.taxonomy.name}', the model "
             f"those of '{taxonomy.name}'; score on a dataset with the model's classes"
         )
-
-
-def _scores(confusion: ConfusionMatrix, dataset: SegmentationDataset, taxonomy: Taxonomy) -> Scores:
-    names = taxonomy.class_names
-    subset_iou = {
-        name: confusion.mean_iou(train_ids) for name, train_ids in taxonomy.subsets.items()
-    }
-    if dataset.class_groups:
-        confusion = confusion.merge([group.train_ids for group in dataset.class_groups])
-        names = tuple(group.name for group in dataset.class_groups)
-        subset_iou = {}
-    return Scores(
-        dataset=dataset.name,
-        iou=dict(zip(names, confusion.iou().tolist(), strict=True)),
-        mean_iou=confusion.mean_iou(),
-        subset_iou=subset_iou,
-        accuracy=confusion.accuracy(),
-        num_images=len(dataset),
-    )

@@ -1,7 +1,8 @@
 """Images larger than a network takes at once, window by window.
 
-Every pixel gets what the window says in whose middle it lies: overlaps are cut in half. Nothing but
-one window and the result is in memory, and files of labels can be used as well as files of logits.
+`segment_by_windows`, for `infer`: every pixel gets what the window says in whose middle it lies,
+overlaps are cut in half. Nothing but one window and the result is in memory, and files of labels
+can be used as well as files of logits. `average_windows`, for scores: the mean where they overlap.
 """
 
 from __future__ import annotations
@@ -86,6 +87,37 @@ def segment_by_windows(
             ]
     assert result is not None
     return result
+
+
+def average_windows(
+    maps_of: Callable[[Box], np.ndarray],
+    size: tuple[int, int],
+    window: tuple[int, int],
+    step: tuple[int, int],
+) -> np.ndarray:
+    """What windows say of an image, the mean where they overlap.
+
+    Args:
+        maps_of: a part of the image -> (..., h, w) float32 of its size, such as logits.
+        size: (height, width) of the image.
+        window, step: see `windows`.
+
+    Returns:
+        (..., H, W) float32.
+    """
+    total: np.ndarray | None = None
+    count = np.zeros(size, dtype=np.float32)
+    for seen, _ in windows(size, window, step):
+        maps = maps_of(seen)
+        if total is None:
+            total = np.zeros((*maps.shape[:-2], *size), dtype=np.float32)
+        rows = slice(seen.top, seen.top + seen.height)
+        columns = slice(seen.left, seen.left + seen.width)
+        total[..., rows, columns] += maps
+        count[rows, columns] += 1
+    assert total is not None
+    total /= count
+    return total
 
 
 def _spans(size: int, window: int, stride: int) -> list[tuple[int, int, int, int]]:

@@ -6,8 +6,9 @@ The only module here that needs torch: `load_model` imports it for a checkpoint.
 from __future__ import annotations
 
 import importlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 import torch
@@ -49,6 +50,7 @@ class TorchPredictor(Predictor):
         taxonomy: of its classes.
         bound: (height, width), or None for images as they are.
         device: where the model is.
+        origin: see Predictor.
 
     Attributes:
         model: the network itself, such as `t2sda.export` takes.
@@ -62,11 +64,13 @@ class TorchPredictor(Predictor):
         taxonomy: Taxonomy,
         bound: tuple[int, int] | None,
         device: torch.device,
+        origin: Mapping[str, str | int] = MappingProxyType({}),
     ) -> None:
         self.taxonomy = taxonomy
         self.letterbox = Letterbox(bound=bound)
         self.model = model
         self._device = device
+        self.origin = origin
 
     def _labels(self, frames: list[Frame]) -> list[np.ndarray]:
         all_logits = self._logits_of(frames)
@@ -110,6 +114,7 @@ def load_checkpoint_predictor(path: Path, options: LoadOptions) -> TorchPredicto
         checkpoint.taxonomy,
         tuple(checkpoint.cfg.EVALUATION.IMAGE_SIZE) or None,
         device,
+        {"iteration": checkpoint.iteration, "branch": options.branch},
     )
 
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import copy
+import dataclasses
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, overload
+from types import MappingProxyType
+from typing import Any, Self, overload
 
 import numpy as np
 
@@ -30,12 +33,25 @@ class Predictor(ABC):
         runtime: what runs it, a name of RUNTIMES.
         letterbox: how images are brought to what the network takes.
         max_batch_size: most images it takes at once; None: any number.
+        origin: where its weights come from, as far as it is known: "iteration", "branch".
     """
 
     taxonomy: Taxonomy
     runtime: str
     letterbox: Letterbox
     max_batch_size: int | None = None
+    origin: Mapping[str, str | int] = MappingProxyType({})
+
+    def bounded(self, bound: tuple[int, int] | None) -> Self:
+        """The same network, with images resized to fit `bound` (height, width); None: as they are.
+
+        What takes images of one size alone stays as it is.
+        """
+        if self.letterbox.size is not None:
+            return self
+        other = copy.copy(self)
+        other.letterbox = dataclasses.replace(self.letterbox, bound=bound)
+        return other
 
     # A str is a sequence of str too; the first signature that fits counts.
     @overload
@@ -145,6 +161,7 @@ class FilePredictor(Predictor):
         self.metadata = metadata
         self.taxonomy = metadata.taxonomy
         self.letterbox = metadata.letterbox
+        self.origin = metadata.origin
         self.runtime = runtime
         self.max_batch_size = max_batch_size
         self._input_type = input_type

@@ -10,8 +10,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from t2sda.data.transforms import Box
 from t2sda.errors import UserError
-from t2sda.inference.windows import windows
+from t2sda.inference.windows import average_windows
 
 from .metadata import Layout, Metadata
 from .opened import Runner
@@ -50,22 +51,17 @@ class Slides:
         size = images.shape[1:3] if self.layout == "nhwc" else images.shape[2:4]
         if size == self.window:
             return self.run(images)
-        total: np.ndarray | None = None
-        count = np.zeros(size, dtype=np.float32)
-        for top, left, height, width in (
-            item.seen for item in windows((size[0], size[1]), self.window, self.step)
-        ):
-            rows, columns = slice(top, top + height), slice(left, left + width)
-            seen = images[:, rows, columns] if self.layout == "nhwc" else images[..., rows, columns]
-            logits = self.run(np.ascontiguousarray(seen))
+
+        def logits_of(seen: Box) -> np.ndarray:
+            rows = slice(seen.top, seen.top + seen.height)
+            columns = slice(seen.left, seen.left + seen.width)
+            part = images[:, rows, columns] if self.layout == "nhwc" else images[..., rows, columns]
+            logits = self.run(np.ascontiguousarray(part))
             if logits.shape[-2:] != self.window:
                 raise UserError(
                     f"the graph gives {logits.dtype} of shape {logits.shape} for a window of "
                     f"{self.window[0]}x{self.window[1]}; export the checkpoint again"
                 )
-            if total is None:
-                total = np.zeros((*logits.shape[:2], *size), dtype=np.float32)
-            total[..., rows, columns] += logits
-            count[rows, columns] += 1
-        assert total is not None
-        return total / count
+            return logits
+
+        return average_windows(logits_of, (size[0], size[1]), self.window, self.step)

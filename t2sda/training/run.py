@@ -27,6 +27,7 @@ from t2sda.engine.checkpoint import (
     check_hook_state,
     check_hook_tensors,
     check_iteration,
+    checkpoint_path,
     checkpoints_in,
     load_checkpoint,
     load_weights_,
@@ -47,7 +48,9 @@ from t2sda.engine.precision import Precision
 from t2sda.engine.progress import ConsoleProgress
 from t2sda.engine.trainer import Trainer, TrainerSettings
 from t2sda.errors import UserError
-from t2sda.evaluation.evaluator import Scores, check_classes
+from t2sda.evaluation.entries import FILE_NAME, Scores, add_entries, check_can_add
+from t2sda.evaluation.evaluator import check_classes
+from t2sda.evaluation.model_file import ModelFile
 from t2sda.files import atomic_write, make_writable_dir, only_writer
 from t2sda.logs import log_to_file
 from t2sda.meta_arch.base import build_meta_arch, reads_target_labels
@@ -56,7 +59,12 @@ from t2sda.modeling.segmentor import SegmentationModel
 from t2sda.runtime.checkpoints import TorchPredictor
 from t2sda.signals import stop_on_signals
 from t2sda.training.plan import plan_text, summary_text
-from t2sda.training.scoring import check_same_classes, evaluate_all, load_student_
+from t2sda.training.scoring import (
+    check_same_classes,
+    evaluate_all,
+    load_student_,
+    student_predictor,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -136,6 +144,7 @@ class TrainingRun:
         self.output_dir = Path(cfg.OUTPUT_DIR)
         self.first_iteration = 0
         self.last_scores: list[Scores] = []
+        self.last_scored = -1
         self.progress = ProgressHook(cfg.LOGGING.PERIOD, cfg.SOLVER.MAX_ITER, console)
         found = check_folder(self.output_dir, resume)
         checkpoint = load_checkpoint(found) if found is not None else None
@@ -178,6 +187,7 @@ class TrainingRun:
         )
         make_writable_dir(self.output_dir, "--output-dir")
         if is_main():
+            check_can_add(self.output_dir / FILE_NAME, "--output-dir")
             atomic_write(self.output_dir / "config.yaml", dump_config(self.cfg))
             atomic_write(self.output_dir / "plan.txt", plan_text(self.cfg, world_size()) + "\n")
         self._describe()
@@ -204,15 +214,26 @@ class TrainingRun:
             logger.info("stopped after iteration %d; go on with --resume", next_iteration)
         else:
             logger.info("finished; the run is in %s", self.output_dir)
-        predictor = TorchPredictor(
-            self.meta_arch.student.model,
-            self.taxonomy,
-            tuple(self.cfg.EVALUATION.IMAGE_SIZE) or None,
-            self.device,
-        )
+        if is_main() and self.last_scored == next_iteration:
+            self._keep_scores()
         return TrainingResult(
-            self.output_dir, next_iteration, self.last_scores, stopped_by, predictor
+            self.output_dir,
+            next_iteration,
+            self.last_scores,
+            stopped_by,
+            self._predictor(next_iteration),
         )
+
+    def _keep_scores(self) -> None:
+        """What the last evaluation found, as what the last checkpoint scores."""
+        file = ModelFile.of(checkpoint_path(self.output_dir, self.last_scored))
+        predictor = self._predictor(self.last_scored)
+        entries = [file.entry(item, predictor, self.output_dir) for item in self.last_scores]
+        add_entries(self.output_dir / FILE_NAME, entries)
+
+    def _predictor(self, iteration: int) -> TorchPredictor:
+        student = self.meta_arch.student.model
+        return student_predictor(self.cfg, student, self.taxonomy, self.device, iteration)
 
     def _restore(self, checkpoint: Checkpoint) -> None:
         check_same_classes(checkpoint, self.taxonomy)
@@ -280,21 +301,21 @@ class TrainingRun:
 
     def _evaluation_hook(self, metrics: MetricsHook) -> EvaluationHook:
         def report(iteration: int, scores: list[Scores]) -> None:
-            self.last_scores = scores
+            self.last_scores, self.last_scored = scores, iteration
             for item in scores:
                 metrics.write_evaluation(iteration, item.as_metrics())
                 logger.info(
-                    "iteration %d: %s mIoU %.1f %%", iteration, item.dataset, 100 * item.mean_iou
+                    "iteration %d: %s mIoU %.1f %%",
+                    iteration,
+                    item.dataset,
+                    100 * item.reported.mean_iou,
                 )
 
+        def scores_of(iteration: int) -> list[Scores]:
+            return evaluate_all(self.cfg, self._predictor(iteration), self.progress.track)
+
         return EvaluationHook(
-            lambda: evaluate_all(
-                self.cfg,
-                self.meta_arch.student.model,
-                self.taxonomy,
-                self.device,
-                self.progress.track,
-            ),
+            scores_of,
             report,
             period=self.cfg.EVALUATION.PERIOD if self.cfg.EVALUATION.DATASETS else 0,
             max_iter=self.cfg.SOLVER.MAX_ITER,

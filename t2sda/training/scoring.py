@@ -10,7 +10,6 @@ import torch
 from fvcore.common.config import CfgNode
 
 from t2sda.data.catalog import open_dataset
-from t2sda.data.joined import source_taxonomy
 from t2sda.data.taxonomies import Taxonomy
 from t2sda.distributed import is_main
 from t2sda.engine.checkpoint import (
@@ -21,16 +20,21 @@ from t2sda.engine.checkpoint import (
 )
 from t2sda.engine.metrics import advancing, progress_bar, standard_console
 from t2sda.errors import UserError
-from t2sda.evaluation.evaluator import Progress, Scores, evaluate
-from t2sda.files import atomic_write, json_text, make_writable_dir
-from t2sda.modeling.segmentor import SegmentationModel, build_segmentation_model
-from t2sda.runtime.checkpoints import TorchPredictor
+from t2sda.evaluation.entries import FILE_NAME, Scores, add_entries, check_can_add
+from t2sda.evaluation.evaluator import Progress, check_classes, evaluate
+from t2sda.evaluation.model_file import ModelFile
+from t2sda.modeling.segmentor import SegmentationModel
+from t2sda.runtime.checkpoints import TorchPredictor, model_of_checkpoint, open_checkpoint
+from t2sda.runtime.predictor import Predictor
 
 logger = logging.getLogger(__name__)
 
 
 def score_checkpoint(cfg: CfgNode, device: torch.device, weights: str | None) -> list[Scores]:
-    """Score a checkpoint's student on EVALUATION.DATASETS, and write evaluation.json.
+    """Score a checkpoint's student on EVALUATION.DATASETS; adds to OUTPUT_DIR/evaluation.json.
+
+    The network and its classes are the checkpoint's: of the configuration only what is scored and
+    how counts, and no dataset but the scored ones is opened.
 
     Args:
         cfg: resolved.
@@ -41,20 +45,18 @@ def score_checkpoint(cfg: CfgNode, device: torch.device, weights: str | None) ->
     """
     if not cfg.EVALUATION.DATASETS:
         raise UserError("EVALUATION.DATASETS: empty, so there is nothing to score on; name some")
-    taxonomy = source_taxonomy(cfg)
-    untrained = cfg.clone()
-    untrained.defrost()
-    untrained.MODEL.BACKBONE.WEIGHTS = ""  # the checkpoint holds every weight
-    model = build_segmentation_model(untrained, taxonomy.num_classes).to(device)
-    load_student_(model, weights or cfg.OUTPUT_DIR, taxonomy)
-    with progress_bar(standard_console(quiet=not is_main())) as bar:
-        scores = evaluate_all(cfg, model, taxonomy, device, functools.partial(advancing, bar))
+    file = ModelFile.of(resolve_checkpoint(Path(weights or cfg.OUTPUT_DIR)))
+    output = Path(cfg.OUTPUT_DIR, FILE_NAME)
     if is_main():
-        make_writable_dir(Path(cfg.OUTPUT_DIR), "--output-dir")
-        report = {key: value for item in scores for key, value in item.as_metrics().items()}
-        path = Path(cfg.OUTPUT_DIR) / "evaluation.json"
-        atomic_write(path, json_text(report, indent=1) + "\n")
-        logger.info("scores written to %s", path)
+        check_can_add(output, "--output-dir")
+    checkpoint = open_checkpoint(file.path)
+    model = model_of_checkpoint(checkpoint).to(device)
+    predictor = student_predictor(cfg, model, checkpoint.taxonomy, device, checkpoint.iteration)
+    with progress_bar(standard_console(quiet=not is_main())) as bar:
+        scores = evaluate_all(cfg, predictor, functools.partial(advancing, bar))
+    if is_main():
+        add_entries(output, [file.entry(item, predictor, output.parent) for item in scores])
+        logger.info("scores written to %s", output)
     return scores
 
 
@@ -80,17 +82,23 @@ def load_student_(model: SegmentationModel, weights: str, taxonomy: Taxonomy) ->
     load_weights_(model, state, checkpoint.path)
 
 
-def evaluate_all(
+def student_predictor(
     cfg: CfgNode,
     model: SegmentationModel,
     taxonomy: Taxonomy,
     device: torch.device,
-    progress: Progress,
-) -> list[Scores]:
-    """Score a model on every dataset of EVALUATION.DATASETS."""
+    iteration: int,
+) -> TorchPredictor:
+    """A student as evaluations see it, after so many iterations."""
     bound = tuple(cfg.EVALUATION.IMAGE_SIZE) or None
-    predictor = TorchPredictor(model, taxonomy, bound, device)
-    return [
-        evaluate(predictor, open_dataset(name), taxonomy, progress)
-        for name in cfg.EVALUATION.DATASETS
-    ]
+    return TorchPredictor(
+        model, taxonomy, bound, device, {"iteration": iteration, "branch": "student"}
+    )
+
+
+def evaluate_all(cfg: CfgNode, predictor: Predictor, progress: Progress) -> list[Scores]:
+    """Score a model on every dataset of EVALUATION.DATASETS."""
+    datasets = [open_dataset(name) for name in cfg.EVALUATION.DATASETS]
+    for dataset in datasets:
+        check_classes(dataset, predictor.taxonomy)
+    return [evaluate(predictor, dataset, progress=progress) for dataset in datasets]

@@ -4,7 +4,6 @@ import math
 
 import numpy as np
 import pytest
-import torch
 
 from t2sda.evaluation.confusion import ConfusionMatrix, confusion_matrix, iou_per_class
 from t2sda.structures import IGNORE_INDEX
@@ -12,7 +11,7 @@ from t2sda.structures import IGNORE_INDEX
 
 def matrix_of(rows: list[list[int]]) -> ConfusionMatrix:
     matrix = ConfusionMatrix(len(rows))
-    matrix.counts = torch.tensor(rows)
+    matrix.counts = np.array(rows)
     return matrix
 
 
@@ -32,32 +31,28 @@ def slow_iou(counts: np.ndarray) -> list[float]:
     return ious
 
 
-@pytest.mark.parametrize("prediction_type", [torch.uint8, torch.int32, torch.int64])
-def test_counts_and_ious_equal_a_slow_loop(prediction_type: torch.dtype) -> None:
+@pytest.mark.parametrize("prediction_type", [np.uint8, np.int32, np.int64])
+def test_counts_and_ious_equal_a_slow_loop(prediction_type: type[np.generic]) -> None:
     generator = np.random.default_rng(0)
     prediction = generator.integers(0, 5, (2, 13, 17))
     label = generator.choice([0, 1, 2, 4, IGNORE_INDEX], (2, 13, 17))  # class 3 is never true
-    counts = confusion_matrix(
-        torch.from_numpy(prediction).to(prediction_type), torch.from_numpy(label), num_classes=5
-    )
+    counts = confusion_matrix(prediction.astype(prediction_type), label, num_classes=5)
     expected = slow_confusion(prediction, label, 5)
-    assert counts.dtype == torch.int64
+    assert counts.dtype == np.int64
     assert counts.tolist() == expected.tolist()
-    torch.testing.assert_close(
-        iou_per_class(counts), torch.tensor(slow_iou(expected), dtype=torch.float64)
-    )
+    np.testing.assert_allclose(iou_per_class(counts), slow_iou(expected), rtol=1e-15)
 
 
 def test_rows_are_the_truth() -> None:
-    counts = confusion_matrix(torch.tensor([1, 1, 0]), torch.tensor([0, 0, 0]), num_classes=2)
+    counts = confusion_matrix(np.array([1, 1, 0]), np.array([0, 0, 0]), num_classes=2)
     assert counts.tolist() == [[1, 2], [0, 0]]
 
 
 def test_scores_by_hand() -> None:
     matrix = matrix_of([[3, 1, 0], [2, 4, 0], [0, 0, 0]])
     # class 0: 3 / (4 + 5 - 3); class 1: 4 / (6 + 5 - 4); class 2 is nowhere
-    expected = torch.tensor([3 / 6, 4 / 7, math.nan], dtype=torch.float64)
-    torch.testing.assert_close(matrix.iou(), expected, equal_nan=True)
+    np.testing.assert_allclose(matrix.iou(), [3 / 6, 4 / 7, math.nan], rtol=1e-15)
+    np.testing.assert_allclose(matrix.class_accuracy(), [3 / 4, 4 / 6, math.nan], rtol=1e-15)
     assert matrix.mean_iou() == pytest.approx((3 / 6 + 4 / 7) / 2)
     assert matrix.accuracy() == pytest.approx(7 / 10)
 
@@ -74,14 +69,12 @@ def test_subset_keeps_the_ious_of_the_full_matrix() -> None:
 
 def test_merging_equals_merging_the_label_maps() -> None:
     groups = ((0,), (2, 3), (1, 4))
-    group_of = torch.tensor([0, 2, 1, 1, 2])
-    generator = torch.Generator().manual_seed(0)
-    prediction = torch.randint(0, 5, (20, 20), generator=generator)
-    label = torch.randint(0, 5, (20, 20), generator=generator)
+    group_of = np.array([0, 2, 1, 1, 2])
+    prediction, label = np.random.default_rng(0).integers(0, 5, (2, 20, 20))
     matrix = ConfusionMatrix(5)
     matrix.update(prediction, label)
     expected = confusion_matrix(group_of[prediction], group_of[label], num_classes=3)
-    assert matrix.merge(groups).counts.equal(expected)
+    assert matrix.merge(groups).counts.tolist() == expected.tolist()
 
 
 @pytest.mark.parametrize("groups", [((0, 1),), ((0, 1), (1, 2)), ((0,), (1, 2, 3))])
@@ -92,19 +85,19 @@ def test_groups_that_are_no_partition_are_refused(groups: tuple[tuple[int, ...],
 
 def test_updates_add_up_and_ignored_pixels_do_not_count() -> None:
     matrix = ConfusionMatrix(2)
-    matrix.update(torch.tensor([[0, 1]]), torch.tensor([[0, IGNORE_INDEX]]))
-    matrix.update(torch.tensor([[0, 1]]), torch.tensor([[1, 1]]))
+    matrix.update(np.array([[0, 1]]), np.array([[0, IGNORE_INDEX]]))
+    matrix.update(np.array([[0, 1]]), np.array([[1, 1]]))
     assert matrix.counts.tolist() == [[1, 0], [1, 1]]
 
 
 def test_prediction_on_ignored_pixels_is_not_looked_at() -> None:
-    counts = confusion_matrix(torch.tensor([77, 1]), torch.tensor([IGNORE_INDEX, 1]), num_classes=2)
+    counts = confusion_matrix(np.array([77, 1]), np.array([IGNORE_INDEX, 1]), num_classes=2)
     assert counts.tolist() == [[0, 0], [0, 1]]
 
 
 def test_nothing_labelled_gives_nan() -> None:
     matrix = ConfusionMatrix(2)
-    matrix.update(torch.tensor([0]), torch.tensor([IGNORE_INDEX]))
+    matrix.update(np.array([0]), np.array([IGNORE_INDEX]))
     assert math.isnan(matrix.mean_iou())
     assert math.isnan(matrix.accuracy())
 
@@ -117,15 +110,18 @@ def test_counts_beyond_float32_stay_exact() -> None:
 
 
 def test_label_out_of_range_is_named() -> None:
-    with pytest.raises(ValueError, match=r"ids \[-1, 33\].*0\.\.18.*255"):
-        confusion_matrix(torch.zeros(3, dtype=torch.long), torch.tensor([33, -1, 0]), 19)
+    prediction = np.zeros(3, dtype=np.uint8)
+    with pytest.raises(ValueError, match=r"ids \[33, 77\].*0\.\.18.*255"):
+        confusion_matrix(prediction, np.array([33, 77, 0]), 19)
+    with pytest.raises(ValueError, match=r"labels hold the ids \[-1, 256\]: no train ids"):
+        confusion_matrix(prediction, np.array([256, -1, 0]), 19)
 
 
 def test_prediction_out_of_range_is_our_bug() -> None:
     with pytest.raises(AssertionError, match="predicted class"):
-        confusion_matrix(torch.tensor([19]), torch.tensor([0]), num_classes=19)
+        confusion_matrix(np.array([19]), np.array([0]), num_classes=19)
 
 
 def test_different_sizes_are_refused() -> None:
     with pytest.raises(ValueError, match="resize the logits"):
-        confusion_matrix(torch.zeros(2, 2), torch.zeros(4, 4), num_classes=2)
+        confusion_matrix(np.zeros(2, 2), np.zeros(4, 4), num_classes=2)
