@@ -34,7 +34,7 @@ def command(argv: Sequence[str]) -> int:
             gallery = build_gallery(groups, args.images, args.device)
         for text in gallery.left_out:
             print(f"not in the gallery: {text}")
-    page = render(groups, gallery)
+    page = render(groups, gallery, args.blocks)
     atomic_write(output, page)
     print(f"{output}: {len(runs)} run(s), {len(page.encode()) / 1e6:.1f} MB, opens anywhere")
     return 0
@@ -71,6 +71,12 @@ def _parser() -> argparse.ArgumentParser:
         metavar="N",
         help="of each dataset in the gallery: the worst, the best, and those on which the groups "
         "differ most (default: 6)",
+    )
+    parser.add_argument(
+        "--blocks",
+        metavar="PATTERN",
+        help="regular expression found in every image's name: images with the same text of its "
+        "first group, such as the frames of a video, are drawn together in the bootstrap",
     )
     parser.add_argument(
         "--no-gallery",

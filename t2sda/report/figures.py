@@ -5,6 +5,7 @@ matplotlib draws them; it knows no CSS variables, so it draws in colors that sta
 
 from __future__ import annotations
 
+import hashlib
 import html
 import io
 import re
@@ -33,7 +34,7 @@ _VARIABLES = {
     ACCENT: "var(--accent)",
     **{color: f"var(--series-{index})" for index, color in enumerate(_SERIES)},
 }
-_STYLE = {
+_STYLE: Any = {  # its keys are one type of a thousand words
     "svg.fonttype": "none",  # text stays text
     "svg.hashsalt": "t2sda",
     "font.size": 9,
@@ -56,6 +57,7 @@ _STYLE = {
 }
 _DASHES = ("-", "--", ":")
 _ID = re.compile(r'(\bid="|url\(#|href="#)')
+_STYLE_SHEET = re.compile(r"\s*<defs>\s*<style.*?</style>\s*</defs>", re.DOTALL)
 _METADATA = re.compile(r"\s*<metadata>.*?</metadata>", re.DOTALL)
 SHOWN_SHARE = 0.005
 """Of a true class: cells of a confusion matrix below it stay empty."""
@@ -91,12 +93,11 @@ def curve_chart(groups: Sequence[Group], metric: str, label: str, percent: bool 
             if len(curves) > 1:
                 _draw(axes, mean_curve(curves), factor, linewidth=2.2, **look)
         if metric == "lr":
-            axes.yaxis.set_major_formatter(EngFormatter(sep=""))
+            axes.yaxis.set_major_formatter(lambda rate, _: f"{rate:g}")
         axes.set_xlabel("iteration")
         axes.xaxis.set_major_formatter(EngFormatter(sep=""))
         axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
         axes.yaxis.set_major_locator(MaxNLocator(5))
-        axes.set_ylabel("%" if percent else "", rotation=0)
         axes.margins(x=0.02)
         return _svg(figure, label)
 
@@ -245,15 +246,12 @@ def _svg(figure: Figure, label: str) -> str:
     buffer = io.StringIO()
     FigureCanvasSVG(figure).print_svg(buffer, metadata={"Date": None})
     text = _METADATA.sub("", buffer.getvalue())
-    text = text[text.index("<svg") :]
+    text = _STYLE_SHEET.sub("", text[text.index("<svg") :])
     text = re.sub(r'"font: ([\d.]+)px [^";]*', r'"font-size: \1px', text)
     text = re.sub(r"font-family: [^;\"]*;?", "", text)
     for color, variable in _VARIABLES.items():
         text = text.replace(color, variable)
-    _svg_number.append(0)
-    text = _ID.sub(rf"\g<1>c{len(_svg_number)}-", text)
+    own = hashlib.sha256(f"{label}{text}".encode()).hexdigest()[:8]
+    text = _ID.sub(rf"\g<1>c{own}-", text)
     name = html.escape(label, quote=True)
     return text.replace("<svg ", f'<svg role="img" aria-label="{name}" ', 1)
-
-
-_svg_number: list[int] = []

@@ -7,6 +7,7 @@ import io
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import cv2
 import numpy as np
@@ -19,10 +20,12 @@ from t2sda.data.taxonomies import Taxonomy
 from t2sda.data.transforms import resize_label
 from t2sda.errors import MissingFileError, UserError
 from t2sda.evaluation.entries import Entry
+from t2sda.evaluation.views import Views
+from t2sda.files import is_missing
 from t2sda.registry import UnknownNameError
 from t2sda.report.read import Group, Run
+from t2sda.runtime.digest import digest_of
 from t2sda.runtime.loading import load_model
-from t2sda.runtime.predictor import Predictor
 
 MAX_SIDE = 640
 """Pixels of the longer side of an image in the page."""
@@ -196,18 +199,18 @@ def _add_predictions_(found: Sequence[_Found], run: Run, device: str) -> None:
     """Let the network that was scored label the images.
 
     Raises:
-        MissingFileError: if its file is gone.
+        MissingFileError: if its file is gone, or another one by now.
     """
-    models: dict[tuple[str, str | None], Predictor] = {}
+    views: dict[Any, Views] = {}
     for item in found:
         choice, label = item.shown.choice, item.sample.label
         score = run.scores.get(choice.dataset)
         if score is None or score.entry is None:
             continue
-        key = (score.entry.model, score.entry.branch)
-        if key not in models:
-            models[key] = _model(run, score.entry, device)
-        labels = models[key].predict(item.sample.image)
+        key = (score.entry.digest, score.entry.branch, score.entry.scores.protocol)
+        if key not in views:
+            views[key] = _views(run, score.entry, device)
+        labels = views[key](item.sample.image).labels
         assert label is not None
         check_size(labels, label, run, choice)
         item.note(labels)
@@ -216,14 +219,20 @@ def _add_predictions_(found: Sequence[_Found], run: Run, device: str) -> None:
         item.shown.scores[run.name] = score.image_scores()[choice.name]
 
 
-def _model(run: Run, entry: Entry, device: str) -> Predictor:
+def _views(run: Run, entry: Entry, device: str) -> Views:
+    """The network as it was scored.
+
+    Raises:
+        MissingFileError: if its file is gone, or another one by now.
+    """
     path = run.folder / entry.model
-    try:
-        return load_model(path, device=device, branch=entry.branch or "student")
-    except MissingFileError:
-        raise MissingFileError(
-            f"{run.name}: {path.name}, which was scored, is not in its folder; score the run again"
-        ) from None
+    again = "score the run again with `t2sda evaluate`"
+    if is_missing(path):
+        raise MissingFileError(f"{run.name}: {path.name}, which was scored, is gone; {again}")
+    if digest_of(path) != entry.digest:
+        raise MissingFileError(f"{run.name}: {path.name} is not what was scored; {again}")
+    branch = entry.branch or "student"
+    return Views(load_model(path, device=device, branch=branch), entry.scores.protocol)
 
 
 def check_size(labels: np.ndarray, truth: np.ndarray, run: Run, choice: Choice) -> None:
@@ -243,8 +252,7 @@ def index_of(dataset: SegmentationDataset, name: str) -> int:
         MissingFileError: if the dataset has none of that name any more.
     """
     for index in range(len(dataset)):
-        own = dataset.name_of(index)
-        if own == name or own.endswith(f"/{name}"):
+        if dataset.relative_name(index) == name:
             return index
     raise MissingFileError(
         f"dataset '{dataset.name}': no image {name} any more; score the runs again"

@@ -63,6 +63,11 @@ class Run:
         """As set."""
         return str(self.settings.get("SEED", "?"))
 
+    @property
+    def progress(self) -> str:
+        """Steps done and due."""
+        return f"{self.iteration:,} of {self.settings.get('SOLVER.MAX_ITER', 0):,}"
+
 
 @dataclass(frozen=True)
 class Group:
@@ -241,7 +246,8 @@ def _figures(folder: Path) -> list[Path]:
 def _common_name(names: Sequence[str]) -> str:
     if len(names) == 1:
         return names[0]
-    common = os.path.commonprefix(names).rstrip("0123456789").rstrip("_-./ ")
+    common = os.path.commonprefix(names)  # noqa: RUF071  (of letters, not of folders)
+    common = common.rstrip("0123456789").rstrip("_-./ ")
     common = re.sub(r"[_\-./ ]*seed$", "", common)
     return common or f"{names[0]} and {len(names) - 1} more"
 

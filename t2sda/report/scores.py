@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from t2sda.errors import UserError
-from t2sda.evaluation.entries import Entry, ImageCounts
+from t2sda.evaluation.entries import Entry, ImageCounts, Scores
 
 PREFIX = "evaluation/"
 IOU = "IoU/"
@@ -31,7 +31,7 @@ class Score:
         iou: by class, or by class group where the dataset's labels know no more; NaN for one that
             is neither there nor predicted.
         mean_iou: over the classes that are there.
-        further: accuracy and the means over subsets of classes.
+        further: what else was measured: accuracy, means over some classes, calibration error.
         entry: what it was read from; None: from the run's metrics, which hold no more.
     """
 
@@ -142,6 +142,17 @@ def _score(entry: Entry, path: Path) -> Score:
         entry.iteration or 0,
         scores.reported.iou,
         scores.reported.mean_iou,
-        {"accuracy": scores.accuracy, **({} if scores.groups else scores.subset_iou)},
+        _further(scores),
         entry,
     )
+
+
+def _further(scores: Scores) -> dict[str, float]:
+    found = {"accuracy": scores.accuracy, **({} if scores.groups else scores.subset_iou)}
+    if scores.head_tail is not None:
+        found |= {"head classes": scores.head_tail.head, "tail classes": scores.head_tail.tail}
+    if scores.boundary_iou is not None:
+        found["boundary IoU"] = scores.boundary_iou.mean_iou
+    if scores.calibration is not None:
+        found["calibration error"] = scores.calibration.ece
+    return found

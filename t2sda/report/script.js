@@ -99,7 +99,7 @@ function startGallery({ runs, images, columns }) {
     byId("side-image").src = current.image;
     byId("side-truth").src = current.truth;
     byId("caption").textContent = `${current.dataset}, ${current.name}: ${current.reason}. Mean IoU of this image: ` +
-      Object.entries(current.scores).map(([run, score]) => `${run} ${percent(score)}`).join(", ");
+      runs.filter((run) => run in current.scores).map((run) => `${run} ${percent(current.scores[run])}`).join(", ");
     showDifference(a, b);
   };
   const fill = (select, wanted) => {
