@@ -11,7 +11,7 @@ from t2sda.errors import UserError
 from t2sda.files import atomic_write, check_writable_file
 from t2sda.report.gallery import Gallery, build_gallery
 from t2sda.report.page import render
-from t2sda.report.read import Run, check_same_classes, groups_of, read_run
+from t2sda.report.read import Run, check_same_classes, figures_in, groups_of, read_run
 from t2sda.resources import named_shortages
 from t2sda.runtime.loading import DEVICES
 
@@ -25,6 +25,7 @@ def command(argv: Sequence[str]) -> int:
     runs = _read(args.runs)
     check_same_classes(runs)
     groups = groups_of(runs)
+    figures = _figures(args.analysis)
     for run in runs:
         for note in run.notes:
             print(f"{run.name}: {note}")
@@ -34,7 +35,7 @@ def command(argv: Sequence[str]) -> int:
             gallery = build_gallery(groups, args.images, args.device)
         for text in gallery.left_out:
             print(f"not in the gallery: {text}")
-    page = render(groups, gallery, args.blocks)
+    page = render(groups, gallery, args.blocks, figures)
     atomic_write(output, page)
     print(f"{output}: {len(runs)} run(s), {len(page.encode()) / 1e6:.1f} MB, opens anywhere")
     return 0
@@ -47,6 +48,14 @@ def _read(folders: Sequence[str]) -> list[Run]:
         if resolved.count(text) > 1:
             raise UserError(f"{path}: given twice; name every run once")
     return [read_run(path, name) for path, name in zip(paths, short_names(resolved), strict=True)]
+
+
+def _figures(folders: Sequence[str]) -> list[Path]:
+    paths = [Path(folder) for folder in folders]
+    for path in paths:
+        if not figures_in(path):
+            raise UserError(f"--analysis {path}: holds no figure; give a folder of t2sda analyze")
+    return [figure for path in paths for figure in figures_in(path)]
 
 
 def _number_of_images(text: str) -> int:
@@ -77,6 +86,13 @@ def _parser() -> argparse.ArgumentParser:
         metavar="PATTERN",
         help="regular expression found in every image's name: images with the same text of its "
         "first group, such as the frames of a video, are drawn together in the bootstrap",
+    )
+    parser.add_argument(
+        "--analysis",
+        nargs="+",
+        default=[],
+        metavar="DIR",
+        help="folders of `t2sda analyze --output`; those in the runs' folders are found anyway",
     )
     parser.add_argument(
         "--no-gallery",

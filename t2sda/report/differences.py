@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import math
-import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -20,7 +19,7 @@ from t2sda.evaluation.bootstrap import (
 )
 from t2sda.evaluation.entries import Scores
 from t2sda.report.read import Group
-from t2sda.report.scores import Score
+from t2sda.report.scores import Score, spread
 
 
 @dataclass(frozen=True)
@@ -31,25 +30,31 @@ class Difference:
         points: the group's less the reference's; NaN where one has none.
         interval: what 95 % of the resampled image sets lie between; None where counts of single
             images are missing.
+        seed_error: standard error of the difference over the seeds; 0 for single runs.
     """
 
     points: float
     interval: tuple[float, float] | None = None
+    seed_error: float = 0.0
 
     @property
     def side(self) -> int:
-        """1 or -1 where the whole interval is above or below 0; else 0."""
-        if self.interval is None:
+        """1 or -1 where neither other images nor other seeds would likely change the sign; else 0.
+
+        The whole interval is on that side of 0, and so are two standard errors over the seeds.
+        """
+        if self.interval is None or abs(self.points) <= 2 * self.seed_error:
             return 0
         return (self.interval[0] > 0) - (self.interval[1] < 0)
 
     def __str__(self) -> str:
         if math.isnan(self.points):
             return "–"
-        text = f"{self.points:+.1f}"
         if self.interval is None:
-            return text
-        return f"{text} [{self.interval[0]:+.1f}, {self.interval[1]:+.1f}]"
+            return _signed(self.points)
+        if self.interval == (0, 0):  # all of them are equal: an interval says no more
+            return _signed(self.points)
+        return f"{_signed(self.points)} [{', '.join(map(_signed, self.interval))}]"
 
 
 @dataclass(frozen=True)
@@ -85,22 +90,29 @@ def group_difference(
     own, others = group.scores(dataset), reference.scores(dataset)
     if not own or not others:
         return None
-    names = list(own[0].iou)
-    points = {name: _mean(own, name) - _mean(others, name) for name in names}
-    mean = _mean(own) - _mean(others)
+    kept = [None, *own[0].iou]
     entries = [[score.entry for score in scores] for scores in (own, others)]
     counted = [[entry.scores for entry in found if entry is not None] for found in entries]
-    if len(counted[0]) < len(own) or len(counted[1]) < len(others):
-        by_class = {name: Difference(value) for name, value in points.items()}
-        return GroupDifference(Difference(mean), by_class)
-    intervals = _intervals(counted[0], counted[1], len(names), blocks)
-    return GroupDifference(
-        Difference(mean, intervals[0]),
-        {
-            name: Difference(points[name], interval)
-            for name, interval in zip(names, intervals[1:], strict=True)
-        },
+    intervals: list[tuple[float, float] | None] = [None] * len(kept)
+    if len(counted[0]) == len(own) and len(counted[1]) == len(others):
+        intervals = _intervals(counted[0], counted[1], len(kept) - 1, blocks)
+    found = [
+        _difference(_shares(own, name), _shares(others, name), interval)
+        for name, interval in zip(kept, intervals, strict=True)
+    ]
+    return GroupDifference(found[0], dict(zip(own[0].iou, found[1:], strict=True)))
+
+
+def _difference(
+    own: Sequence[float], others: Sequence[float], interval: tuple[float, float] | None
+) -> Difference:
+    a, b = spread(own), spread(others)
+    if a is None or b is None:
+        return Difference(math.nan)
+    error = math.hypot(
+        *((s.std or 0.0) / math.sqrt(n) for s, n in ((a, len(own)), (b, len(others))))
     )
+    return Difference(a.mean - b.mean, interval, error)
 
 
 def _intervals(
@@ -135,8 +147,12 @@ def _interval(drawn: np.ndarray) -> tuple[float, float] | None:
     return float(low), float(high)
 
 
-def _mean(scores: Sequence[Score], name: str | None = None) -> float:
-    """IoU of a class, or mean IoU, over the runs, in percent; NaN where no run has one."""
+def _shares(scores: Sequence[Score], name: str | None) -> list[float]:
+    """IoU of a class, or mean IoU, of those runs that have one."""
     shares = [score.mean_iou if name is None else score.iou[name] for score in scores]
-    known = [100 * share for share in shares if not math.isnan(share)]
-    return statistics.fmean(known) if known else math.nan
+    return [share for share in shares if not math.isnan(share)]
+
+
+def _signed(points: float) -> str:
+    text = f"{points:+.1f}"
+    return "0.0" if text in ("+0.0", "-0.0") else text

@@ -96,9 +96,10 @@ def curve_chart(groups: Sequence[Group], metric: str, label: str, percent: bool 
             axes.yaxis.set_major_formatter(lambda rate, _: f"{rate:g}")
         axes.set_xlabel("iteration")
         axes.xaxis.set_major_formatter(EngFormatter(sep=""))
-        axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+        axes.xaxis.set_major_locator(MaxNLocator(5, integer=True, steps=[1, 2, 5, 10]))
         axes.yaxis.set_major_locator(MaxNLocator(5))
         axes.margins(x=0.02)
+        axes.set_xlim(left=0)
         return _svg(figure, label)
 
 

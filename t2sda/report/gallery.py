@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import base64
 import io
+import itertools
 import statistics
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -135,10 +136,8 @@ def choose(groups: Sequence[Group], dataset: str, count: int) -> list[Choice]:
             names, key=lambda name: min(means[name]) - max(means[name])
         )
     chosen: dict[str, str] = {}
-    for reason, name in _in_turn(rankings):
-        if len(chosen) == count:
-            break
-        chosen.setdefault(name, reason)
+    for reason in itertools.islice(itertools.cycle(rankings), min(count, len(names))):
+        chosen[next(name for name in rankings[reason] if name not in chosen)] = reason
     order = list(rankings)
     return [
         Choice(dataset, name, reason)
@@ -302,9 +301,3 @@ def _in_all(tables: Sequence[Mapping[str, float]]) -> list[str]:
     if not tables:
         return []
     return [name for name in tables[0] if all(name in table for table in tables)]
-
-
-def _in_turn(rankings: Mapping[str, Sequence[str]]) -> Iterator[tuple[str, str]]:
-    """(ranking, name): the first of every ranking, then the second of every one, …"""
-    for names in zip(*rankings.values(), strict=True):
-        yield from zip(rankings, names, strict=True)

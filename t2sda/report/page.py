@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import math
+import re
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -11,13 +12,14 @@ from typing import Any
 
 import jinja2
 import numpy as np
+from markupsafe import Markup, escape
 
 import t2sda
 from t2sda.report.differences import GroupDifference, group_difference
 from t2sda.report.figures import NUM_SERIES, bar_chart, confusion_chart, curve_chart, row_shares
 from t2sda.report.gallery import Gallery
 from t2sda.report.paper import PaperRow, paper_row
-from t2sda.report.read import Group, Run
+from t2sda.report.read import Group
 from t2sda.report.scores import PREFIX, spread
 from t2sda.report.tables import (
     NOWHERE,
@@ -39,13 +41,19 @@ WORTH_NAMING = 0.05
 """Share of a class that went to another one."""
 
 
-def render(groups: Sequence[Group], gallery: Gallery, blocks: str | None = None) -> str:
+def render(
+    groups: Sequence[Group],
+    gallery: Gallery,
+    blocks: str | None = None,
+    figures: Sequence[Path] = (),
+) -> str:
     """The page as HTML.
 
     Args:
         groups: the first one is what the others are compared with.
         gallery: of the same groups.
         blocks: pattern of the images' names, see `t2sda.evaluation.bootstrap.blocks_of`.
+        figures: of analyses of several runs; those of single runs are in their folders.
     Raises:
         UserError: if groups were scored on different images of one dataset, or the pattern does
             not fit.
@@ -56,26 +64,31 @@ def render(groups: Sequence[Group], gallery: Gallery, blocks: str | None = None)
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
     )
-    return environment.get_template("template.html").render(_content(groups, gallery, blocks))
+    environment.filters["breakable"] = _breakable
+    content = _content(groups, gallery, blocks)
+    content["analysis"] = [
+        *_analysis("", figures),
+        *(item for g in groups for run in g.runs for item in _analysis(run.name, run.figures)),
+    ]
+    content["sections"] = _sections(content)
+    return environment.get_template("template.html").render(content)
 
 
 def _content(groups: Sequence[Group], gallery: Gallery, blocks: str | None) -> dict[str, Any]:
     """What the template shows."""
     names = in_order(name for group in groups for run in group.runs for name in run.scores)
     curves, more_curves = _curves(groups)
-    content = {
+    return {
         **_heading(groups),
         "datasets": [_dataset(groups, name, blocks) for name in names],
         "runs": runs_table(groups),
         "differing": differing_settings(groups),
         "curves": curves,
         "more_curves": more_curves,
-        "analysis": [item for group in groups for run in group.runs for item in _analysis(run)],
         "gallery": _gallery(groups, gallery),
         "entries": entries_table(groups),
         "blocks": blocks,
     }
-    return {**content, "sections": _sections(content)}
 
 
 def _heading(groups: Sequence[Group]) -> dict[str, Any]:
@@ -225,19 +238,22 @@ def _most_confused(confusion: np.ndarray, names: Sequence[str]) -> str:
     return f"Most confused: {', '.join(texts)}." if texts else "No class is much confused."
 
 
-def _analysis(run: Run) -> list[Cell]:
-    """The figures of `analyze`, each once: the SVG, or the PNG where that is smaller by far."""
+def _analysis(owner: str, figures: Sequence[Path]) -> list[Cell]:
+    """Figures, each once: the SVG, or the PNG where that is smaller by far."""
     items = []
-    for path in run.figures:
+    for path in figures:
         png, svg = path.with_suffix(".png"), path.with_suffix(".svg")
-        use_svg = svg in run.figures and (
-            png not in run.figures or svg.stat().st_size <= MAX_FIGURE_BYTES
-        )
+        use_svg = svg in figures and (png not in figures or svg.stat().st_size <= MAX_FIGURE_BYTES)
         if path == (svg if use_svg else png):
             kind = "svg+xml" if use_svg else "png"
             content = base64.b64encode(path.read_bytes()).decode()
-            title = f"{run.name}: {path.stem.replace('_', ' ')}"
-            items.append({"title": title, "uri": f"data:image/{kind};base64,{content}"})
+            title = path.stem.replace("_", " ")
+            items.append(
+                {
+                    "title": f"{owner}: {title}" if owner else title,
+                    "uri": f"data:image/{kind};base64,{content}",
+                }
+            )
     return items
 
 
@@ -266,3 +282,8 @@ def _gallery(groups: Sequence[Group], gallery: Gallery) -> dict[str, Any]:
 
 def _count(number: int, what: str) -> str:
     return f"{number} {what}{'' if number == 1 else 's'}"
+
+
+def _breakable(text: str) -> Markup:
+    """A name that may go on in the next line after _ or /."""
+    return Markup(re.sub(r"([_/])", r"\1<wbr>", str(escape(text))))

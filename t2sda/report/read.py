@@ -8,7 +8,6 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -19,15 +18,13 @@ from t2sda.engine.checkpoint import checkpoints_in
 from t2sda.errors import MissingFileError, UserError
 from t2sda.evaluation.entries import FILE_NAME, Entry, read_entries
 from t2sda.files import is_missing, open_regular, read_small_file
+from t2sda.report.facts import facts_of
 from t2sda.report.scores import Curve, Score, newest_scores
 
 PER_RUN = ("SEED", "OUTPUT_DIR")
 """Settings in which the runs of one group differ."""
 CONFIG_NAME = "config.yaml"
 FIGURE_SUFFIXES = (".svg", ".png")
-_LOG_TIME = re.compile(rb"(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d),\d{3} ")
-_VERSIONS = re.compile(r"t2sda \S+, torch \S+, .*")
-_LOG_END_BYTES = 1 << 16
 
 
 @dataclass(frozen=True)
@@ -105,10 +102,10 @@ def read_run(folder: Path, name: str) -> Run:
         curves,
         newest_scores(entries, curves, path),
         entries,
-        facts=_facts(folder, curves),
+        facts=facts_of(folder, curves),
         iteration=iteration,
         notes=_notes(iteration, settings.get("SOLVER.MAX_ITER"), damaged),
-        figures=_figures(folder / "analysis"),
+        figures=figures_in(folder / "analysis"),
     )
 
 
@@ -170,6 +167,13 @@ def plain(value: Any) -> Any:
     return [plain(item) for item in value] if isinstance(value, (list, tuple)) else value
 
 
+def figures_in(folder: Path) -> list[Path]:
+    """Figures of `t2sda analyze` in a folder; none where there is no folder."""
+    if not folder.is_dir():
+        return []
+    return sorted(path for path in folder.iterdir() if path.suffix in FIGURE_SUFFIXES)
+
+
 def _settings(folder: Path) -> dict[str, Any]:
     if is_missing(folder):
         raise MissingFileError(f"{folder}: no such folder")
@@ -201,46 +205,6 @@ def _notes(iteration: int, max_iter: Any, damaged: int) -> list[str]:
     if damaged:
         notes.append(f"metrics.jsonl: {damaged} damaged line(s) left out")
     return notes
-
-
-def _facts(folder: Path, curves: Mapping[str, Curve]) -> list[tuple[str, str]]:
-    """(what, text) of what the log, the metrics and the record of the run say."""
-    facts = []
-    beginning, end = _log_ends(folder / "log.txt")
-    if found := _VERSIONS.search(beginning.decode(errors="replace")):
-        facts.append(("versions", found[0]))
-    times = [_LOG_TIME.search(beginning), *list(_LOG_TIME.finditer(end))[-1:]]
-    if times[0] is not None and times[-1] is not None:
-        first, last = (datetime.fromisoformat(time[1].decode()) for time in (times[0], times[-1]))
-        facts.append(("started", f"{first:%Y-%m-%d %H:%M}"))
-        facts.append(
-            (
-                "first to last log line",
-                str(
-                    timedelta(seconds=(last - first).seconds) + timedelta(days=(last - first).days)
-                ),
-            )
-        )
-    if pace := [value for _, value in curves.get("seconds_per_iteration", [])]:
-        facts.append(("seconds per iteration, median", f"{sorted(pace)[len(pace) // 2]:.2f}"))
-    return facts
-
-
-def _log_ends(path: Path) -> tuple[bytes, bytes]:
-    """The first and the last bytes of a log; empty where there is none."""
-    if is_missing(path):
-        return b"", b""
-    with open_regular(path) as file:
-        beginning = file.read(_LOG_END_BYTES)
-        size = file.seek(0, os.SEEK_END)
-        file.seek(max(0, size - _LOG_END_BYTES))
-        return beginning, file.read()
-
-
-def _figures(folder: Path) -> list[Path]:
-    if not folder.is_dir():
-        return []
-    return sorted(path for path in folder.rglob("*") if path.suffix.lower() in FIGURE_SUFFIXES)
 
 
 def _common_name(names: Sequence[str]) -> str:

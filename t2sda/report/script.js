@@ -98,8 +98,12 @@ function startGallery({ runs, images, columns }) {
     showLayer("b", b);
     byId("side-image").src = current.image;
     byId("side-truth").src = current.truth;
-    byId("caption").textContent = `${current.dataset}, ${current.name}: ${current.reason}. Mean IoU of this image: ` +
-      runs.filter((run) => run in current.scores).map((run) => `${run} ${percent(current.scores[run])}`).join(", ");
+    byId("caption").textContent = `${current.name} of ${current.dataset}: ${current.reason}`;
+    byId("image-scores").replaceChildren(...runs.filter((run) => run in current.scores).map((run) => {
+      const item = document.createElement("li");
+      item.textContent = `${run} ${percent(current.scores[run])}`;
+      return item;
+    }));
     showDifference(a, b);
   };
   const fill = (select, wanted) => {

@@ -59,6 +59,7 @@ from t2sda.modeling.segmentor import SegmentationModel
 from t2sda.runtime.checkpoints import TorchPredictor
 from t2sda.signals import stop_on_signals
 from t2sda.training.plan import plan_text, summary_text
+from t2sda.training.record import RunRecord
 from t2sda.training.scoring import (
     check_same_classes,
     evaluate_all,
@@ -266,7 +267,8 @@ class TrainingRun:
         metrics = MetricsHook(self._writers(), period, solver.MAX_ITER)
         hooks = [*self.hooks.values(), metrics, self._evaluation_hook(metrics)]
         if is_main():
-            hooks += [self.progress, self._checkpoint_writer()]
+            record = RunRecord(self.output_dir, self.device)
+            hooks += [self.progress, self._checkpoint_writer(), record]
         return hooks
 
     def _writers(self) -> list[MetricWriter]:
