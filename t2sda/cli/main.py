@@ -14,6 +14,8 @@ from t2sda.registry import nearest_first
 COMMANDS = {
     "quickstart": ("t2sda.cli.quickstart", "the whole way once, on drawn streets, in minutes"),
     "train": ("t2sda.cli.train", "train, resume or score a network"),
+    "evaluate": ("t2sda.cli.evaluate", "score models of any runtime on labelled datasets"),
+    "compare": ("t2sda.cli.compare", "runs side by side: settings, scores, differences"),
     "export": ("t2sda.cli.export", "write a network for ONNX Runtime, OpenVINO or TensorRT"),
     "infer": ("t2sda.cli.infer", "segment images and videos"),
     "benchmark": ("t2sda.cli.benchmark", "time models side by side, in every runtime"),

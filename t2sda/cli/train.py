@@ -7,15 +7,15 @@ import json
 from collections.abc import Sequence
 
 from rich.console import Console
-from rich.table import Table
 
 from t2sda.cli.common import ArgumentParser, add_config_arguments, load_components
+from t2sda.cli.score_table import print_scores
 from t2sda.config import load_config
 from t2sda.data.dataset_files import register_dataset_files
 from t2sda.distributed import is_main, process_group
 from t2sda.engine.device import choose_device
 from t2sda.engine.metrics import standard_console
-from t2sda.evaluation.evaluator import Scores
+from t2sda.evaluation.entries import Scores
 from t2sda.registry import check_registered
 from t2sda.resources import named_shortages
 from t2sda.training.run import run_training
@@ -77,15 +77,4 @@ def _parser() -> argparse.ArgumentParser:
 def show_scores(console: Console, scores: list[Scores]) -> None:
     """Print a table for each dataset."""
     for item in scores:
-        console.print(f"{item.dataset}: {item.num_images} images", highlight=False)
-        table = Table()
-        table.add_column("class")
-        table.add_column("IoU %", justify="right")
-        for name, iou in item.iou.items():
-            table.add_row(name, "not there" if iou != iou else f"{100 * iou:.1f}")
-        table.add_section()
-        table.add_row("mIoU", f"{100 * item.mean_iou:.1f}")
-        for name, iou in item.subset_iou.items():
-            table.add_row(name, f"{100 * iou:.1f}")
-        table.add_row("pixel accuracy", f"{100 * item.accuracy:.1f}")
-        console.print(table)
+        print_scores(console, {"student": item})

@@ -50,13 +50,13 @@ def label_ids(labels: np.ndarray, taxonomy: Taxonomy) -> np.ndarray:
     return table[labels]
 
 
-def check_label_ids(taxonomy: Taxonomy) -> None:
-    """Raise UserError unless all classes are classes of Cityscapes."""
+def check_label_ids(taxonomy: Taxonomy, setting: str = "--kind labelid") -> None:
+    """Raise UserError unless all classes are classes of Cityscapes; `setting` asked for it."""
     unknown = [name for name in taxonomy.class_names if name not in CITYSCAPES_LABEL_IDS]
     if unknown:
         raise UserError(
-            f"--kind labelid: '{unknown[0]}', a class of this model, has no label id of "
-            f"Cityscapes; use trainid"
+            f"{setting}: '{unknown[0]}', a class of this model, has no label id of Cityscapes; "
+            f"`t2sda infer --kind trainid` writes train ids"
         )
 
 

@@ -124,4 +124,4 @@ def test_prediction_out_of_range_is_our_bug() -> None:
 
 def test_different_sizes_are_refused() -> None:
     with pytest.raises(ValueError, match="resize the logits"):
-        confusion_matrix(np.zeros(2, 2), np.zeros(4, 4), num_classes=2)
+        confusion_matrix(np.zeros((2, 2)), np.zeros((4, 4)), num_classes=2)

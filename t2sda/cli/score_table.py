@@ -1,0 +1,135 @@
+"""Scores as tables in a terminal."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+
+from rich.console import Console
+from rich.table import Table
+
+from t2sda.evaluation.bootstrap import Difference
+from t2sda.evaluation.entries import Protocol, Scores
+
+Rows = dict[str, float]
+
+
+def print_scores(
+    console: Console,
+    columns: Mapping[str, Scores],
+    differences: Mapping[str, Difference] | None = None,
+) -> None:
+    """A table of scores on one dataset: classes in rows, models in columns.
+
+    Args:
+        console: where to.
+        columns: by the model's name; all of one dataset.
+        differences: of columns to the first, by name.
+    """
+    baseline, first = next(iter(columns.items()))
+    console.print(heading(first), highlight=False)
+    table = Table()
+    table.add_column("class")
+    for name in columns:
+        table.add_column(name, justify="right", overflow="fold")
+    for name in differences or {}:
+        title = "difference" if len(columns) == 2 else f"{name} - {baseline}"
+        table.add_column(title, justify="right", overflow="fold")
+    for rows_of in (class_rows, mean_rows, further_rows):
+        _add_rows(table, rows_of, columns, differences or {})
+        table.add_section()
+    console.print(table)
+    for name, difference in (differences or {}).items():
+        console.print(f"{name} - {baseline}: {difference_text(difference)}", highlight=False)
+    for name, scores in columns.items():
+        if absent := absent_classes(scores):
+            console.print(
+                f"{name}: not there, left out of the mean: {', '.join(absent)}", highlight=False
+            )
+
+
+def heading(scores: Scores) -> str:
+    """Dataset, number of images, and how they were seen."""
+    seen = protocol_text(scores.protocol)
+    return f"{scores.dataset}: {scores.num_images} images, {seen}; IoU in %"
+
+
+def protocol_text(protocol: Protocol) -> str:
+    """For example: fit to 512x1024, whole."""
+    size = f"fit to {_size(protocol.image_size)}" if protocol.image_size else "as they are"
+    seen = "whole"
+    if protocol.window:
+        seen = f"windows of {_size(protocol.window)} every {_size(protocol.step)}"
+    scales = ", ".join(f"{scale:g}" for scale in protocol.scales)
+    extra = [f"scales {scales}"] if protocol.scales != (1.0,) else []
+    return ", ".join([size, seen, *extra, *(["flipped as well"] if protocol.flip else [])])
+
+
+def class_rows(scores: Scores) -> Rows:
+    """IoU of every class that is reported."""
+    return scores.reported.iou
+
+
+def mean_rows(scores: Scores) -> Rows:
+    """Means over classes: of all, of the named subsets, of head and tail."""
+    rows = {"mIoU": scores.reported.mean_iou}
+    if scores.groups is None:
+        rows |= scores.subset_iou
+        if scores.head_tail is not None:
+            rows |= {"head classes": scores.head_tail.head, "tail classes": scores.head_tail.tail}
+    return rows
+
+
+def further_rows(scores: Scores) -> Rows:
+    """What is no mean IoU."""
+    rows = {"pixel accuracy": scores.accuracy}
+    if scores.boundary_iou is not None:
+        name = f"boundary mIoU ({scores.boundary_iou.distance} pixels)"
+        rows[name] = scores.boundary_iou.mean_iou
+    if scores.calibration is not None:
+        rows["calibration error"] = scores.calibration.ece
+    return rows
+
+
+def absent_classes(scores: Scores) -> list[str]:
+    """Classes that are reported, but neither there nor predicted."""
+    return [name for name, iou in scores.reported.iou.items() if math.isnan(iou)]
+
+
+def difference_text(difference: Difference) -> str:
+    """For example: mIoU +1.2 (95 % of resamples of 8 blocks: -0.3 to +2.9)."""
+    value, low, high = (
+        f"{100 * share:+.1f}" for share in (difference.value, difference.low, difference.high)
+    )
+    return f"mIoU {value} (95 % of resamples of {difference.num_blocks} blocks: {low} to {high})"
+
+
+def percent(share: float | None) -> str:
+    """Of a class that is not there: no number."""
+    if share is None:
+        return ""
+    return "not there" if math.isnan(share) else f"{100 * share:.1f}"
+
+
+def _add_rows(
+    table: Table,
+    rows_of: Callable[[Scores], Rows],
+    columns: Mapping[str, Scores],
+    differences: Mapping[str, Difference],
+) -> None:
+    rows = {name: rows_of(scores) for name, scores in columns.items()}
+    baseline = next(iter(rows.values()))
+    for row in dict.fromkeys(key for own in rows.values() for key in own):
+        cells = [percent(own.get(row)) for own in rows.values()]
+        changes = [_change(rows[name].get(row), baseline.get(row)) for name in differences]
+        table.add_row(row, *cells, *changes)
+
+
+def _change(share: float | None, baseline: float | None) -> str:
+    if share is None or baseline is None or math.isnan(share - baseline):
+        return ""
+    return f"{100 * (share - baseline):+.1f}"
+
+
+def _size(size: tuple[int, int] | None) -> str:
+    return f"{size[0]}x{size[1]}" if size else ""

@@ -1,0 +1,8 @@
+"""Score models on labelled datasets: the same as `t2sda evaluate`."""
+
+import sys
+
+from t2sda.cli.main import run_verb
+
+if __name__ == "__main__":
+    sys.exit(run_verb("evaluate"))
