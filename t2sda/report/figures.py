@@ -37,6 +37,7 @@ _VARIABLES = {
 _STYLE: Any = {  # its keys are one type of a thousand words
     "svg.fonttype": "none",  # text stays text
     "svg.hashsalt": "t2sda",
+    "text.parse_math": False,
     "font.size": 9,
     "axes.edgecolor": FAINT,
     "axes.labelcolor": INK,
@@ -61,6 +62,8 @@ _STYLE_SHEET = re.compile(r"\s*<defs>\s*<style.*?</style>\s*</defs>", re.DOTALL)
 _METADATA = re.compile(r"\s*<metadata>.*?</metadata>", re.DOTALL)
 SHOWN_SHARE = 0.005
 """Of a true class: cells of a confusion matrix below it stay empty."""
+MAX_LETTERS = 24
+"""Of a class name beside an axis."""
 NUMBERED_SHARE = 0.1
 """Cells from here on show their number."""
 
@@ -151,7 +154,7 @@ def bar_chart(
                     markerfacecolor="none",
                     markeredgewidth=1.1,
                 )
-        axes.set_yticks(range(len(names)), names)
+        axes.set_yticks(range(len(names)), [_shortened(name) for name in names])
         axes.set_ylim(len(names) - 0.5, -0.5)
         axes.set_xlim(0, 100)
         axes.grid(axis="y", visible=False)
@@ -191,8 +194,9 @@ def confusion_chart(confusion: np.ndarray, names: Sequence[str], label: str) -> 
                 color=ON_ACCENT if share > 0.55 else INK,
             )
         ticks = np.arange(len(names)) + 0.5
-        axes.set_xticks(ticks, names, rotation=90, fontsize=8)
-        axes.set_yticks(ticks, names, fontsize=8)
+        labels = [_shortened(name) for name in names]
+        axes.set_xticks(ticks, labels, rotation=90, fontsize=8)
+        axes.set_yticks(ticks, labels, fontsize=8)
         axes.set_xlim(0, len(names))
         axes.set_ylim(len(names), 0)
         axes.tick_params(length=0)
@@ -218,6 +222,10 @@ def class_names(groups: Sequence[Group], dataset: str) -> list[str]:
 def _figure(width: float, height: float) -> tuple[Figure, Axes]:
     figure = Figure(figsize=(width, height), layout="constrained")
     return figure, figure.add_subplot()
+
+
+def _shortened(name: str) -> str:
+    return name if len(name) <= MAX_LETTERS else f"{name[: MAX_LETTERS - 1]}…"
 
 
 def _dash(index: int) -> str:

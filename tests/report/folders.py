@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -9,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from t2sda.config import dump_config, load_config
 from t2sda.evaluation.entries import (
@@ -93,3 +96,10 @@ def logged(iteration: int, dataset: str = "harbour_val", **iou: float) -> dict[s
     prefix = f"evaluation/{dataset}"
     by_class = {f"{prefix}/IoU/{name}": value for name, value in iou.items()}
     return {"iteration": iteration, f"{prefix}/mIoU": sum(iou.values()) / len(iou), **by_class}
+
+
+def pixels(uri: str) -> np.ndarray:
+    """(H, W, 4) uint8 of a data URI."""
+    kind, content = uri.split(";base64,")
+    assert kind in ("data:image/png", "data:image/jpeg")
+    return np.array(Image.open(io.BytesIO(base64.b64decode(content))).convert("RGBA"))

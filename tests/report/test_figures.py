@@ -75,3 +75,9 @@ def test_a_confusion_chart_has_the_numbers_of_its_cells() -> None:
     ]
     assert [text for text in texts if text.isdigit()] == ["75", "25", "100"]
     assert texts.count("<b>&water") == 2
+
+
+def test_names_that_are_long_or_formulas_are_drawn_as_they_are() -> None:
+    chart = confusion_chart(CONFUSION, ("$\\alpha$", "x" * 100, "ship"), "confusion")
+    assert "$\\alpha$" in chart
+    assert "xxx…" in chart
