@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import math
-import re
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -12,7 +11,6 @@ from typing import Any
 
 import jinja2
 import numpy as np
-from markupsafe import Markup, escape
 
 import t2sda
 from t2sda.report.differences import GroupDifference, group_difference
@@ -64,7 +62,6 @@ def render(
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
     )
-    environment.filters["breakable"] = _breakable
     content = _content(groups, gallery, blocks)
     content["analysis"] = [
         *_analysis("", figures),
@@ -282,8 +279,3 @@ def _gallery(groups: Sequence[Group], gallery: Gallery) -> dict[str, Any]:
 
 def _count(number: int, what: str) -> str:
     return f"{number} {what}{'' if number == 1 else 's'}"
-
-
-def _breakable(text: str) -> Markup:
-    """A name that may go on in the next line after _ or /."""
-    return Markup(re.sub(r"([_/])", r"\1<wbr>", str(escape(text))))

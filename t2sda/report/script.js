@@ -84,7 +84,7 @@ function startGallery({ runs, images, columns }) {
       first.data.set([...shade, 255], at);
     }
     canvas.getContext("2d").putImageData(first, 0, 0);
-    const text = `only ${a.run} right: ${percent(counts[0] / counts[2])} of the pixels, only ${b.run} right: ${percent(counts[1] / counts[2])}`;
+    const text = `only ${a.run} correct: ${percent(counts[0] / counts[2])} of the pixels, only ${b.run} correct: ${percent(counts[1] / counts[2])}`;
     canvas.setAttribute("aria-label", text);
     byId("difference-text").textContent = text;
   };
