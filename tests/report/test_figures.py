@@ -81,3 +81,12 @@ def test_names_that_are_long_or_formulas_are_drawn_as_they_are() -> None:
     chart = confusion_chart(CONFUSION, ("$\\alpha$", "x" * 100, "ship"), "confusion")
     assert "$\\alpha$" in chart
     assert "xxx…" in chart
+
+
+def test_numbers_of_an_axis_keep_their_digits(tmp_path: Path) -> None:
+    metrics = [{"iteration": step, "lr": 0.00015 * step} for step in range(4)]
+    run = read_run(make_run(tmp_path / "run", metrics=metrics), "run")
+    chart = curve_chart([Group("run", [run])], "lr", "learning rate")
+    texts = ["".join(item.itertext()).strip() for item in ET.fromstring(chart).iter()]
+    rates = {float(text) for text in texts if "0.0" in text and len(text) < 9}
+    assert {0.0001, 0.0002, 0.0003, 0.0004} <= rates
