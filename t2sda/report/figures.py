@@ -25,13 +25,13 @@ from t2sda.report.scores import Curve, spread
 
 NUM_SERIES = 8
 """Colors of the page; further groups begin again, in other dashes."""
-INK, FAINT, ON_ACCENT, ACCENT = "#fe0101", "#fe0102", "#fe0103", "#fe0104"
+INK, FAINT, ON_HEAT, HEAT = "#fe0101", "#fe0102", "#fe0103", "#fe0104"
 _SERIES = [f"#fe02{index:02x}" for index in range(NUM_SERIES)]
 _VARIABLES = {
     INK: "var(--ink)",
     FAINT: "var(--line)",
-    ON_ACCENT: "var(--on-accent)",
-    ACCENT: "var(--accent)",
+    ON_HEAT: "var(--on-heat)",
+    HEAT: "var(--heat)",
     **{color: f"var(--series-{index})" for index, color in enumerate(_SERIES)},
 }
 _STYLE: Any = {  # its keys are one type of a thousand words
@@ -67,6 +67,8 @@ _STYLE_SHEET = re.compile(r"\s*<defs>\s*<style.*?</style>\s*</defs>", re.DOTALL)
 _METADATA = re.compile(r"\s*<metadata>.*?</metadata>", re.DOTALL)
 SHOWN_SHARE = 0.005
 """Of a true class: cells of a confusion matrix below it stay empty."""
+DARK_SHARE = 0.65
+"""Cells above it have their number in the color of the ground."""
 MAX_LETTERS = 24
 """Of a class name beside an axis."""
 NUMBERED_SHARE = 0.1
@@ -180,9 +182,7 @@ def confusion_chart(confusion: np.ndarray, names: Sequence[str], label: str) -> 
     """
     shares = row_shares(confusion)
     side = 1.3 + 0.235 * len(names)
-    cells = LinearSegmentedColormap.from_list(
-        "accent", [(*to_rgb(ACCENT), 0.05), (*to_rgb(ACCENT), 1.0)]
-    )
+    cells = LinearSegmentedColormap.from_list("heat", [(*to_rgb(HEAT), 0.05), (*to_rgb(HEAT), 1.0)])
     with mpl.rc_context({**_STYLE, "axes.grid": False}):
         figure, axes = _figure(side, side)
         shown = np.ma.masked_less(np.nan_to_num(shares), SHOWN_SHARE)
@@ -196,7 +196,7 @@ def confusion_chart(confusion: np.ndarray, names: Sequence[str], label: str) -> 
                 ha="center",
                 va="center",
                 fontsize=7,
-                color=ON_ACCENT if share > 0.55 else INK,
+                color=ON_HEAT if share > DARK_SHARE else INK,
             )
         ticks = np.arange(len(names)) + 0.5
         labels = [_shortened(name) for name in names]

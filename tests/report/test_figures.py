@@ -54,7 +54,7 @@ def test_charts_are_whole_named_and_have_the_colors_of_the_page(groups: list[Gro
         assert root.attrib["role"] == "img"
         assert root.attrib["aria-label"]
         assert "#fe0" not in chart  # the colors that stand for those of the page
-        assert "var(--series-" in chart or "var(--accent)" in chart
+        assert "var(--series-" in chart or "var(--heat)" in chart
         assert "<style" not in chart
 
 
