@@ -14,11 +14,18 @@ import numpy as np
 
 import t2sda
 from t2sda.report.differences import GroupDifference, group_difference
-from t2sda.report.figures import NUM_SERIES, bar_chart, confusion_chart, curve_chart, row_shares
+from t2sda.report.figures import (
+    MAX_POINTS,
+    bar_chart,
+    confusion_chart,
+    curve_chart,
+    row_shares,
+)
 from t2sda.report.gallery import Gallery
 from t2sda.report.paper import PaperRow, paper_row
 from t2sda.report.read import Group
 from t2sda.report.scores import PREFIX, spread
+from t2sda.report.svg import NUM_SERIES
 from t2sda.report.tables import (
     NOWHERE,
     Cell,
@@ -33,6 +40,8 @@ from t2sda.report.tables import (
 
 MAX_FIGURE_BYTES = 400_000
 """Of an SVG of `analyze`; of a larger one the PNG beside it is taken."""
+MAX_SMALL_POINTS = 60
+"""Of curves that are looked at when somebody asks for them."""
 MAX_TITLE_GROUPS = 3
 MOST_CONFUSED = 3
 WORTH_NAMING = 0.05
@@ -127,21 +136,33 @@ def _sections(content: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 
 def _curves(groups: Sequence[Group]) -> tuple[list[Cell], list[Cell]]:
-    """Scores, losses and learning rate; then what else was logged."""
+    """Charts of scores, losses and learning rate; then what else was logged, by its kind."""
     metrics = in_order(name for group in groups for run in group.runs for name in run.curves)
-    scores = [name for name in metrics if name.startswith(PREFIX) and name.endswith("/mIoU")]
-    first = [name for name in metrics if name.startswith("loss")]
+    first = [name for name in metrics if name.startswith(PREFIX) and name.endswith("/mIoU")]
+    first += [name for name in metrics if name.startswith("loss")]
     first += [name for name in metrics if name.split("/")[0] == "lr"]
-    rest = [name for name in metrics if name not in first and not name.startswith(PREFIX)]
-    charts = [_curve(groups, name) for name in [*scores, *first]]
-    return charts, [_curve(groups, name) for name in rest]
+    families: dict[str, list[str]] = {}
+    for name in metrics:
+        if name not in first and not name.startswith(PREFIX):
+            # One for each class, such as pseudo_labels/confidence/road, belong together.
+            family = name.rpartition("/")[0] if name.count("/") > 1 else ""
+            families.setdefault(family, []).append(name)
+    more = [
+        {
+            "title": f"{_count(len(names), 'curve')}: {family or 'what else was logged'}",
+            "charts": [_curve(groups, name, MAX_SMALL_POINTS) for name in names],
+        }
+        for family, names in families.items()
+    ]
+    return [_curve(groups, name) for name in first], more
 
 
-def _curve(groups: Sequence[Group], name: str) -> Cell:
+def _curve(groups: Sequence[Group], name: str, most_points: int = MAX_POINTS) -> Cell:
     title = "learning rate" if name == "lr" else name
     if is_score := name.startswith(PREFIX):
         title = f"mIoU on {name.removeprefix(PREFIX).removesuffix('/mIoU')}, %"
-    svg = curve_chart(groups, name, f"{title}, over the iterations", percent=is_score)
+    label = f"{title}, over the iterations"
+    svg = curve_chart(groups, name, label, percent=is_score, most_points=most_points)
     return {"title": title, "svg": svg}
 
 

@@ -9,7 +9,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from t2sda.report.figures import bar_chart, confusion_chart, curve_chart, mean_curve, row_shares
+from t2sda.report.figures import (
+    bar_chart,
+    confusion_chart,
+    curve_chart,
+    mean_curve,
+    row_shares,
+    thinned,
+)
 from t2sda.report.read import Group, read_run
 from tests.report.folders import entry_of, make_run, scores_of
 
@@ -46,6 +53,14 @@ def test_shares_of_a_row_by_hand() -> None:
 def test_the_mean_of_curves_is_where_all_of_them_are() -> None:
     curves = [[(10, 1.0), (20, 2.0), (30, 9.0)], [(10, 3.0), (20, 4.0)]]
     assert mean_curve(curves) == [(10, 2.0), (20, 3.0)]
+
+
+def test_long_curves_become_means_of_neighbours() -> None:
+    curve = [(10, 1.0), (20, 3.0), (30, 5.0), (40, 7.0), (50, 9.0)]
+    np.testing.assert_allclose(thinned(curve, 2), [[20, 3.0], [45, 8.0]])
+    np.testing.assert_allclose(thinned(curve, 5), curve)
+    long = [(step, float(step)) for step in range(2001)]
+    assert 300 < len(thinned(long)) <= 400
 
 
 def test_charts_are_whole_named_and_have_the_colors_of_the_page(groups: list[Group]) -> None:

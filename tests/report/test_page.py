@@ -178,6 +178,28 @@ def test_no_gallery_reads_neither_checkpoints_nor_datasets(
     assert "gallery-data" not in Elements(text).scripts
 
 
+def test_curves_of_classes_are_folded_by_their_kind(tmp_path: Path) -> None:
+    metrics = [
+        {
+            "iteration": at,
+            "loss": 1.0,
+            "grad_norm": 2.0,
+            "weights/road/x": 1.0,
+            "weights/road/y": 2.0,
+        }
+        for at in (1, 2)
+    ]
+    run = make_run(tmp_path / "run", metrics=metrics)
+    assert report(tmp_path / "page.html", run) == 0
+    text = (tmp_path / "page.html").read_text(encoding="utf-8")
+    assert re.findall(r"<summary>(\d+ curves?: [^<]*)</summary>", text) == [
+        "1 curve: what else was logged",
+        "2 curves: weights/road",
+    ]
+    charts = [a for tag, a in Elements(text).found if tag == "svg"]
+    assert len(charts) == 4
+
+
 def test_figures_of_analyses_are_in_the_page_once(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run")
     folder = run / "analysis"
