@@ -28,7 +28,7 @@ def facts_of(folder: Path, curves: Mapping[str, Curve]) -> Facts:
     sessions = sessions_of(folder / FILE_NAME)
     facts = _recorded(sessions) if sessions else _logged(folder / "log.txt")
     if pace := [value for _, value in curves.get("seconds_per_iteration", [])]:
-        facts.append(("s / iteration", f"{statistics.median(pace):.2f}"))
+        facts.append(("seconds a step", f"{statistics.median(pace):.2f}"))
     return facts
 
 
@@ -39,8 +39,7 @@ def _recorded(sessions: Sequence[Mapping[str, Any]]) -> Facts:
     facts = [("versions", ", ".join(f"{name} {versions[name]}" for name in versions))]
     if newest.get("commit"):
         text = str(newest["commit"])
-        changed = " with changes" if text.endswith("+") else ""
-        facts.append(("commit", f"{text[:_COMMIT_DIGITS]}{changed}"))
+        facts.append(("commit", text[:_COMMIT_DIGITS] + "+" * text.endswith("+")))
     facts.append(("machine", _machine(newest)))
     facts.append(("started", str(sessions[0].get("started", "?"))[:16].replace("T", " ")))
     if len(sessions) > 1:

@@ -98,8 +98,8 @@ def bar_chart(
     with chart(5.0, 0.7 + len(names) * row_height) as (figure, axes):
         for index, group in enumerate(groups):
             places = np.arange(len(names)) - 0.4 + (index + 0.5) * thickness
-            means = [spread(score.iou[name] for score in group.scores(dataset)) for name in names]
-            _bars(axes, places, means, thickness, SERIES[index % NUM_SERIES])
+            found = [spread(score.iou[name] for score in group.scores(dataset)) for name in names]
+            _bars(axes, places, found, thickness, SERIES[index % NUM_SERIES])
             of_paper = [paper.get(group.name, {}).get(name, np.nan) for name in names]
             axes.plot(of_paper, places, "D", markerfacecolor="none", markeredgecolor=INK, ms=3.6)
         axes.set_yticks(range(len(names)), [_shortened(name) for name in names])
@@ -168,22 +168,23 @@ def _draw(axes: Axes, factor: float, points: np.ndarray, **look: Any) -> None:
 def _bars(
     axes: Axes,
     places: np.ndarray,
-    means: Sequence[Spread | None],
+    found: Sequence[Spread | None],
     thickness: float,
     color: str,
 ) -> None:
     """Bars with whiskers, where there is a mean."""
-    known = [(place, item) for place, item in zip(places, means, strict=True) if item is not None]
+    known = [(place, item) for place, item in zip(places, found, strict=True) if item is not None]
     axes.barh(
         [place for place, _ in known],
         [item.mean for _, item in known],
         0.92 * thickness,
         color=color,
     )
-    for place, item in known:
-        if item.std:
-            look: dict[str, Any] = {"ecolor": INK, "elinewidth": 0.9, "capsize": 1.6}
-            axes.errorbar(item.mean, place, xerr=item.std, fmt="none", **look)
+    spreads = [(place, item.mean, item.std) for place, item in known if item.std]
+    if spreads:
+        rows, means, stds = zip(*spreads, strict=True)
+        look: dict[str, Any] = {"ecolor": INK, "elinewidth": 0.9, "capsize": 1.6}
+        axes.errorbar(means, rows, xerr=stds, fmt="none", **look)
 
 
 def _shortened(name: str) -> str:

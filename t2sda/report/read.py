@@ -7,7 +7,7 @@ import math
 import os
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +63,8 @@ class Run:
     @property
     def progress(self) -> str:
         """Steps done and due."""
-        return f"{self.iteration:,} of {self.settings.get('SOLVER.MAX_ITER', 0):,}"
+        due = self.settings.get("SOLVER.MAX_ITER")
+        return f"{self.iteration:,} of {due:,}" if isinstance(due, int) else f"{self.iteration:,}"
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,7 @@ class Group:
     """
 
     name: str
-    runs: Sequence[Run] = field(default_factory=tuple)
+    runs: Sequence[Run]
 
     def scores(self, dataset: str) -> list[Score]:
         """One for each run that was scored on it."""

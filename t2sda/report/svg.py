@@ -55,7 +55,8 @@ _ID = re.compile(r'(\bid="|url\(#|href="#)')
 _TAG = re.compile(r"<[^>]*>")
 _DIGITS = re.compile(r"(\.\d\d)\d+")
 """A hundredth of a point is far below a pixel."""
-_FONT = re.compile(r'"font: ([\d.]+)px [^";]*')
+_FONT_SIZE = re.compile(r'"font: ([\d.]+)px [^";]*')
+_FONT_FAMILY = re.compile(r' ?font-family: [^";]*;?')
 """The page has its own."""
 _NEEDLESS = re.compile(
     r"<metadata>.*?</metadata>|<defs>\s*<style.*?</style>\s*</defs>"
@@ -88,12 +89,16 @@ def svg_of(figure: Figure, label: str) -> str:
     FigureCanvasSVG(figure).print_svg(buffer, metadata={"Date": None})
     text = buffer.getvalue()
     text = _NEEDLESS.sub("", text[text.index("<svg") :])
-    # Coordinates are in the tags; between them stands text, whose digits stay.
-    text = _TAG.sub(lambda tag: _FONT.sub(r'"font-size: \1px', _DIGITS.sub(r"\1", tag[0])), text)
-    text = _SPACE.sub("", text)
+    text = _SPACE.sub("", _TAG.sub(_shorter_tag, text))
     for color, variable in _VARIABLES.items():
         text = text.replace(color, variable)
     own = hashlib.sha256(f"{label}{text}".encode()).hexdigest()[:8]
     text = _ID.sub(rf"\g<1>c{own}-", text)
     name = html.escape(label, quote=True)
     return text.replace("<svg ", f'<svg role="img" aria-label="{name}" ', 1)
+
+
+def _shorter_tag(tag: re.Match[str]) -> str:
+    """Without needless digits and fonts; what stands between tags stays as it is."""
+    text = _DIGITS.sub(r"\1", tag[0])
+    return _FONT_FAMILY.sub("", _FONT_SIZE.sub(r'"font-size: \1px', text))

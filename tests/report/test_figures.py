@@ -71,6 +71,7 @@ def test_charts_are_whole_named_and_have_the_colors_of_the_page(groups: list[Gro
         assert "#fe0" not in chart  # the colors that stand for those of the page
         assert "var(--series-" in chart or "var(--heat)" in chart
         assert "<style" not in chart
+        assert "font-family" not in chart
 
 
 def test_no_two_elements_of_a_page_have_one_id(groups: list[Group]) -> None:

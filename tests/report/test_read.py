@@ -153,7 +153,7 @@ def test_facts_come_from_the_record_of_the_run(tmp_path: Path) -> None:
     (run / "run.json").write_text(json.dumps({"sessions": sessions}))
     assert dict(read_run(run, "run").facts) == {
         "versions": "t2sda 0.1.0, torch 2.0",
-        "commit": "0123456789ab with changes",
+        "commit": "0123456789ab+",
         "machine": "Big, Fast, 2 cores, 2 GiB, 2 processes",
         "started": "2026-01-02 03:04",
         "resumed": "1 times",
@@ -172,5 +172,5 @@ def test_facts_of_a_run_without_a_record_come_from_its_log(tmp_path: Path) -> No
         "versions": "t2sda 0.1.0, torch 2.0, cpu",
         "started": "2026-01-02 03:04",
         "time by the log": "1:00:00",
-        "s / iteration": "0.50",
+        "seconds a step": "0.50",
     }
