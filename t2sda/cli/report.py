@@ -10,7 +10,7 @@ from t2sda.cli.common import ArgumentParser, add_dataset_arguments, load_dataset
 from t2sda.errors import UserError
 from t2sda.files import atomic_write, check_writable_file
 from t2sda.report.gallery import Gallery, build_gallery
-from t2sda.report.page import render
+from t2sda.report.page import describe, render
 from t2sda.report.read import Run, check_same_classes, figures_in, groups_of, read_run
 from t2sda.resources import named_shortages
 from t2sda.runtime.loading import DEVICES
@@ -25,7 +25,7 @@ def command(argv: Sequence[str]) -> int:
     runs = _read(args.runs)
     check_same_classes(runs)
     groups = groups_of(runs)
-    figures = _figures(args.analysis)
+    content = describe(groups, args.blocks, _figures(args.analysis))
     for run in runs:
         for note in run.notes:
             print(f"{run.name}: {note}")
@@ -35,7 +35,7 @@ def command(argv: Sequence[str]) -> int:
             gallery = build_gallery(groups, args.images, args.device)
         for text in gallery.left_out:
             print(f"not in the gallery: {text}")
-    page = render(groups, gallery, args.blocks, figures)
+    page = render(content, gallery)
     atomic_write(output, page)
     print(f"{output}: {len(runs)} run(s), {len(page.encode()) / 1e6:.1f} MB, opens anywhere")
     return 0

@@ -48,22 +48,42 @@ WORTH_NAMING = 0.05
 """Share of a class that went to another one."""
 
 
-def render(
-    groups: Sequence[Group],
-    gallery: Gallery,
-    blocks: str | None = None,
-    figures: Sequence[Path] = (),
-) -> str:
-    """The page as HTML.
+def describe(
+    groups: Sequence[Group], blocks: str | None = None, figures: Sequence[Path] = ()
+) -> dict[str, Any]:
+    """Everything in the page but its images: what `render` takes.
 
     Args:
         groups: the first one is what the others are compared with.
-        gallery: of the same groups.
         blocks: pattern of the images' names, see `t2sda.evaluation.bootstrap.blocks_of`.
         figures: of analyses of several runs; those of single runs are in their folders.
     Raises:
         UserError: if groups were scored on different images of one dataset, or the pattern does
             not fit.
+    """
+    names = in_order(name for group in groups for run in group.runs for name in run.scores)
+    curves, more_curves = _curves(groups)
+    analysis = [_analysis(run.name, run.figures) for group in groups for run in group.runs]
+    content = {
+        **_heading(groups),
+        "datasets": [_dataset(groups, name, blocks) for name in names],
+        "runs": runs_table(groups),
+        "differing": differing_settings(groups),
+        "curves": curves,
+        "more_curves": more_curves,
+        "analysis": [item for items in [_analysis("", figures), *analysis] for item in items],
+        "entries": entries_table(groups),
+        "blocks": blocks,
+    }
+    return {**content, "sections": _sections(content)}
+
+
+def render(content: Mapping[str, Any], gallery: Gallery) -> str:
+    """The page as HTML.
+
+    Args:
+        content: of `describe`.
+        gallery: of the same groups.
     """
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
@@ -71,30 +91,8 @@ def render(
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
     )
-    content = _content(groups, gallery, blocks)
-    content["analysis"] = [
-        *_analysis("", figures),
-        *(item for g in groups for run in g.runs for item in _analysis(run.name, run.figures)),
-    ]
-    content["sections"] = _sections(content)
-    return environment.get_template("template.html").render(content)
-
-
-def _content(groups: Sequence[Group], gallery: Gallery, blocks: str | None) -> dict[str, Any]:
-    """What the template shows."""
-    names = in_order(name for group in groups for run in group.runs for name in run.scores)
-    curves, more_curves = _curves(groups)
-    return {
-        **_heading(groups),
-        "datasets": [_dataset(groups, name, blocks) for name in names],
-        "runs": runs_table(groups),
-        "differing": differing_settings(groups),
-        "curves": curves,
-        "more_curves": more_curves,
-        "gallery": _gallery(groups, gallery),
-        "entries": entries_table(groups),
-        "blocks": blocks,
-    }
+    shown = _gallery(content["runs_of_groups"], gallery)
+    return environment.get_template("template.html").render(content, gallery=shown)
 
 
 def _heading(groups: Sequence[Group]) -> dict[str, Any]:
@@ -114,7 +112,7 @@ def _heading(groups: Sequence[Group]) -> dict[str, Any]:
             }
             for index, group in enumerate(groups)
         ],
-        "reference": groups[0].name,
+        "runs_of_groups": [[run.name for run in group.runs] for group in groups],
         "seeded": any(len(group.runs) > 1 for group in groups),
     }
 
@@ -275,7 +273,7 @@ def _analysis(owner: str, figures: Sequence[Path]) -> list[Cell]:
     return items
 
 
-def _gallery(groups: Sequence[Group], gallery: Gallery) -> dict[str, Any]:
+def _gallery(runs_of_groups: Sequence[Sequence[str]], gallery: Gallery) -> dict[str, Any]:
     images = [
         {
             "dataset": shown.choice.dataset,
@@ -289,8 +287,8 @@ def _gallery(groups: Sequence[Group], gallery: Gallery) -> dict[str, Any]:
         }
         for shown in gallery.images
     ]
-    runs = [run.name for group in groups for run in group.runs]
-    columns = [group.runs[0].name for group in groups]
+    runs = [run for group in runs_of_groups for run in group]
+    columns = [group[0] for group in runs_of_groups]
     return {
         "legend": gallery.legend,
         "left_out": gallery.left_out,

@@ -95,7 +95,7 @@ def read_run(folder: Path, name: str) -> Run:
     curves, damaged = read_curves(folder / "metrics.jsonl")
     path = folder / FILE_NAME
     entries = [] if is_missing(path) else read_entries(path)
-    iteration = _iteration(folder, curves)
+    iteration = _iteration(folder, curves, entries)
     return Run(
         name,
         folder,
@@ -193,10 +193,12 @@ def _settings(folder: Path) -> dict[str, Any]:
     return {key: plain(value) for key, value in flat_items(content)}
 
 
-def _iteration(folder: Path, curves: Mapping[str, Curve]) -> int:
-    logged = max((curve[-1][0] for curve in curves.values()), default=0)
+def _iteration(folder: Path, curves: Mapping[str, Curve], entries: Sequence[Entry]) -> int:
+    """Steps done, as far as metrics, checkpoints and scores say."""
+    logged = [curve[-1][0] for curve in curves.values()]
     saved = [int(path.stem.rpartition("_")[2]) for path in checkpoints_in(folder)]
-    return max([logged, *saved])
+    scored = [entry.iteration or 0 for entry in entries]
+    return max([0, *logged, *saved, *scored])
 
 
 def _notes(iteration: int, max_iter: Any, damaged: int) -> list[str]:
