@@ -171,6 +171,7 @@ def _found(groups: Sequence[Group], name: str, num_images: int) -> list[_Found]:
 
     Raises:
         MissingFileError: if they, their labels or their counts are not there.
+        UserError: if the dataset has other classes by now.
     """
     choices = choose(groups, name, num_images)
     if not choices:
@@ -180,6 +181,13 @@ def _found(groups: Sequence[Group], name: str, num_images: int) -> list[_Found]:
     dataset = open_dataset(name)
     if not dataset.labelled:
         raise MissingFileError(f"dataset '{name}' has no labels here")
+    scores = [score for group in groups for score in group.scores(name)]
+    for entry in [score.entry for score in scores if score.entry is not None]:
+        if entry.scores.classes != dataset.taxonomy.class_names:
+            raise UserError(
+                f"dataset '{name}' has other classes than when it was scored; score the runs again, "
+                f"or leave the images out with --no-gallery"
+            )
     return [_opened(dataset, choice) for choice in choices]
 
 

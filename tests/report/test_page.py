@@ -168,6 +168,17 @@ def test_a_checkpoint_that_was_not_scored_labels_nothing(
     assert message in capsys.readouterr().out
 
 
+@pytest.mark.usefixtures("_datasets")
+def test_a_dataset_of_other_classes_by_now_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    scores = scores_of({"tiny_val_00000": HARD}, dataset="tiny_val")
+    run = make_run(tmp_path / "run", [entry_of(scores)])
+    assert report(tmp_path / "page.html", run) == 2
+    assert "'tiny_val' has other classes than when it was scored" in capsys.readouterr().err
+    assert not (tmp_path / "page.html").exists()
+
+
 def test_no_gallery_reads_neither_checkpoints_nor_datasets(
     tmp_path: Path, runs: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
