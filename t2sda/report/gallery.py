@@ -185,8 +185,8 @@ def _found(groups: Sequence[Group], name: str, num_images: int) -> list[_Found]:
     for entry in [score.entry for score in scores if score.entry is not None]:
         if entry.scores.classes != dataset.taxonomy.class_names:
             raise UserError(
-                f"dataset '{name}' has other classes than when it was scored; score the runs again, "
-                f"or leave the images out with --no-gallery"
+                f"dataset '{name}' has other classes than when it was scored; score the runs "
+                f"again, or leave the images out with --no-gallery"
             )
     return [_opened(dataset, choice) for choice in choices]
 
