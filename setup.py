@@ -33,6 +33,7 @@ EXTRAS = {
         "imagecodecs>=2025.3.30",  # both PNG decoders are tested
         *("cityscapesscripts", "torchmetrics", "transformers>=5"),  # independent references
         "submitit>=1.5",  # the sweep is tested with its local executor
+        "selenium>=4.20",  # drives Chromium, where it is installed, over pages of `t2sda report`
     ],
 }
 
@@ -47,7 +48,11 @@ setup(
     python_requires=">=3.11",
     packages=[*find_packages(include=["t2sda", "t2sda.*"]), *MAPPED],
     package_dir=MAPPED,
-    package_data={"t2sda": ["py.typed"], "t2sda.configs": ["**/*.yaml"]},
+    package_data={
+        "t2sda": ["py.typed"],
+        "t2sda.configs": ["**/*.yaml"],
+        "t2sda.report": ["*.html", "*.css", "*.js"],
+    },
     install_requires=[
         "torch>=2.8,<2.14",
         "timm>=1.0.15",
@@ -56,7 +61,8 @@ setup(
         "iopath>=0.1.10",
         "numpy>=1.26",
         "opencv-python-headless>=4.11",
-        "matplotlib>=3.8",  # bar plots of `t2sda data check`
+        "jinja2>=3.1",  # the page of `t2sda report`; torch needs it as well
+        "matplotlib>=3.8",  # bar plots of `t2sda data check`, charts of `t2sda report`
         "pillow>=11",
         "pyyaml>=6",
         "rich>=13",

@@ -19,6 +19,7 @@ LAYERS = (
     {"meta_arch"},
     {"analysis", "engine", "evaluation", "inference", "runtime"},
     {"training"},
+    {"report"},
     {"export"},
     {"cli", "builtin", "plugins", "api", "datasets"},
 )

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from t2sda.evaluation.confusion import ConfusionMatrix
+from t2sda.evaluation.confusion import ConfusionMatrix, shares
 from t2sda.losses.pseudo_labels import is_confident, pseudo_label_quality_per_image
 from t2sda.structures import IGNORE_INDEX
 
@@ -35,8 +36,9 @@ class PseudoLabelScores:
         """
         labels = labels.long()
         confident = is_confident(confidence, self.threshold)
-        self.all.update(pseudo_labels, labels)
-        self.confident.update(pseudo_labels, torch.where(confident, labels, IGNORE_INDEX))
+        self.all.update(pseudo_labels.numpy(), labels.numpy())
+        counted = torch.where(confident, labels, IGNORE_INDEX)
+        self.confident.update(pseudo_labels.numpy(), counted.numpy())
         self._qualities += float(pseudo_label_quality_per_image(confidence[None], self.threshold))
         self._images += 1
 
@@ -47,7 +49,8 @@ class PseudoLabelScores:
 
     def coverage(self) -> Tensor:
         """(C,) float64: of the pixels that are class c, the share that is confident."""
-        return self.confident.counts.sum(dim=1).double() / self.all.counts.sum(dim=1)
+        counts = self.confident.counts.sum(axis=1), self.all.counts.sum(axis=1)
+        return torch.from_numpy(shares(*counts))
 
     def accuracy(self) -> Tensor:
         """(C,) float64: of the confident pixels that are called class c, the share that is."""
@@ -58,5 +61,5 @@ class PseudoLabelScores:
         return _column_accuracy(self.all.counts)
 
 
-def _column_accuracy(counts: Tensor) -> Tensor:
-    return counts.diagonal().double() / counts.sum(dim=0)
+def _column_accuracy(counts: np.ndarray) -> Tensor:
+    return torch.from_numpy(shares(counts.diagonal(), counts.sum(axis=0)))

@@ -195,15 +195,15 @@ class RunStudy:
         for index in self._indices(TARGET, "predictions", progress):
             sample = self.data[TARGET].load(index)
             assert sample.label is not None
-            truth = torch.from_numpy(self.classes.merged(sample.label))
+            truth = self.classes.merged(sample.label)
             predicted = self.classes.merged(self.student.predict(sample.image))
-            confusion.update(torch.from_numpy(predicted), truth)
+            confusion.update(predicted, truth)
             if self.teacher is not None:
                 probabilities = self.teacher.probabilities(sample.image)
                 pseudo_labels = self.classes.merged(probabilities.argmax(axis=0).astype(np.uint8))
                 confidence = torch.from_numpy(probabilities.max(axis=0))
-                scores.add(torch.from_numpy(pseudo_labels), confidence, truth)
-        self.result.per_class["iou"] = confusion.iou()
+                scores.add(torch.from_numpy(pseudo_labels), confidence, torch.from_numpy(truth))
+        self.result.per_class["iou"] = torch.from_numpy(confusion.iou())
         if self.teacher is not None:
             self.result.quality, self.result.threshold = scores.quality, self.threshold
             self.result.per_class |= {

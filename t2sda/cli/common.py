@@ -108,11 +108,6 @@ def positive_int(text: str) -> int:
     return int(text)
 
 
-def load_datasets(args: argparse.Namespace) -> None:
-    """Fill the registries, with what the arguments of `add_dataset_arguments` name."""
-    load_components(args.plugin, args.file)
-
-
 def short_names(paths: Sequence[str]) -> list[str]:
     """Of every path as many parts from its end as distinguish it from all others."""
     return [_short_name(Path(path), [Path(other) for other in paths]) for path in paths]
@@ -125,3 +120,8 @@ def _short_name(path: Path, all_paths: Sequence[Path]) -> str:
         if all(other.parts[-count:] != end for other in others):
             return str(Path(*end))
     return str(path)
+
+
+def load_datasets(args: argparse.Namespace) -> None:
+    """Fill the registries, with what the arguments of `add_dataset_arguments` name."""
+    load_components(args.plugin, args.file)

@@ -18,6 +18,7 @@ COMMANDS = {
     "evaluate": ("t2sda.cli.evaluate", "score models of any runtime on labelled datasets"),
     "compare": ("t2sda.cli.compare", "runs side by side: settings, scores, differences"),
     "analyze": ("t2sda.cli.analyze", "distances and similarity of features, t-SNE, pseudo-labels"),
+    "report": ("t2sda.cli.report", "one HTML page about runs: scores, curves, classes, images"),
     "export": ("t2sda.cli.export", "write a network for ONNX Runtime, OpenVINO or TensorRT"),
     "infer": ("t2sda.cli.infer", "segment images and videos"),
     "benchmark": ("t2sda.cli.benchmark", "time models side by side, in every runtime"),

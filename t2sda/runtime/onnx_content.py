@@ -87,10 +87,18 @@ def check_external_data(path: Path) -> None:
     Raises:
         UserError: naming what the file wants to read.
     """
+    external_files(path)
+
+
+def external_files(path: Path) -> list[Path]:
+    """Files that weights of an ONNX file lie in, in the order of the graph; raises as above."""
     with _named(path):
-        for tensor in _tensors(_mapped(path), "model"):
-            if tensor.external:
-                _external_path(path, tensor)
+        found = [
+            _external_path(path, tensor)
+            for tensor in _tensors(_mapped(path), "model")
+            if tensor.external
+        ]
+    return list(dict.fromkeys(found))
 
 
 def content_of(path: Path) -> Iterator[bytes | memoryview]:

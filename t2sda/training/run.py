@@ -63,6 +63,7 @@ from t2sda.runtime.checkpoints import TorchPredictor
 from t2sda.signals import stop_on_signals
 from t2sda.structures import TARGET_PROBS
 from t2sda.training.plan import plan_text, summary_text
+from t2sda.training.record import RunRecord
 from t2sda.training.scoring import (
     check_same_classes,
     evaluate_all,
@@ -280,7 +281,8 @@ class TrainingRun:
             hooks.append(self._training_images(metrics))
         hooks.append(self._evaluation_hook(metrics))
         if is_main():
-            hooks += [self.progress, self._checkpoint_writer()]
+            record = RunRecord(self.output_dir, self.device)
+            hooks += [self.progress, self._checkpoint_writer(), record]
         return hooks
 
     def _pseudo_label_metrics(self) -> list[Hook]:

@@ -39,6 +39,9 @@ def test_the_wheel_holds_code_and_configs_but_no_tests(wheel: Path) -> None:
     assert "t2sda/configs/quickstart.yaml" in names
     assert "t2sda/configs/models/light.yaml" in names
     assert "t2sda/py.typed" in names
+    assert {f"t2sda/report/{name}" for name in ("template.html", "style.css", "script.js")} <= set(
+        names
+    )
     top = {name.split("/")[0] for name in names}
     assert {name for name in top if not name.endswith(".dist-info")} == {"t2sda"}
 

@@ -1,0 +1,224 @@
+"""What the folder of a run holds, as far as a report shows it. Nothing is written here."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from t2sda.config.schema import flat_items
+from t2sda.engine.checkpoint import checkpoints_in
+from t2sda.errors import MissingFileError, UserError
+from t2sda.evaluation.entries import FILE_NAME, Entry, read_entries
+from t2sda.files import is_missing, open_regular, read_small_file
+from t2sda.report.facts import facts_of
+from t2sda.report.scores import Curve, Score, newest_scores
+
+PER_RUN = ("SEED", "OUTPUT_DIR")
+"""Settings in which the runs of one group differ."""
+CONFIG_NAME = "config.yaml"
+FIGURE_SUFFIXES = (".svg", ".png")
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run.
+
+    Attributes:
+        name: distinguishes it from the other runs of the report.
+        folder: where it lies.
+        settings: every setting by its dotted key; sequences are lists.
+        curves: metric -> (iteration, value), in order; values that are no number are left out.
+        scores: the newest of each dataset.
+        entries: of evaluation.json, all of them.
+        facts: what else is known about it, as (what, text).
+        iteration: steps done, as far as its files say.
+        notes: what a reader must know: still training, damaged lines.
+        figures: files of `t2sda analyze`.
+    """
+
+    name: str
+    folder: Path
+    settings: Mapping[str, Any]
+    curves: Mapping[str, Curve]
+    scores: Mapping[str, Score]
+    entries: Sequence[Entry] = ()
+    facts: Sequence[tuple[str, str]] = ()
+    iteration: int = 0
+    notes: Sequence[str] = ()
+    figures: Sequence[Path] = ()
+
+    @property
+    def seed(self) -> str:
+        """As set."""
+        return str(self.settings.get("SEED", "?"))
+
+    @property
+    def progress(self) -> str:
+        """Steps done and due."""
+        due = self.settings.get("SOLVER.MAX_ITER")
+        return f"{self.iteration:,} of {due:,}" if isinstance(due, int) else f"{self.iteration:,}"
+
+
+@dataclass(frozen=True)
+class Group:
+    """Runs that differ by their seed alone.
+
+    Attributes:
+        name: what their names have in common.
+        runs: one or more.
+    """
+
+    name: str
+    runs: Sequence[Run]
+
+    def scores(self, dataset: str) -> list[Score]:
+        """One for each run that was scored on it."""
+        return [run.scores[dataset] for run in self.runs if dataset in run.scores]
+
+
+def read_run(folder: Path, name: str) -> Run:
+    """Read what there is; a run that is still training has fewer files.
+
+    Raises:
+        MissingFileError: if there is no such folder.
+        UserError: if it is the folder of no run, or a file in it is damaged.
+    """
+    settings = _settings(folder)
+    curves, damaged = read_curves(folder / "metrics.jsonl")
+    path = folder / FILE_NAME
+    entries = [] if is_missing(path) else read_entries(path)
+    iteration = _iteration(folder, curves, entries)
+    return Run(
+        name,
+        folder,
+        settings,
+        curves,
+        newest_scores(entries, curves, path),
+        entries,
+        facts=facts_of(folder, curves),
+        iteration=iteration,
+        notes=_notes(iteration, settings.get("SOLVER.MAX_ITER"), damaged),
+        figures=figures_in(folder / "analysis"),
+    )
+
+
+def groups_of(runs: Sequence[Run]) -> list[Group]:
+    """Runs whose settings are equal but for PER_RUN, together; in the order of their first."""
+    together: dict[str, list[Run]] = {}
+    for run in runs:
+        method = {key: value for key, value in run.settings.items() if key not in PER_RUN}
+        together.setdefault(json.dumps(method, sort_keys=True, default=str), []).append(run)
+    names = [_common_name([run.name for run in members]) for members in together.values()]
+    return [
+        Group(name if names.count(name) == 1 else members[0].name, tuple(members))
+        for name, members in zip(names, together.values(), strict=True)
+    ]
+
+
+def check_same_classes(runs: Sequence[Run]) -> None:
+    """Raise UserError if two runs were scored with different classes: no table holds both."""
+    first: dict[str, tuple[Run, tuple[str, ...]]] = {}
+    for run in runs:
+        for dataset, score in run.scores.items():
+            found = {f"classes on {dataset}": tuple(score.iou)}
+            if score.entry is not None:
+                found["classes"] = score.entry.scores.classes
+            for what, names in found.items():
+                other, due = first.setdefault(what, (run, names))
+                if names != due:
+                    raise UserError(
+                        f"{run.folder}: scored with {_shortened(names)}, but {other.folder} with "
+                        f"{_shortened(due)}; make a report for each set of classes"
+                    )
+
+
+def read_curves(path: Path) -> tuple[dict[str, Curve], int]:
+    """(curves, number of damaged lines) of a metrics.jsonl; a missing one is empty.
+
+    The last line of a run that is writing, or was killed, may be half there: it is left out.
+    """
+    if is_missing(path):
+        return {}, 0
+    curves: dict[str, Curve] = {}
+    damaged = 0
+    with open_regular(path) as file:
+        for line in file:
+            try:
+                metrics = json.loads(line)
+                iteration = int(metrics.pop("iteration"))
+            except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+                damaged += 1
+                continue
+            for name, value in metrics.items():
+                if isinstance(value, (int, float)) and math.isfinite(value):
+                    curves.setdefault(name, []).append((iteration, float(value)))
+    return curves, damaged
+
+
+def plain(value: Any) -> Any:
+    """A setting's value as YAML gives it back: sequences are lists."""
+    return [plain(item) for item in value] if isinstance(value, (list, tuple)) else value
+
+
+def figures_in(folder: Path) -> list[Path]:
+    """Figures of `t2sda analyze` in a folder; none where there is no folder."""
+    if not folder.is_dir():
+        return []
+    return sorted(path for path in folder.iterdir() if path.suffix in FIGURE_SUFFIXES)
+
+
+def _settings(folder: Path) -> dict[str, Any]:
+    if is_missing(folder):
+        raise MissingFileError(f"{folder}: no such folder")
+    path = folder / CONFIG_NAME
+    try:
+        content = yaml.safe_load(read_small_file(path))
+    except MissingFileError:
+        raise UserError(
+            f"{folder}: not the folder of a run: it holds no {CONFIG_NAME}; give the folder that "
+            f"`t2sda train --output-dir` wrote"
+        ) from None
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
+        raise UserError(f"{path}: cannot be read as YAML ({str(error).splitlines()[0]})") from None
+    if not isinstance(content, dict):
+        raise UserError(f"{path}: holds no settings; is {folder} the folder of a run?")
+    return {key: plain(value) for key, value in flat_items(content)}
+
+
+def _iteration(folder: Path, curves: Mapping[str, Curve], entries: Sequence[Entry]) -> int:
+    """Steps done, as far as metrics, checkpoints and scores say."""
+    logged = [curve[-1][0] for curve in curves.values()]
+    saved = [int(path.stem.rpartition("_")[2]) for path in checkpoints_in(folder)]
+    scored = [entry.iteration or 0 for entry in entries]
+    return max([0, *logged, *saved, *scored])
+
+
+def _notes(iteration: int, max_iter: Any, damaged: int) -> list[str]:
+    notes = []
+    if isinstance(max_iter, int) and iteration < max_iter:
+        notes.append(f"not finished: iteration {iteration:,} of {max_iter:,}")
+    if damaged:
+        notes.append(f"metrics.jsonl: {damaged} damaged line(s) left out")
+    return notes
+
+
+def _common_name(names: Sequence[str]) -> str:
+    if len(names) == 1:
+        return names[0]
+    common = os.path.commonprefix(names)  # noqa: RUF071  (of letters, not of folders)
+    common = common.rstrip("0123456789").rstrip("_-./ ")
+    common = re.sub(r"[_\-./ ]*seed$", "", common)
+    return common or f"{names[0]} and {len(names) - 1} more"
+
+
+def _shortened(names: Sequence[str]) -> str:
+    more = ", …" if len(names) > 3 else ""
+    return f"{len(names)} classes ({', '.join(names[:3])}{more})"

@@ -1,0 +1,8 @@
+"""One page about runs: the same as `t2sda report`."""
+
+import sys
+
+from t2sda.cli.main import run_verb
+
+if __name__ == "__main__":
+    sys.exit(run_verb("report"))
