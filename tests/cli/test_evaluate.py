@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import subprocess
@@ -146,8 +145,7 @@ def test_files_are_scored_and_compared_with_the_first(
         assert entry.scores.confusion == expected.confusion
         assert (entry.runtime, entry.iteration, entry.branch) == ("onnxruntime", 1, None)
         assert entry.model == str((tmp_path / name).resolve())
-        digest = hashlib.sha256((tmp_path / name).read_bytes()).hexdigest()
-        assert entry.digest == f"sha256:{digest}"
+        assert entry.digest == f"sha256:{model_digest(tmp_path / name)}"
     windows = ["--window", "64", "96", "--flip", "--scales", "0.5", "1", "--calibration"]
     assert (
         main(["evaluate", "logits.onnx", "--data", "tiny_a", "--output", "w.json", *windows]) == 0
