@@ -23,8 +23,8 @@ from t2sda.errors import UserError
 from t2sda.evaluation.entries import FILE_NAME, Scores, add_entries, check_can_add
 from t2sda.evaluation.evaluator import Progress, check_classes, evaluate
 from t2sda.evaluation.model_file import ModelFile
-from t2sda.modeling.segmentor import SegmentationModel
-from t2sda.runtime.checkpoints import TorchPredictor, model_of_checkpoint, open_checkpoint
+from t2sda.modeling.segmentor import SegmentationModel, build_segmentation_model
+from t2sda.runtime.checkpoints import TorchPredictor
 from t2sda.runtime.predictor import Predictor
 
 logger = logging.getLogger(__name__)
@@ -33,8 +33,7 @@ logger = logging.getLogger(__name__)
 def score_checkpoint(cfg: CfgNode, device: torch.device, weights: str | None) -> list[Scores]:
     """Score a checkpoint's student on EVALUATION.DATASETS; adds to OUTPUT_DIR/evaluation.json.
 
-    The network and its classes are the checkpoint's: of the configuration only what is scored and
-    how counts, and no dataset but the scored ones is opened.
+    The classes are the checkpoint's, so no dataset but the scored ones is opened.
 
     Args:
         cfg: resolved.
@@ -49,8 +48,12 @@ def score_checkpoint(cfg: CfgNode, device: torch.device, weights: str | None) ->
     output = Path(cfg.OUTPUT_DIR, FILE_NAME)
     if is_main():
         check_can_add(output, "--output-dir")
-    checkpoint = open_checkpoint(file.path)
-    model = model_of_checkpoint(checkpoint).to(device)
+    checkpoint = load_checkpoint(file.path)
+    untrained = cfg.clone()
+    untrained.defrost()
+    untrained.MODEL.BACKBONE.WEIGHTS = ""  # the checkpoint holds every weight
+    model = build_segmentation_model(untrained, checkpoint.taxonomy.num_classes).to(device)
+    _load_student_of_(model, checkpoint)
     predictor = student_predictor(cfg, model, checkpoint.taxonomy, device, checkpoint.iteration)
     with progress_bar(standard_console(quiet=not is_main())) as bar:
         scores = evaluate_all(cfg, predictor, functools.partial(advancing, bar))
@@ -73,6 +76,10 @@ def load_student_(model: SegmentationModel, weights: str, taxonomy: Taxonomy) ->
     """Load the student of a checkpoint or run folder, strictly."""
     checkpoint = load_checkpoint(resolve_checkpoint(Path(weights)))
     check_same_classes(checkpoint, taxonomy)
+    _load_student_of_(model, checkpoint)
+
+
+def _load_student_of_(model: SegmentationModel, checkpoint: Checkpoint) -> None:
     prefix = "student.model."
     state = {
         name.removeprefix(prefix): tensor
