@@ -121,6 +121,35 @@ def draw_photometric(num_images: int, generator: torch.Generator) -> list[ColorJ
     return [_draw_one_photometric(generator) for _ in range(num_images)]
 
 
+def draw_source_jitter(
+    num_images: int, generator: torch.Generator, probability: float
+) -> list[Augmentation]:
+    """Color jitter of the source with torchvision's meaning, as VFM-UDA has it, for every image.
+
+    Brightness by ±32/255, contrast and saturation by half, hue by ±18 of 360 degrees, in random
+    order. Always consumes the same amount of random numbers.
+
+    Args:
+        num_images: of the mini-batch.
+        generator: on the CPU.
+        probability: of jitter in an image.
+    """
+    drawn = []
+    for _ in range(num_images):
+        decision, *amounts = torch.rand(5, generator=generator).tolist()
+        order = torch.randperm(4, generator=generator).tolist()
+        brightness, contrast, saturation, hue = (2 * amount - 1 for amount in amounts)  # [-1, 1)
+        jitter = ColorJitter(
+            brightness=BRIGHTNESS_DELTA * brightness,
+            contrast=1 + 0.5 * contrast,
+            saturation=1 + 0.5 * saturation,
+            hue=HUE_DELTA / 2 * hue,
+            order=tuple(ColorJitter.order[i] for i in order),
+        )
+        drawn.append(Augmentation(jitter if decision < probability else None, None, "current"))
+    return drawn
+
+
 def photometric_distortion(image: Tensor, drawn: Sequence[ColorJitter]) -> Tensor:
     """Apply one draw to each image of (B, 3, H, W) in [0, 255], uint8 or float; nothing is rounded.
 

@@ -10,7 +10,12 @@ from torch import Tensor
 
 from t2sda.config import SCHEMA, Field
 from t2sda.distributed import mean_over_ranks, own_share, world_size
-from t2sda.losses.augmentation import draw_photometric, photometric_distortion
+from t2sda.losses.augmentation import (
+    augment,
+    draw_photometric,
+    draw_source_jitter,
+    photometric_distortion,
+)
 from t2sda.meta_arch.base import BuildContext, ImagePass, MetaArch, Reads, has_pass
 from t2sda.meta_arch.feature_distance import FeatureDistance
 from t2sda.modeling.branch import Branch
@@ -25,11 +30,32 @@ SCHEMA.declare(
             False,
             "brightness ±32, contrast and saturation 0.5 to 1.5, hue ±18 of 180, each in half of "
             "the images: mmsegmentation's PhotoMetricDistortion, as source-only baselines have it",
-        )
+        ),
+        "JITTER_PROBABILITY": Field(
+            0.0,
+            "of color jitter in an image, in place of PHOTOMETRIC: brightness ±32/255, contrast and "
+            "saturation ±0.5, hue ±18 of 360, with torchvision's meaning; VFM-UDA has 0.9",
+            low=0.0,
+            high=1.0,
+        ),
     },
     when=lambda cfg: has_pass(cfg, LabelledPass),
     when_text="META_ARCH.PASSES holds a pass with labels",
 )
+
+
+@SCHEMA.check
+def one_source_augmentation(cfg: CfgNode) -> str | None:
+    """Colors are distorted in one way or the other."""
+    if not has_pass(cfg, LabelledPass):
+        return None
+    settings = cfg.SOURCE_AUGMENTATION
+    if not settings.PHOTOMETRIC or not settings.JITTER_PROBABILITY:
+        return None
+    return (
+        "SOURCE_AUGMENTATION: PHOTOMETRIC and JITTER_PROBABILITY both distort colors; set one of "
+        "them"
+    )
 
 
 class LabelledPass(ImagePass):
@@ -38,32 +64,42 @@ class LabelledPass(ImagePass):
     Args:
         feature_distance: to the ImageNet encoder, of the same features, if it is wanted.
         photometric: whether colors are distorted (docs/fidelity.md, E6).
+        jitter_probability: of color jitter in an image.
     """
 
     labelled_domain: ClassVar[str]
     carries_feature_distance = True
 
     def __init__(
-        self, feature_distance: FeatureDistance | None = None, photometric: bool = False
+        self,
+        feature_distance: FeatureDistance | None = None,
+        photometric: bool = False,
+        jitter_probability: float = 0.0,
     ) -> None:
         super().__init__()
         self.feature_distance = feature_distance
         self.photometric = photometric
+        self.jitter_probability = jitter_probability
 
     @classmethod
     def from_config(cls, cfg: CfgNode, context: BuildContext) -> Self:
         """Read FEATURE_DISTANCE and SOURCE_AUGMENTATION."""
         distance = FeatureDistance.from_config(cfg, context, cls)
-        return cls(distance, cfg.SOURCE_AUGMENTATION.PHOTOMETRIC)
+        settings = cfg.SOURCE_AUGMENTATION
+        return cls(distance, settings.PHOTOMETRIC, settings.JITTER_PROBABILITY)
 
     def image(self, step: Step) -> Tensor:
         """The image of the pass's domain; with distorted colors, drawn for all ranks' images."""
         image = step.batch.image(self.labelled_domain)
-        if not self.photometric:
-            return image
-        generator = step.streams.generator(f"{self.labelled_domain} photometric distortion")
-        drawn = draw_photometric(len(image) * world_size(), generator)
-        return photometric_distortion(image, drawn[own_share(len(image))])
+        count, own = len(image) * world_size(), own_share(len(image))
+        if self.photometric:
+            generator = step.streams.generator(f"{self.labelled_domain} photometric distortion")
+            return photometric_distortion(image, draw_photometric(count, generator)[own])
+        if self.jitter_probability:
+            generator = step.streams.generator(f"{self.labelled_domain} color jitter")
+            drawn = draw_source_jitter(count, generator, self.jitter_probability)
+            return augment(image.float(), drawn[own])
+        return image
 
     def losses(self, student: Branch, features: Features, step: Step) -> dict[str, Tensor]:
         """Returns `loss_source` or `loss_translated`, and `loss_feature_distance` if wanted."""

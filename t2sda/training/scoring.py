@@ -23,9 +23,9 @@ from t2sda.errors import UserError
 from t2sda.evaluation.entries import FILE_NAME, Scores, add_entries, check_can_add
 from t2sda.evaluation.evaluator import Progress, check_classes, evaluate
 from t2sda.evaluation.model_file import ModelFile
-from t2sda.modeling.segmentor import SegmentationModel
+from t2sda.modeling.segmentor import SegmentationModel, build_segmentation_model
 from t2sda.registry import MODELS
-from t2sda.runtime.checkpoints import TorchPredictor, model_of_checkpoint, open_checkpoint
+from t2sda.runtime.checkpoints import TorchPredictor
 from t2sda.runtime.predictor import Predictor
 
 logger = logging.getLogger(__name__)
@@ -34,8 +34,7 @@ logger = logging.getLogger(__name__)
 def score_checkpoint(cfg: CfgNode, device: torch.device, weights: str | None) -> list[Scores]:
     """Score a checkpoint's student on EVALUATION.DATASETS; adds to OUTPUT_DIR/evaluation.json.
 
-    The network and its classes are the checkpoint's: of the configuration only what is scored and
-    how counts, and no dataset but the scored ones is opened.
+    The classes are the checkpoint's, so no dataset but the scored ones is opened.
 
     Args:
         cfg: resolved.
@@ -50,8 +49,12 @@ def score_checkpoint(cfg: CfgNode, device: torch.device, weights: str | None) ->
     output = Path(cfg.OUTPUT_DIR, FILE_NAME)
     if is_main():
         check_can_add(output, "--output-dir")
-    checkpoint = open_checkpoint(file.path)
-    model = model_of_checkpoint(checkpoint).to(device)
+    checkpoint = load_checkpoint(file.path)
+    untrained = cfg.clone()
+    untrained.defrost()
+    untrained.MODEL.BACKBONE.WEIGHTS = ""  # the checkpoint holds every weight
+    model = build_segmentation_model(untrained, checkpoint.taxonomy.num_classes).to(device)
+    load_weights_(model, _student_of(checkpoint), checkpoint.path)
     predictor = student_predictor(cfg, model, checkpoint.taxonomy, device, checkpoint.iteration)
     with progress_bar(standard_console(quiet=not is_main())) as bar:
         scores = evaluate_all(cfg, predictor, functools.partial(advancing, bar))

@@ -22,6 +22,7 @@ from t2sda.evaluation.evaluator import evaluate
 from t2sda.inference.segmenter import Segmenter
 from t2sda.inference.sources import find_sources
 from t2sda.runtime.checkpoints import TorchPredictor
+from t2sda.runtime.letterbox import Letterbox
 
 HEIGHT, WIDTH = 6, 10
 COLORS = np.random.default_rng(0).integers(0, 256, (HEIGHT, WIDTH, 3), dtype=np.uint8)
@@ -172,9 +173,13 @@ class Recorder:
     """A model that keeps what it is given."""
 
     taxonomy = CITYSCAPES_19
+    letterbox = Letterbox()
 
     def __init__(self) -> None:
         self.seen: list[np.ndarray] = []
+
+    def bounded(self, bound: tuple[int, int] | None) -> Recorder:
+        return self
 
     def predict(
         self, images: np.ndarray | list[np.ndarray], batch_size: int = 1
@@ -209,7 +214,7 @@ def in_evaluation(spec: DatasetSpec, size: tuple[int, ...]) -> np.ndarray:
     labels.mkdir()
     Image.fromarray(np.zeros(size, np.uint8)).save(labels / "a.png")
     recorder = Recorder()
-    evaluate(recorder, spec.open(), CITYSCAPES_19)
+    evaluate(recorder, spec.open())  # type: ignore[arg-type]
     (seen,) = recorder.seen
     return seen
 

@@ -18,6 +18,7 @@ from t2sda.losses.augmentation import (
     current_color_jitter,
     draw_augmentations,
     draw_photometric,
+    draw_source_jitter,
     gaussian_blur,
     photometric_distortion,
     rotate_hue,
@@ -310,3 +311,29 @@ def test_probabilities_ranges_and_orders_of_photometric_distortion() -> None:
         ("brightness", "contrast", "saturation", "hue"),
         ("brightness", "saturation", "hue", "contrast"),
     }
+
+
+def test_probability_ranges_and_orders_of_the_sources_jitter() -> None:
+    drawn = draw_source_jitter(4000, torch.Generator().manual_seed(1), probability=0.9)
+    jitters = [one.color_jitter for one in drawn if one.color_jitter is not None]
+    assert len(jitters) / len(drawn) == pytest.approx(0.9, abs=0.02)  # four standard errors
+    assert {one.jitter_kind for one in drawn} == {"current"}
+    assert {one.blur_sigma for one in drawn} == {None}
+    bounds = {
+        "brightness": (-32 / 255, 32 / 255),
+        "contrast": (0.5, 1.5),
+        "saturation": (0.5, 1.5),
+        "hue": (-0.05, 0.05),
+    }
+    for name, (low, high) in bounds.items():
+        values = [getattr(jitter, name) for jitter in jitters]
+        assert low <= min(values) < low + 0.01 * (high - low)
+        assert high - 0.01 * (high - low) < max(values) <= high
+    assert len({jitter.order for jitter in jitters}) == 24
+
+
+def test_the_sources_jitter_consumes_as_much_at_any_probability() -> None:
+    first, second = (torch.Generator().manual_seed(3) for _ in range(2))
+    assert all(one.color_jitter is None for one in draw_source_jitter(5, first, 0.0))
+    assert all(one.color_jitter is not None for one in draw_source_jitter(5, second, 1.0))
+    assert torch.equal(first.get_state(), second.get_state())

@@ -10,7 +10,12 @@ import torch
 
 from t2sda.config import ConfigError, load_config
 from t2sda.data.taxonomies import CITYSCAPES_19
-from t2sda.losses.augmentation import draw_photometric, photometric_distortion
+from t2sda.losses.augmentation import (
+    current_color_jitter,
+    draw_photometric,
+    draw_source_jitter,
+    photometric_distortion,
+)
 from t2sda.meta_arch.base import ImagePass, build_meta_arch
 from t2sda.structures import DomainBatch
 from tests.meta_arch.conftest import config_of, step_of
@@ -34,6 +39,29 @@ def test_colors_are_distorted_as_the_steps_stream_draws(
     expected = photometric_distortion(plain, draw_photometric(2, generator))
     assert torch.equal(labelled.image(step), expected)
     assert not torch.equal(expected, plain.float())
+
+
+def test_colors_are_jittered_as_the_steps_stream_draws(
+    make_batch: Callable[..., DomainBatch],
+) -> None:
+    cfg = config_of("SourceOnly", "SOURCE_AUGMENTATION.JITTER_PROBABILITY", "1.0")
+    source = build_meta_arch(cfg, CITYSCAPES_19).passes["source"]
+    assert isinstance(source, ImagePass)
+    step = step_of(make_batch())
+    generator = step.streams.generator("source color jitter")
+    drawn = draw_source_jitter(2, generator, 1.0)
+    expected = [
+        current_color_jitter(image.float(), one.color_jitter)
+        for image, one in zip(step.batch.source_image, drawn, strict=True)
+        if one.color_jitter is not None
+    ]
+    assert torch.equal(source.image(step), torch.stack(expected))
+    assert not torch.equal(source.image(step), step.batch.source_image.float())
+
+
+def test_colors_are_distorted_in_one_way() -> None:
+    with pytest.raises(ConfigError, match="both distort colors; set one"):
+        config_of("SourceOnly", *ON, "SOURCE_AUGMENTATION.JITTER_PROBABILITY", "0.9")
 
 
 def test_colors_stay_as_they_are_unless_it_is_asked_for(
