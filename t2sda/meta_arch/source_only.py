@@ -33,8 +33,8 @@ SCHEMA.declare(
         ),
         "JITTER_PROBABILITY": Field(
             0.0,
-            "of color jitter in an image, in place of PHOTOMETRIC: brightness ±32/255, contrast and "
-            "saturation ±0.5, hue ±18 of 360, with torchvision's meaning; VFM-UDA has 0.9",
+            "of color jitter in an image, in place of PHOTOMETRIC: brightness ±32/255, contrast "
+            "and saturation ±0.5, hue ±18 of 360, with torchvision's meaning; VFM-UDA has 0.9",
             low=0.0,
             high=1.0,
         ),
