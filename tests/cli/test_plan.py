@@ -13,6 +13,8 @@ from t2sda.training.decisions import DECISIONS, decisions_in_force
 from t2sda.training.plan import plan_text
 
 ROOT = Path(__file__).parents[2]
+OF_ANALYSES = {"B34"}
+"""Decided by `t2sda analyze`, so no part of a run's plan."""
 ROW = re.compile(r"^\| (B\d+) \|", re.MULTILINE)
 
 
@@ -22,7 +24,8 @@ def rows(name: str) -> list[str]:
 
 def test_there_is_a_decision_for_every_row_of_the_page() -> None:
     page = (ROOT / "docs" / "fidelity.md").read_text(encoding="utf-8")
-    assert [decision.row for decision in DECISIONS] == ROW.findall(page)
+    expected = [row for row in ROW.findall(page) if row not in OF_ANALYSES]
+    assert [decision.row for decision in DECISIONS] == expected
 
 
 def test_every_decision_is_in_force_in_some_shipped_run() -> None:

@@ -139,7 +139,11 @@ def test_what_does_not_slide_is_refused(
 
 @pytest.mark.parametrize(
     ("target", "precision", "suffix"),
-    [("onnx", "fp16", "onnx"), ("onnx", "int8", "onnx"), ("openvino", "fp32", "xml")],
+    [
+        pytest.param("onnx", "fp16", "onnx", marks=pytest.mark.slow),
+        pytest.param("onnx", "int8", "onnx", marks=pytest.mark.slow),
+        ("openvino", "fp32", "xml"),
+    ],
 )
 def test_other_files_of_it_slide_too(
     target: str, precision: str, suffix: str, checkpoint: Path, tmp_path: Path

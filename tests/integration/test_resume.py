@@ -47,7 +47,7 @@ def wait_for(condition: object, process: subprocess.Popen[bytes]) -> None:
         time.sleep(0.0005)
 
 
-@pytest.mark.parametrize("num_workers", [0, 2])
+@pytest.mark.parametrize("num_workers", [pytest.param(0, marks=pytest.mark.slow), 2])
 def test_killed_at_random_moments(
     tiny_config: Path, tmp_path: Path, undisturbed: Path, num_workers: int
 ) -> None:
