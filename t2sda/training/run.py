@@ -75,6 +75,8 @@ logger = logging.getLogger(__name__)
 
 Fingerprint = Mapping[str, Sequence[Mapping[str, str | int]]]
 """See `DomainPairs.fingerprint`."""
+CONFIG_NAME = "config.yaml"
+"""In the folder of a run: its resolved settings."""
 HARMLESS_CHANGES = ("OUTPUT_DIR", "DATA.NUM_WORKERS", "LOGGING.", "CHECKPOINT.", "EVALUATION.")
 """Settings that a resumed run may change without changing its numbers."""
 
@@ -197,7 +199,7 @@ class TrainingRun:
         make_writable_dir(self.output_dir, "--output-dir")
         if is_main():
             check_can_add(self.output_dir / FILE_NAME, "--output-dir")
-            atomic_write(self.output_dir / "config.yaml", dump_config(self.cfg))
+            atomic_write(self.output_dir / CONFIG_NAME, dump_config(self.cfg))
             atomic_write(self.output_dir / "plan.txt", plan_text(self.cfg, world_size()) + "\n")
         self._describe()
         batches = self._batches()
