@@ -118,7 +118,7 @@ def test_logits_that_are_no_numbers_are_no_labels(source: Path, tmp_path: Path) 
     predictor = load_model(changed(source, tmp_path / "large.pth", enlarge))
     for label in (predictor.predict, predictor.logits, predictor.probabilities):
         with pytest.raises(UserError, match=r"large\.pth: gives logits that are no finite numbers"):
-            label(street())
+            label(street((64, 128)))
 
 
 def test_no_checkpoint_at_all(tmp_path: Path) -> None:
