@@ -63,7 +63,7 @@ from t2sda.runtime.checkpoints import TorchPredictor
 from t2sda.signals import stop_on_signals
 from t2sda.structures import TARGET_PROBS
 from t2sda.training.plan import plan_text, summary_text
-from t2sda.training.record import RunRecord
+from t2sda.training.record import CONFIG_NAME, RunRecord
 from t2sda.training.scoring import (
     check_same_classes,
     evaluate_all,
@@ -75,8 +75,6 @@ logger = logging.getLogger(__name__)
 
 Fingerprint = Mapping[str, Sequence[Mapping[str, str | int]]]
 """See `DomainPairs.fingerprint`."""
-CONFIG_NAME = "config.yaml"
-"""In the folder of a run: its resolved settings."""
 HARMLESS_CHANGES = ("OUTPUT_DIR", "DATA.NUM_WORKERS", "LOGGING.", "CHECKPOINT.", "EVALUATION.")
 """Settings that a resumed run may change without changing its numbers."""
 

@@ -34,16 +34,17 @@ from typing import Any, Literal, Protocol
 
 from fvcore.common.config import CfgNode
 
-from t2sda.config import ConfigError, config_to_mapping, load_config
+from t2sda.config import ConfigError, config_to_mapping, load_config, read_settings
 from t2sda.config.errors import shown
 from t2sda.config.schema import flat_items
-from t2sda.config.yaml_text import Tree, plain, read_section
+from t2sda.config.yaml_text import Tree, is_plain, plain, read_section
 from t2sda.engine.checkpoint import checkpoint_path, checkpoints_in
 from t2sda.errors import UserError
 from t2sda.files import is_missing, is_written_to, user_path
 from t2sda.logs import LOG_NAME, last_error
 from t2sda.registry import check_registered, nearest_first
-from t2sda.training.run import CONFIG_NAME, HARMLESS_CHANGES
+from t2sda.training.record import CONFIG_NAME
+from t2sda.training.run import HARMLESS_CHANGES
 
 logger = logging.getLogger(__name__)
 
@@ -107,7 +108,7 @@ class SweepRun:
         path = self.folder / CONFIG_NAME
         if is_missing(path):
             return []
-        then = dict(flat_items(plain(read_section(path, "configuration of a run", ()))))
+        then = dict(flat_items(read_settings(path)))
         now = dict(flat_items(config_to_mapping(self.cfg)))
         return [
             f"{key} was {shown(then.get(key))}, is {shown(now.get(key))}"
@@ -273,7 +274,7 @@ class _Reader:
             problem = None
             if name == "OUTPUT_DIR":
                 problem = "follows from output_dir and the run's name; delete it here"
-            elif not _is_plain(value):
+            elif not is_plain(value):
                 problem = f"found {shown(value)}, which is no plain value; quote it"
             if problem is not None:
                 raise UserError(f"{tree[key].where}: {key}: {name}: {problem}")
@@ -327,13 +328,6 @@ def _check_name(name: str, where: str) -> None:
         problem = f"it has {len(name.encode())} bytes; give a name of at most {LONGEST_NAME}"
     if problem is not None:
         raise UserError(f"{where}: run {shown(name)}: {problem}")
-
-
-def _is_plain(value: Any) -> bool:
-    """Whether a value is one that settings have; YAML knows dates, sets and bytes as well."""
-    if isinstance(value, list):
-        return all(map(_is_plain, value))
-    return value is None or isinstance(value, (bool, int, float, str))
 
 
 class Job(Protocol):
