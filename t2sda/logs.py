@@ -9,7 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
-from t2sda.errors import printable
+from t2sda.errors import UserError, printable
+from t2sda.files import open_regular
 
 ROOT = logging.getLogger("t2sda")
 """Every module logs to `logging.getLogger(__name__)`, below this one."""
@@ -88,10 +89,10 @@ def log_to_file(folder: Path) -> Iterator[None]:
 def last_error(path: Path) -> str:
     """The error that a log file ends with; empty if it ends otherwise, or is not there."""
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             file.seek(max(0, path.stat().st_size - _LONGEST_LINE))
             lines = file.read().decode("utf-8", "replace").splitlines()
-    except OSError:
+    except (OSError, UserError):
         return ""
     _, is_error, message = (lines[-1] if lines else "").partition(f" ERROR {ROOT.name}: ")
     return message if is_error else ""

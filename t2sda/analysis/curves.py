@@ -19,6 +19,8 @@ PER_CLASS = {
 }
 """Curves with a value for each class, by what their metrics' names begin with."""
 QUALITY = "pseudo_labels/quality"
+_DAMAGED = (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError)
+"""What reading a line that is none fails with."""
 
 
 @dataclass
@@ -60,7 +62,7 @@ def read_curves(path: Path) -> Curves:
         for text in file:
             try:
                 curves.add(json.loads(text))
-            except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+            except _DAMAGED:
                 passed_over += 1
     if passed_over:
         logger.warning("%s: %d lines are no metrics and were passed over", path, passed_over)

@@ -6,23 +6,22 @@ import argparse
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-import yaml
-from fvcore.common.config import CfgNode
 from rich.console import Console
 from rich.table import Table
 
 from t2sda.cli.common import ArgumentParser
 from t2sda.cli.score_table import print_scores, protocol_text
-from t2sda.config import changed_keys
+from t2sda.config import changed_keys, read_settings
 from t2sda.config.schema import flat_items
 from t2sda.engine.metrics import standard_console
 from t2sda.errors import MissingFileError, UserError
 from t2sda.evaluation.bootstrap import mean_iou_difference
 from t2sda.evaluation.entries import FILE_NAME, Entry, Protocol, Scores, read_entries
-from t2sda.files import is_folder, read_small_file
+from t2sda.files import is_folder
+from t2sda.training.record import CONFIG_NAME
 
-CONFIG_NAME = "config.yaml"
 OF_THE_PLACE = ("OUTPUT_DIR",)
 """Settings that every run has for itself."""
 
@@ -41,14 +40,14 @@ class ScoredRun:
     """
 
     name: str
-    cfg: CfgNode
+    cfg: Mapping[str, Any]
     scores: Mapping[Task, Scores]
 
 
 def command(argv: Sequence[str]) -> int:
     """Print what differs between runs; returns 0."""
     args = _parser().parse_args(argv)
-    if len(args.runs) < 2 or len(set(args.runs)) < len(args.runs):
+    if len({Path(run).resolve() for run in args.runs}) < max(2, len(args.runs)):
         raise UserError(f"RUN: {' '.join(args.runs)}; give two different runs or more")
     runs = [read_run(name) for name in args.runs]
     console = standard_console()
@@ -84,7 +83,7 @@ def read_run(name: str) -> ScoredRun:
     if not is_folder(folder):
         raise MissingFileError(f"{folder}: no such folder; give that of a run")
     try:
-        text = read_small_file(folder / CONFIG_NAME)
+        settings = read_settings(folder / CONFIG_NAME)
     except MissingFileError:
         raise MissingFileError(
             f"{folder}: no run's folder (no {CONFIG_NAME} in it); give what --output-dir named"
@@ -96,7 +95,7 @@ def read_run(name: str) -> ScoredRun:
             f"{folder}: no {FILE_NAME}: the run has not ended yet, or was not scored; "
             f"`t2sda evaluate {folder} --data NAME` scores its newest checkpoint"
         ) from None
-    return ScoredRun(name, _settings(text, folder / CONFIG_NAME), _newest(entries))
+    return ScoredRun(name, settings, _newest(entries))
 
 
 def print_changes(console: Console, runs: Sequence[ScoredRun]) -> None:
@@ -116,16 +115,6 @@ def print_changes(console: Console, runs: Sequence[ScoredRun]) -> None:
     for key in keys:
         table.add_row(key, *(str(own.get(key, "")) for own in settings))
     console.print(table)
-
-
-def _settings(text: bytes, path: Path) -> CfgNode:
-    try:
-        values = yaml.safe_load(text)
-    except (yaml.YAMLError, UnicodeDecodeError, ValueError, RecursionError) as error:
-        raise UserError(f"{path}: not valid YAML ({str(error).splitlines()[0]})") from None
-    if not isinstance(values, dict) or not all(isinstance(key, str) for key in values):
-        raise UserError(f"{path}: holds no settings")
-    return CfgNode(values)
 
 
 def _newest(entries: Sequence[Entry]) -> dict[Task, Scores]:

@@ -12,11 +12,19 @@ from typing import Any
 from rich.table import Table
 
 from t2sda.cli.common import ArgumentParser, load_components, positive_int
-from t2sda.config.yaml_text import plain, read_section
 from t2sda.data.parallel import num_cores
 from t2sda.engine.metrics import standard_console
 from t2sda.errors import UserError
-from t2sda.training.sweep import Job, Sweep, SweepRun, execute, read_sweep
+from t2sda.files import only_writer
+from t2sda.training.sweep import (
+    JOBS_FOLDER,
+    Job,
+    Sweep,
+    SweepRun,
+    execute,
+    read_plugins,
+    read_sweep,
+)
 
 CLUSTERS = ("local", "slurm")
 UNLIMITED_MINUTES = 60 * 24 * 365
@@ -31,7 +39,7 @@ def command(argv: Sequence[str]) -> int:
     """
     args = _parser().parse_args(argv)
     path = Path(args.file)
-    load_components(plain(read_section(path, "sweep file", ())).get("plugins") or [])
+    load_components(read_plugins(path))
     sweep = read_sweep(path)
     if args.print:
         for run in sweep.runs:
@@ -40,7 +48,8 @@ def command(argv: Sequence[str]) -> int:
     if args.status:
         standard_console().print(status_table(sweep))
         return 0
-    failed = execute(sweep, Submitit(sweep, args.cluster, args.jobs), args.jobs)
+    with only_writer(sweep.output_dir, "output_dir"):
+        failed = execute(sweep, Submitit(sweep, args.cluster, args.jobs), args.jobs)
     standard_console().print(status_table(sweep))
     return 1 if failed else 0
 
@@ -95,10 +104,11 @@ class Submitit:
                 "t2sda sweep runs through submitit: pip install 't2sda[sweep]', or run the "
                 "commands of --print yourself"
             ) from None
-        self.executor = submitit.AutoExecutor(sweep.output_dir / "jobs" / "%j", cluster=cluster)
+        folder = sweep.output_dir / JOBS_FOLDER
+        self.executor = submitit.AutoExecutor(folder / "%j", cluster=cluster)
         defaults = {"timeout_min": UNLIMITED_MINUTES} if cluster == "local" else {}
         try:
-            self.executor.update_parameters(**defaults, **sweep.executor)
+            self.executor.update_parameters(**(defaults | dict(sweep.executor)))
         except (NameError, ValueError, TypeError, AssertionError) as error:
             raise UserError(f"executor: {error}") from None
         if cluster == "local":

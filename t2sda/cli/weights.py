@@ -9,7 +9,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from t2sda.cli.common import add_dataset_arguments, load_datasets
+from t2sda.cli.common import ArgumentParser, add_dataset_arguments, load_datasets
 from t2sda.config import changed_keys, load_config
 from t2sda.engine.importing import Imported, Network, import_network, network_of, write_imported
 from t2sda.engine.metrics import standard_console
@@ -92,7 +92,7 @@ def _report(imported: Imported) -> str:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = ArgumentParser(
         prog="t2sda weights",
         description="Turn weights that others trained into a checkpoint: SegFormer, DAFormer, "
         "HRDA, MIC, mmsegmentation, Hugging Face, segmentation_models_pytorch, AdaptSegNet, "

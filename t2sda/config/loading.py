@@ -4,16 +4,26 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import yaml
 from fvcore.common.config import CfgNode
 
 from t2sda.config.checking import resolve, resolve_section
-from t2sda.config.errors import ConfigError
+from t2sda.config.errors import ConfigError, shown
 from t2sda.config.files import find_config, read_trees
 from t2sda.config.schema import SCHEMA, Schema, flat_items
-from t2sda.config.yaml_text import Entry, Tree, parse_yaml, tree_from_mapping
+from t2sda.config.yaml_text import (
+    Entry,
+    Tree,
+    is_plain,
+    parse_yaml,
+    plain,
+    read_section,
+    tree_from_mapping,
+)
+from t2sda.errors import UserError
 
 COMMAND_LINE = "command line"
 
@@ -76,6 +86,20 @@ def network_config(values: Mapping[str, Any], origin: str, *, schema: Schema = S
     return resolve_section(schema, tree, "MODEL", problems)
 
 
+def read_settings(path: Path) -> dict[str, Any]:
+    """The nested values of a run's configuration file, whatever version of the schema wrote it.
+
+    Raises:
+        MissingFileError: if there is no such file.
+        UserError: if it is none, with line and remedy.
+    """
+    values = plain(read_section(path, "configuration of a run", ("META_ARCH", "MODEL")))
+    for key, value in flat_items(values):
+        if not is_plain(value):
+            raise UserError(f"{path}: {key}: found {shown(value)}, which no setting takes")
+    return values
+
+
 def config_to_mapping(cfg: CfgNode) -> dict[str, Any]:
     """Nested plain dict of YAML-safe values; tuples become lists."""
     mapping: dict[str, Any] = {}
@@ -92,7 +116,7 @@ def dump_config(cfg: CfgNode) -> str:
     return yaml.dump(config_to_mapping(cfg), Dumper=_Dumper, sort_keys=False, allow_unicode=True)
 
 
-def changed_keys(a: CfgNode, b: CfgNode) -> list[tuple[str, Any, Any]]:
+def changed_keys(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
     """(key, value in `a`, value in `b`) where they differ; None where one lacks the key."""
     in_a, in_b = dict(flat_items(a)), dict(flat_items(b))
     both = ((key, in_a.get(key), in_b.get(key)) for key in in_a | in_b)

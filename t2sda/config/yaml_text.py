@@ -111,6 +111,13 @@ def read_section(path: Path, kind: str, required: Sequence[str], hint: str = "")
     return root.value
 
 
+def is_plain(value: Any) -> bool:
+    """Whether a setting could have this value; YAML knows dates, sets and bytes as well."""
+    if isinstance(value, list):
+        return all(map(is_plain, value))
+    return value is None or isinstance(value, (bool, int, float, str))
+
+
 def plain(tree: Tree) -> dict[str, Any]:
     """The values of a tree, as nested mappings."""
     return {

@@ -44,17 +44,15 @@ def tensor_problems(own: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> l
     ]
     other_kind = [name for name in both if not _same_kind(own[name], state[name])]
     kinds = [f"{name} {_kind(state[name])} for {_kind(own[name])}" for name in other_kind]
-    infinite = [
-        name
-        for name in both
-        if name not in other_kind and not is_finite(state[name]) and is_finite(own[name])
-    ]
+    same_kind = [name for name in both if name not in other_kind]
+    infinite = [name for name in same_kind if not is_finite(state[name]) and is_finite(own[name])]
     found = {
         "missing": sorted(own.keys() - state.keys()),
         "unknown": sorted(state.keys() - own.keys()),
         "of another shape": shapes,
         "of another type": kinds,
         "not finite": infinite,
+        "out of range": [name for name in same_kind if not in_range(name, state[name])],
     }
     return [_counted(what, names) for what, names in found.items() if names]
 
@@ -118,6 +116,17 @@ def fresh_moments(
 def is_finite(tensor: Tensor) -> bool:
     """Whether no element is NaN or infinite; integers always are finite."""
     return not tensor.is_floating_point() or bool(torch.isfinite(tensor).all())
+
+
+def in_range(name: str, tensor: Tensor) -> bool:
+    """Whether the values may be what the name says: a variance is not negative, a deviation not 0.
+
+    A network of others would give NaN, or labels that mean nothing.
+    """
+    kind = name.rpartition(".")[2]
+    if kind == "running_var":
+        return not bool((tensor < 0).any())
+    return kind != "pixel_std" or not bool((tensor <= 0).any())
 
 
 def _own_copy(value: Any, parameter: nn.Parameter) -> Any:

@@ -17,7 +17,7 @@ from torch import Tensor
 from t2sda.config import load_config
 from t2sda.data.taxonomies import Taxonomy
 from t2sda.engine.checkpoint import checkpoint_content, save_checkpoint
-from t2sda.engine.checkpoint_validation import is_finite
+from t2sda.engine.checkpoint_validation import in_range, is_finite
 from t2sda.errors import UserError
 from t2sda.modeling.meta_device import on_meta_device
 from t2sda.modeling.segmentor import SegmentationModel, build_segmentation_model
@@ -190,8 +190,8 @@ def import_network(
     found_wrong = [_counted(what, names) for what, names in problems.items() if names]
     if found_wrong:
         raise UserError(
-            f"{path}: {layout.name}: {'; '.join(found_wrong)}. Is the file complete, and of this "
-            f"network and {taxonomy.num_classes} classes?"
+            f"{path}: {layout.name}: {'; '.join(found_wrong)}. Is the file complete, of this "
+            f"network, and of {taxonomy.name}'s {taxonomy.num_classes} classes (--taxonomy)?"
         )
     why = {name: reason for name, (_, reason) in added.items()}
     return Imported(network, cfg, taxonomy, {name: tensors[name] for name in own}, rows, why)
@@ -335,6 +335,8 @@ def _unfit(
             unfit["of another type"].append(f"{theirs} {tensor.dtype}")
         elif not is_finite(tensor):
             unfit["not finite"].append(theirs)
+        elif not in_range(name, tensor):
+            unfit["out of range"].append(theirs)
     return unfit
 
 

@@ -238,7 +238,8 @@ def check_can_add(path: Path, setting: str) -> None:
 def as_json(entry: Entry) -> dict[str, Any]:
     """An entry as plain values, as the file holds it."""
     values = dataclasses.asdict(entry)
-    return {**values, **values.pop("scores")}
+    scores = values.pop("scores")
+    return values | scores
 
 
 @contextlib.contextmanager
@@ -313,8 +314,8 @@ def _protocol(item: Mapping[str, Any]) -> Protocol:
         image_size=_size(item["image_size"]),
         window=_size(item["window"]),
         step=_size(item["step"]),
-        flip=bool(item["flip"]),
-        scales=tuple(float(scale) for scale in _list(item["scales"])),
+        flip=_flag(item["flip"]),
+        scales=tuple(_factor(scale) for scale in _list(item["scales"])),
     )
 
 
@@ -361,6 +362,18 @@ def _text(value: Any) -> str:
     if not isinstance(value, str):
         raise TypeError(f"{value!r:.80} is no text")
     return value
+
+
+def _flag(value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise TypeError(f"{value!r:.80} is neither true nor false")
+    return value
+
+
+def _factor(value: Any) -> float:
+    if type(value) not in (int, float) or not 0 < value <= 1000:
+        raise TypeError(f"{value!r:.80} is no factor of a size")
+    return float(value)
 
 
 def _list(value: Any) -> list:

@@ -70,12 +70,21 @@ def _logged(path: Path) -> Facts:
     beginning, end = _ends(path)
     if found := _LOG_VERSIONS.search(beginning):
         facts.append(("versions", found[0].decode(errors="replace").rpartition(",")[0]))
-    times = [time[1] for part in (beginning, end) for time in _LOG_TIME.finditer(part)]
+    found_times = (time for part in (beginning, end) for time in _LOG_TIME.finditer(part))
+    times = [time for text in found_times if (time := _time(text[1].decode())) is not None]
     if times:
-        first, last = (datetime.fromisoformat(times[at].decode()) for at in (0, -1))
+        first, last = times[0], times[-1]
         facts.append(("started", f"{first:%Y-%m-%d %H:%M}"))
         facts.append(("time by the log", str(last - first)))
     return facts
+
+
+def _time(text: str) -> datetime | None:
+    """None for digits that are no time."""
+    try:
+        return datetime.fromisoformat(text)
+    except ValueError:
+        return None
 
 
 def _ends(path: Path) -> tuple[bytes, bytes]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -11,19 +10,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from t2sda.config import read_settings
 from t2sda.config.schema import flat_items
 from t2sda.engine.checkpoint import checkpoints_in
 from t2sda.errors import MissingFileError, UserError
 from t2sda.evaluation.entries import FILE_NAME, Entry, read_entries
-from t2sda.files import is_missing, open_regular, read_small_file
+from t2sda.files import is_missing, open_regular
 from t2sda.report.facts import facts_of
 from t2sda.report.scores import Curve, Score, newest_scores
+from t2sda.training.record import CONFIG_NAME
 
 PER_RUN = ("SEED", "OUTPUT_DIR")
 """Settings in which the runs of one group differ."""
-CONFIG_NAME = "config.yaml"
+_DAMAGED = (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError)
+"""What reading a line that is none fails with."""
+_LARGEST = 1e100
+"""What is more, or NaN, is no value of a curve."""
 FIGURE_SUFFIXES = (".svg", ".png")
 
 
@@ -154,12 +156,19 @@ def read_curves(path: Path) -> tuple[dict[str, Curve], int]:
             try:
                 metrics = json.loads(line)
                 iteration = int(metrics.pop("iteration"))
-            except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+                if not 0 <= iteration < 1 << 53:
+                    raise ValueError(iteration)
+                values = {
+                    name: float(value)
+                    for name, value in metrics.items()
+                    if isinstance(value, (int, float))
+                }
+            except _DAMAGED:
                 damaged += 1
                 continue
-            for name, value in metrics.items():
-                if isinstance(value, (int, float)) and math.isfinite(value):
-                    curves.setdefault(name, []).append((iteration, float(value)))
+            for name, value in values.items():
+                if abs(value) < _LARGEST:
+                    curves.setdefault(name, []).append((iteration, value))
     return curves, damaged
 
 
@@ -180,16 +189,12 @@ def _settings(folder: Path) -> dict[str, Any]:
         raise MissingFileError(f"{folder}: no such folder")
     path = folder / CONFIG_NAME
     try:
-        content = yaml.safe_load(read_small_file(path))
+        content = read_settings(path)
     except MissingFileError:
         raise UserError(
             f"{folder}: not the folder of a run: it holds no {CONFIG_NAME}; give the folder that "
             f"`t2sda train --output-dir` wrote"
         ) from None
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
-        raise UserError(f"{path}: cannot be read as YAML ({str(error).splitlines()[0]})") from None
-    if not isinstance(content, dict):
-        raise UserError(f"{path}: holds no settings; is {folder} the folder of a run?")
     return {key: plain(value) for key, value in flat_items(content)}
 
 

@@ -31,7 +31,7 @@ from t2sda.registry import UnknownNameError
 from .letterbox import Frame, Letterbox
 from .onnx_content import nonsense_in
 from .opened import LoadOptions
-from .predictor import Predictor
+from .predictor import Predictor, no_numbers
 
 _OWN_COMPONENTS = (
     "If the run was started with --plugin, give the same --plugin here; in Python, import that "
@@ -51,6 +51,7 @@ class TorchPredictor(Predictor):
         bound: (height, width), or None for images as they are.
         device: where the model is.
         origin: see Predictor.
+        name: of the network, for messages.
 
     Attributes:
         model: the network itself, such as `t2sda.export` takes.
@@ -65,12 +66,14 @@ class TorchPredictor(Predictor):
         bound: tuple[int, int] | None,
         device: torch.device,
         origin: Mapping[str, str | int] = MappingProxyType({}),
+        name: str = "the network",
     ) -> None:
         self.taxonomy = taxonomy
         self.letterbox = Letterbox(bound=bound)
         self.model = model
         self._device = device
         self.origin = origin
+        self._name = name
 
     def _labels(self, frames: list[Frame]) -> list[np.ndarray]:
         all_logits = self._logits_of(frames)
@@ -92,6 +95,8 @@ class TorchPredictor(Predictor):
         finally:
             if was_training:
                 self.model.train()
+        if not all(bound.isfinite() for bound in logits.aminmax()):
+            raise no_numbers(self._name, "logits")
         for frame, own in zip(frames, logits, strict=True):
             height, width = frame.inner_size
             inner = own[:, :height, :width]
@@ -115,6 +120,7 @@ def load_checkpoint_predictor(path: Path, options: LoadOptions) -> TorchPredicto
         tuple(checkpoint.cfg.EVALUATION.IMAGE_SIZE) or None,
         device,
         {"iteration": checkpoint.iteration, "branch": options.branch},
+        str(path),
     )
 
 

@@ -208,10 +208,7 @@ class FilePredictor(Predictor):
         self._check(maps, fits, f"{kind} of the {num_classes} classes", frames)
         maps = maps.astype(np.float32, copy=False)
         if not np.isfinite(maps.min()) or not np.isfinite(maps.max()):
-            raise UserError(
-                f"{self.path}: gives {kind} that are no finite numbers, so its labels would mean "
-                f"nothing; its weights are damaged, or too large for its precision"
-            )
+            raise no_numbers(self.path, kind)
         size = _size_of(frames)
         return [
             frame.maps_back(resize_maps(own, size)) for frame, own in zip(frames, maps, strict=True)
@@ -233,6 +230,14 @@ class FilePredictor(Predictor):
         if self.metadata.layout == "nchw":
             images = np.ascontiguousarray(images.transpose(0, 3, 1, 2))
         return self.run(images)
+
+
+def no_numbers(path: object, kind: str) -> UserError:
+    """The error of a network whose output cannot be labels; `kind` is what it gives."""
+    return UserError(
+        f"{path}: gives {kind} that are no finite numbers, so its labels would mean nothing; its "
+        f"weights are damaged, or too large for its precision"
+    )
 
 
 def _size_of(frames: list[Frame]) -> tuple[int, int]:

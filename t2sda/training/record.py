@@ -25,9 +25,13 @@ from t2sda.files import atomic_write, json_text, read_small_file
 
 logger = logging.getLogger(__name__)
 
+CONFIG_NAME = "config.yaml"
+"""In the folder of a run: its resolved settings."""
 FILE_NAME = "run.json"
 FORMAT = "t2sda run 1"
 MIB = 1 << 20
+_ABOVE_ALL = 1e12
+"""Seconds, MiB: what is more is damage."""
 
 
 class RunRecord(Hook):
@@ -84,9 +88,24 @@ def sessions_of(path: Path) -> list[dict[str, Any]]:
     """The entries of a run.json, the first one first; none where it is missing or damaged."""
     with suppress(UserError, ValueError, TypeError, KeyError, RecursionError):
         sessions = json.loads(read_small_file(path))["sessions"]
-        if all(isinstance(session, dict) for session in sessions):
+        if all(map(_is_session, sessions)):
             return list(sessions)
     return []
+
+
+def _is_session(entry: Any) -> bool:
+    """Whether an entry is as `RunRecord` writes it, as far as somebody counts on it."""
+    if not isinstance(entry, dict):
+        return False
+    parts = [entry.get("versions") or {}, entry.get("machine") or {}]
+    if not all(isinstance(part, dict) for part in parts):
+        return False
+    numbers = ("seconds", "peak_memory_mib", "peak_gpu_memory_mib")
+    values = [*(entry.get(name) for name in numbers), parts[1].get("memory_mib")]
+    return all(
+        value is None or (type(value) in (int, float) and 0 <= value < _ABOVE_ALL)
+        for value in values
+    )
 
 
 def machine(device: torch.device) -> Mapping[str, Any]:

@@ -63,7 +63,7 @@ from t2sda.runtime.checkpoints import TorchPredictor
 from t2sda.signals import stop_on_signals
 from t2sda.structures import TARGET_PROBS
 from t2sda.training.plan import plan_text, summary_text
-from t2sda.training.record import RunRecord
+from t2sda.training.record import CONFIG_NAME, RunRecord
 from t2sda.training.scoring import (
     check_same_classes,
     evaluate_all,
@@ -197,7 +197,7 @@ class TrainingRun:
         make_writable_dir(self.output_dir, "--output-dir")
         if is_main():
             check_can_add(self.output_dir / FILE_NAME, "--output-dir")
-            atomic_write(self.output_dir / "config.yaml", dump_config(self.cfg))
+            atomic_write(self.output_dir / CONFIG_NAME, dump_config(self.cfg))
             atomic_write(self.output_dir / "plan.txt", plan_text(self.cfg, world_size()) + "\n")
         self._describe()
         batches = self._batches()

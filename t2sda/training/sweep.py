@@ -26,6 +26,7 @@ import json
 import logging
 import shlex
 import time
+import urllib.parse
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -33,15 +34,17 @@ from typing import Any, Literal, Protocol
 
 from fvcore.common.config import CfgNode
 
-from t2sda.config import load_config
+from t2sda.config import ConfigError, config_to_mapping, load_config, read_settings
 from t2sda.config.errors import shown
 from t2sda.config.schema import flat_items
-from t2sda.config.yaml_text import Tree, plain, read_section
+from t2sda.config.yaml_text import Tree, is_plain, plain, read_section
 from t2sda.engine.checkpoint import checkpoint_path, checkpoints_in
 from t2sda.errors import UserError
-from t2sda.files import is_written_to
+from t2sda.files import is_missing, is_written_to, user_path
 from t2sda.logs import LOG_NAME, last_error
-from t2sda.registry import nearest_first
+from t2sda.registry import check_registered, nearest_first
+from t2sda.training.record import CONFIG_NAME
+from t2sda.training.run import HARMLESS_CHANGES
 
 logger = logging.getLogger(__name__)
 
@@ -49,6 +52,10 @@ State = Literal["done", "running", "failed", "stopped", "waiting"]
 KEYS = ("output_dir", "runs", "seeds", "set", "plugins", "executor")
 RUN_KEYS = ("config", "set", "grid", "seeds", "weights", "needs")
 KINDS: Mapping[type, str] = {str: "text", list: "a list", dict: "`name: value` lines"}
+JOBS_FOLDER = "jobs"
+"""Beside the runs: what submitit writes."""
+LONGEST_NAME = 200
+"""Bytes of a run's name; a file system takes 255."""
 SECONDS_BETWEEN_LOOKS = 1.0
 
 
@@ -96,6 +103,20 @@ class SweepRun:
         return "stopped" if self.iteration else "waiting"
 
     @property
+    def changes(self) -> list[str]:
+        """What was set otherwise when it ran, as far as numbers follow from it."""
+        path = self.folder / CONFIG_NAME
+        if is_missing(path):
+            return []
+        then = dict(flat_items(read_settings(path)))
+        now = dict(flat_items(config_to_mapping(self.cfg)))
+        return [
+            f"{key} was {shown(then.get(key))}, is {shown(now.get(key))}"
+            for key in then | now
+            if then.get(key) != now.get(key) and not key.startswith(HARMLESS_CHANGES)
+        ]
+
+    @property
     def error(self) -> str:
         """What ended it, if its log ends with an error."""
         return last_error(self.folder / LOG_NAME)
@@ -123,29 +144,48 @@ def read_sweep(path: Path) -> Sweep:
         UserError: if it cannot be used, with file, line and remedy.
         ConfigError: if a run's settings do not fit together.
     """
-    return _Reader(path, read_section(path, "sweep file", ("output_dir", "runs"))).sweep()
+    return _Reader(path).sweep()
+
+
+def read_plugins(path: Path) -> list[str]:
+    """The plugins of a sweep file, which `read_sweep` needs loaded; raises what that does."""
+    return _Reader(path).plugins()
 
 
 class _Reader:
     """One file's keys, checked and turned into runs."""
 
-    def __init__(self, path: Path, tree: Tree) -> None:
+    def __init__(self, path: Path) -> None:
         self.path = path
-        self.tree = tree
+        self.tree = tree = read_section(path, "sweep file", ("output_dir", "runs"))
         self._refuse_unknown(tree, KEYS)
         for key in ("output_dir", "runs"):
             if key not in tree:
                 raise UserError(f"{path}: `{key}` is missing; a sweep file needs it")
+        if self.tree["runs"].value == {}:
+            raise UserError(
+                f"{self.tree['runs'].where}: runs: there is none; give NAME: {{config: FILE}}"
+            )
+
+    def plugins(self) -> list[str]:
+        """Modules and files that its runs are started with."""
+        return self._texts(self.tree, "plugins")
 
     def sweep(self) -> Sweep:
         """All runs; whoever needs another comes behind it."""
-        output_dir = Path(self._value(self.tree, "output_dir", str, ""))
+        output_dir = user_path(self._value(self.tree, "output_dir", str, ""), "output_dir")
         runs: dict[str, SweepRun] = {}
         for name, entry in self._section(self.tree, "runs").items():
             if not isinstance(entry.value, dict) or "config" not in entry.value:
                 raise UserError(f"{entry.where}: run '{name}': give it `config: FILE`")
             self._refuse_unknown(entry.value, RUN_KEYS)
+            _check_name(name, entry.where)
             for run in self._variants(name, entry.value, output_dir, runs):
+                if run.name in runs:
+                    raise UserError(
+                        f"{entry.where}: two runs are called '{run.name}', and one folder takes "
+                        f"one; give every value and seed once, or the run another name"
+                    )
                 runs[run.name] = run
         return Sweep(output_dir, tuple(runs.values()), plain(self._section(self.tree, "executor")))
 
@@ -153,19 +193,23 @@ class _Reader:
         self, name: str, tree: Tree, output_dir: Path, before: Mapping[str, SweepRun]
     ) -> Iterator[SweepRun]:
         """A run for each combination of the grid and each seed."""
-        common = dict(flat_items(plain(self._section(self.tree, "set"))))
-        own = dict(flat_items(plain(self._section(tree, "set"))))
-        grid = dict(flat_items(plain(self._section(tree, "grid"))))
+        common, own = self._settings(self.tree, "set"), self._settings(tree, "set")
+        grid = self._settings(tree, "grid")
         for key, values in grid.items():
             if not isinstance(values, list) or not values:
                 raise UserError(f"{tree['grid'].where}: grid: {key}: give a list of values")
         for values in itertools.product(*grid.values()):
             chosen = dict(zip(grid, values, strict=True))
-            full_name = ",".join(
-                [name, *(f"{k.rpartition('.')[2]}={v}" for k, v in chosen.items())]
-            )
+            full_name = ",".join([name, *(_in_name(key, v) for key, v in chosen.items())])
+            _check_name(full_name, tree["grid"].where if chosen else tree["config"].where)
             for seed in self._seeds(tree):
-                settings = common | own | chosen | ({} if seed is None else {"SEED": seed})
+                settings = common | own | chosen
+                if seed is not None:
+                    if "SEED" in settings:
+                        raise UserError(
+                            f"{self.path}: run '{name}': SEED is set beside seeds; give one of them"
+                        )
+                    settings["SEED"] = seed
                 below = full_name if seed is None else f"{full_name}/seed_{seed}"
                 yield self._run(below, seed, tree, settings, output_dir, before)
 
@@ -181,13 +225,18 @@ class _Reader:
         config = self._value(tree, "config", str, "")
         pairs = [f"{key}={json.dumps(value)}" for key, value in settings.items()]
         folder = output_dir / name
-        cfg = load_config(config, [*pairs, f"OUTPUT_DIR={json.dumps(str(folder))}"])
+        try:
+            cfg = load_config(config, [*pairs, f"OUTPUT_DIR={json.dumps(str(folder))}"])
+            check_registered(cfg)
+        except ConfigError as error:
+            raise ConfigError(f"run '{name}': {problem}" for problem in error.problems) from None
+        except UserError as error:
+            raise UserError(f"{self.path}: run '{name}': {error}") from None
         weights = self._value(tree, "weights", str, None)
-        needs = [*self._value(tree, "needs", list, []), *([] if weights is None else [weights])]
+        needs = [*self._texts(tree, "needs"), *([] if weights is None else [weights])]
         found = [self._needed(other, seed, name, before) for other in needs]
-        plugins = self._value(self.tree, "plugins", list, [])
         arguments = ["--config-file", config, "--output-dir", str(folder), "--resume"]
-        arguments += [word for plugin in plugins for word in ("--plugin", str(plugin))]
+        arguments += [word for plugin in self.plugins() for word in ("--plugin", plugin)]
         if weights is not None:
             arguments += ["--weights", str(found[-1].folder)]
         return SweepRun(name, cfg, (*arguments, *pairs), tuple(run.name for run in found))
@@ -218,6 +267,25 @@ class _Reader:
             raise UserError(f"{key_of['seeds'].where}: seeds: give a list of whole numbers")
         return seeds
 
+    def _settings(self, tree: Tree, key: str) -> dict[str, Any]:
+        """A section's values by the keys of settings."""
+        settings = dict(flat_items(plain(self._section(tree, key))))
+        for name, value in settings.items():
+            problem = None
+            if name == "OUTPUT_DIR":
+                problem = "follows from output_dir and the run's name; delete it here"
+            elif not is_plain(value):
+                problem = f"found {shown(value)}, which is no plain value; quote it"
+            if problem is not None:
+                raise UserError(f"{tree[key].where}: {key}: {name}: {problem}")
+        return settings
+
+    def _texts(self, tree: Tree, key: str) -> list[str]:
+        texts: list[str] = self._value(tree, key, list, [])
+        if not all(isinstance(text, str) and text for text in texts):
+            raise UserError(f"{tree[key].where}: {key}: found {shown(texts)}; must be texts")
+        return texts
+
     def _section(self, tree: Tree, key: str) -> Tree:
         return self._value(tree, key, dict, {})
 
@@ -238,6 +306,28 @@ class _Reader:
             if key not in known:
                 near = nearest_first(key, list(known))[0]
                 raise UserError(f"{entry.where}: unknown key '{key}'; nearest known: {near}")
+
+
+def _in_name(key: str, value: Any) -> str:
+    """A grid's value in a run's name; what a folder's name cannot have is written as %XX."""
+    text = f"{key.rpartition('.')[2]}={value}"
+    return "".join(
+        letter if letter.isprintable() and letter not in "/%" else urllib.parse.quote(letter, "")
+        for letter in text
+    )
+
+
+def _check_name(name: str, where: str) -> None:
+    """Raise UserError unless a run may be called so: the name is that of its folder."""
+    problem = None
+    if not name.strip() or name.startswith(".") or "/" in name or not name.isprintable():
+        problem = "a folder gets it: give printable text without `/`, and no dot at its beginning"
+    elif name == JOBS_FOLDER:
+        problem = "the folder of this name holds what submitit writes; give another"
+    elif len(name.encode()) > LONGEST_NAME:
+        problem = f"it has {len(name.encode())} bytes; give a name of at most {LONGEST_NAME}"
+    if problem is not None:
+        raise UserError(f"{where}: run {shown(name)}: {problem}")
 
 
 class Job(Protocol):
@@ -261,9 +351,18 @@ def execute(sweep: Sweep, submit: Submit, jobs: int) -> list[SweepRun]:
 
     Runs that an earlier, killed sweep has left running count among them and are waited for. A run
     that fails takes with it those that need it; the others go on.
+
+    Raises:
+        UserError: before any starts, if one was done with other settings.
     """
     waiting = [run for run in sweep.runs if run.state != "done"]
     done = {run.name for run in sweep.runs} - {run.name for run in waiting}
+    for run in sweep.runs:
+        if run.name in done and run.changes:
+            raise UserError(
+                f"{run.folder}: done with other settings: {'; '.join(run.changes)}; remove the "
+                f"folder to train it anew, or give another output_dir"
+            )
     active: dict[str, tuple[SweepRun, Job]] = {}
     failed: dict[str, SweepRun] = {}
     try:

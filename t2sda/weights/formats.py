@@ -175,6 +175,16 @@ def _family_settings(state: Mapping[str, Tensor]) -> Settings:
     return settings | {"EVALUATION.IMAGE_SIZE": DAFORMER_SIZE if whole else FULL_SIZE}
 
 
+def _hrda_settings(state: Mapping[str, Tensor]) -> Settings:
+    """Without its attention the network would be another one, of a single resolution."""
+    if not any(name.startswith("attention.") for name in state):
+        raise UserError(
+            "no tensor below decode_head.scale_attention, which HRDA fuses its resolutions with; "
+            "is the file complete?"
+        )
+    return _family_settings(state)
+
+
 def _encoder_settings(state: Mapping[str, Tensor]) -> Settings:
     """With the head that the DAFormer family has over it."""
     settings = _backbone_settings(state)
@@ -282,7 +292,7 @@ FORMATS = (
         "HRDA or MIC on HRDA",
         _has(r"decode_head\.(scale_attention|head)\."),
         _family,
-        _family_settings,
+        _hrda_settings,
         _FAMILY_LICENCE,
     ),
     WeightFormat(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,14 +11,15 @@ from typing import Any
 
 from torch import Tensor
 
-from t2sda.errors import MissingFileError, UserError
-from t2sda.files import is_regular_file
-from t2sda.weights.sources import read_safetensors
+from t2sda.errors import UserError
+from t2sda.files import is_folder, open_regular
+from t2sda.weights.sources import SUFFIXES, read_safetensors
 from t2sda.weights.torch_files import OWN_MARK, DamagedFileError, read_torch_file
 
-_WRAPPER = "state_dict"
+_WRAPPERS = ("state_dict", "model_state_dict")
 _NETWORKS = ("model", "ema_model")  # a state dict each, of training scripts that keep two
-_WRAPPED_BY_TORCH = "module."
+_WRAPPED_BY_TORCH = re.compile(r"^((?:module|_orig_mod)\.)+")
+"""What DistributedDataParallel and `torch.compile` put before every name."""
 _HARMLESS = (
     "mmengine.logging.history_buffer.HistoryBuffer",
     "numpy.core.multiarray._reconstruct",
@@ -58,8 +60,11 @@ def read_weight_file(path: Path) -> WeightFile:
         MissingFileError: if there is none.
         UserError: if it cannot be read, holds no tensors, or would run code.
     """
-    if not is_regular_file(path):
-        raise MissingFileError(f"{path}: no such file")
+    if is_folder(path):
+        files = sorted(file.name for file in path.iterdir() if file.suffix in SUFFIXES)
+        found = f"{path / files[0]}" if files else f"a file that ends in {', '.join(SUFFIXES)}"
+        raise UserError(f"{path}: is a folder, not a file; give {found}")
+    open_regular(path).close()
     is_safe = path.suffix == ".safetensors"
     content = read_safetensors(path) if is_safe else _read_pickle(path)
     tensors, others = _sorted_out(path, content)
@@ -86,15 +91,16 @@ def _sorted_out(path: Path, content: Any) -> tuple[dict[str, Tensor], dict[str, 
     if str(content.get("format", "")).startswith(OWN_MARK):
         raise UserError(f"{path}: is a checkpoint of t2sda already; nothing to import")
     networks: dict[str, Mapping[Any, Any]] = {}
-    if isinstance(content.get(_WRAPPER), Mapping):
-        networks[""] = content[_WRAPPER]
+    wrapper = next((key for key in _WRAPPERS if isinstance(content.get(key), Mapping)), None)
+    if wrapper is not None:
+        networks[""] = content[wrapper]
     else:
         for name in _NETWORKS:
             if isinstance(content.get(name), Mapping):
                 networks[f"{name}."] = content[name]
     beside = {key: value for key, value in content.items() if f"{key}." not in networks}
-    if "" in networks:
-        del beside[_WRAPPER]
+    if wrapper is not None:
+        del beside[wrapper]
     elif not networks:
         networks[""], beside = content, {}
     tensors: dict[str, Tensor] = {}
@@ -102,13 +108,18 @@ def _sorted_out(path: Path, content: Any) -> tuple[dict[str, Tensor], dict[str, 
     for prefix, state in networks.items():
         for name, value in state.items():
             if isinstance(value, Tensor):
-                tensors[prefix + str(name).removeprefix(_WRAPPED_BY_TORCH)] = value
+                plain = prefix + _WRAPPED_BY_TORCH.sub("", str(name), count=1)
+                if plain in tensors:
+                    raise UserError(f"{path}: holds {plain} twice, once as {name}; which is meant?")
+                tensors[plain] = value
             else:
                 others[prefix + str(name)] = _described(value)
     if not tensors:
         raise UserError(
-            f"{path}: no tensors by name, at the top or under '{_WRAPPER}', "
-            f"{' or '.join(map(repr, _NETWORKS))}; found {', '.join(others) or 'nothing'}"
+            f"{path}: no tensors by name, at the top or under "
+            f"{' or '.join(map(repr, (*_WRAPPERS, *_NETWORKS)))}; found "
+            f"{', '.join(others) or 'nothing'}; save the tensors alone: "
+            f"torch.save(model.state_dict(), 'weights.pth')"
         )
     return tensors, others
 

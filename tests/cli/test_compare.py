@@ -83,6 +83,7 @@ def test_what_cannot_be_compared_is_one_message(
 
     assert "give two different runs or more" in message("a")
     assert "give two different runs or more" in message("a", "a")
+    assert "give two different runs or more" in message("a", "a/")
     assert "c: no such folder" in message("a", "c")
     (runs / "c").mkdir()
     assert "c: no run's folder (no config.yaml in it)" in message("a", "c")
@@ -96,6 +97,8 @@ def test_what_cannot_be_compared_is_one_message(
     write_entries(runs / "c/evaluation.json", [entry(night)])
     assert "have no score of one dataset, size and branch in common" in message("a", "c")
     (runs / "c/config.yaml").write_text("SEED: [1\n")
-    assert "c/config.yaml: not valid YAML" in message("a", "c")
+    assert "c/config.yaml:2, column 1: not valid YAML" in message("a", "c")
+    (runs / "c/config.yaml").write_text("SEED: !!int ''\n")
+    assert "c/config.yaml:1: YAML cannot read '' as int" in message("a", "c")
     (runs / "c/config.yaml").write_text("- 1\n")
-    assert "c/config.yaml: holds no settings" in message("a", "c")
+    assert "c/config.yaml: not a configuration of a run" in message("a", "c")

@@ -164,6 +164,19 @@ def test_a_tensor_that_does_not_fit_its_place_is_named(
     assert message in problem
 
 
+@pytest.mark.parametrize(
+    ("name", "value"), [("bn.running_var", -1e-6), ("pixel_std", 0.0), ("model.pixel_std", -1.0)]
+)
+def test_values_that_nothing_can_be_divided_by_are_named(name: str, value: float) -> None:
+    own = {name: torch.ones(3)}
+    assert tensor_problems(own, {name: torch.tensor([1.0, value, 1.0])}) == [
+        f"1 tensors out of range: {name}"
+    ]
+    assert tensor_problems(own, {name: torch.tensor([1.0, 1e-9, 1.0])}) == []
+    (problem,) = tensor_problems(own, {name: torch.ones(3, device="meta")})
+    assert "of another type" in problem
+
+
 def test_a_memory_that_begins_with_nan_may_still_hold_some() -> None:
     own = {"prototypes": torch.full((2, 3), math.nan)}
     assert tensor_problems(own, {"prototypes": torch.tensor([[1.0] * 3, [math.nan] * 3])}) == []

@@ -396,10 +396,18 @@ def test_other_files_are_refused_with_what_they_hold(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"sparse, .*: backbone\.norm1\.bias"):
         imported(sparse, tmp_path)
     headless = {name: t for name, t in daformer.items() if not name.startswith("decode_head.")}
+    headless["decode_head.scale_attention.conv_seg.bias"] = torch.zeros(19)
     with pytest.raises(UserError, match="a head without any of its layers"):
         imported(headless | {"decode_head.head.a": torch.zeros(1)}, tmp_path)
     with pytest.raises(UserError, match="is none of the published sizes"):
         imported({n: t for n, t in daformer.items() if "block3.1" not in n}, tmp_path)
+    hrda = layouts.tensors(layouts.hrda("b0", CHANNELS))
+    alone = {n: t for n, t in hrda.items() if not n.startswith("decode_head.scale_attention.")}
+    with pytest.raises(UserError, match=r"no tensor below decode_head\.scale_attention"):
+        imported(alone, tmp_path)
+    variance = "decode_head.fuse_layer.bottleneck.bn.running_var"
+    with pytest.raises(UserError, match=f"1 tensors out of range: {variance}"):
+        imported(daformer | {variance: -daformer[variance]}, tmp_path)
 
 
 def test_classes_that_are_not_the_files_are_refused(tmp_path: Path) -> None:
@@ -407,7 +415,7 @@ def test_classes_that_are_not_the_files_are_refused(tmp_path: Path) -> None:
     three = Taxonomy("three", ("a", "b", "c"), ((0, 0, 0), (1, 1, 1), (2, 2, 2)))
     network = network_of(read_weight_file(tmp_path / "published.pth"))
     shapes = r"decode_head\.conv_seg\.weight \(19, 32, 1, 1\) for \(3, 32, 1, 1\)"
-    with pytest.raises(UserError, match=f"{shapes}.* of this network and 3 classes"):
+    with pytest.raises(UserError, match=f"{shapes}.*three's 3 classes \\(--taxonomy\\)"):
         import_network(network, three)
 
 

@@ -56,6 +56,7 @@ def test_what_was_written_is_read_back_and_is_strict_json(tmp_path: Path) -> Non
     assert str(read_entries(path)) == str([ENTRY, exported])  # NaN equals NaN as text
     content = json.loads(path.read_text(), parse_constant=lambda name: pytest.fail(name))
     first = content["entries"][0]
+    assert "scores" not in first  # once, not twice
     assert first["iou"]["ship"] is None
     assert first["images"][1] == {
         **{"name": "a/1.png", "true": [0, 9, 0], "predicted": [2, 7, 0], "right": [0, 7, 0]},
@@ -110,6 +111,9 @@ def _one_pixel_less(item: dict[str, Any]) -> None:
         (lambda item: item["images"][0]["group_right"].pop(), "`group_right` of an image"),
         (lambda item: item.update(mean_iou=54.3), "54.3 is no share of 1"),
         (lambda item: item.update(digest=7), "7 is no text"),
+        (lambda item: item["protocol"].update(flip="no"), "'no' is neither true nor false"),
+        (lambda item: item["protocol"].update(scales=[1.0, math.nan]), "nan is no factor"),
+        (lambda item: item["protocol"].update(scales=[10**400]), "is no factor"),
     ],
 )
 def test_a_damaged_entry_is_named(tmp_path: Path, change: Any, message: str) -> None:

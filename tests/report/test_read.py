@@ -27,6 +27,25 @@ def test_a_last_line_that_is_half_written_is_left_out_and_said(tmp_path: Path) -
     assert any("1 damaged line" in note for note in found.notes)
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        '{"iteration": 1e400, "loss": 1}',
+        '{"iteration": -1, "loss": 1}',
+        '{"iteration": 99999999999999999999, "loss": 1}',
+        f'{{"iteration": 1, "loss": {"9" * 400}}}',
+        "[" * 2000,
+    ],
+)
+def test_a_damaged_line_is_left_out_and_said(tmp_path: Path, line: str) -> None:
+    run = make_run(tmp_path / "run", metrics=[{"iteration": 20, "loss": 2.0}])
+    with (run / "metrics.jsonl").open("a") as file:
+        file.write(line + '\n{"iteration": 40, "loss": 1e308}\n')
+    found = read_run(run, "run")
+    assert found.curves == {"loss": [(20, 2.0)]}
+    assert any("1 damaged line" in note for note in found.notes)
+
+
 def test_values_that_are_no_number_leave_a_gap(tmp_path: Path) -> None:
     metrics = [{"iteration": 1, "loss": None}, {"iteration": 2, "loss": 3}]
     run = make_run(tmp_path / "run", metrics=metrics)
@@ -52,8 +71,12 @@ def test_a_run_before_its_first_step_is_read(tmp_path: Path) -> None:
     ("content", "message"),
     [
         (None, "not the folder of a run: it holds no config.yaml"),
-        ("- 1", "holds no settings"),
-        ("a: [", "cannot be read as YAML"),
+        ("- 1", "config.yaml: not a configuration of a run"),
+        ("a: [", r"config.yaml:1, column 5: not valid YAML"),
+        ("a: !!bool x", "config.yaml:1: YAML cannot read 'x' as bool"),
+        ("a: &x [*x]", "aliases .* are not supported"),
+        ("a: " + "9" * 5000, "a number of 5000 digits"),
+        ("a: {b: 2024-01-01}", r"config.yaml: a.b: found datetime.date.*no setting takes"),
     ],
 )
 def test_a_folder_of_something_else_is_refused(
@@ -165,6 +188,7 @@ def test_facts_come_from_the_record_of_the_run(tmp_path: Path) -> None:
 def test_facts_of_a_run_without_a_record_come_from_its_log(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run", metrics=[{"iteration": 1, "seconds_per_iteration": 0.5}])
     (run / "log.txt").write_text(
+        "9999-99-99 99:99:99,999 damaged\n"
         "2026-01-02 03:04:05,678 INFO t2sda.training.run: t2sda 0.1.0, torch 2.0, cpu, "
         "1 process(es)\n2026-01-02 04:04:05,000 INFO t2sda.training.run: finished\n"
     )

@@ -107,6 +107,20 @@ def test_weights_that_are_no_numbers_are_refused(
         load_model(changed(source, tmp_path / "c.pth", damage))
 
 
+def test_logits_that_are_no_numbers_are_no_labels(source: Path, tmp_path: Path) -> None:
+    """Each weight is a number; what the network makes of them is not."""
+
+    def enlarge(content: dict[str, Any]) -> None:
+        for name, tensor in content["meta_arch"].items():
+            if name.endswith(".weight"):
+                tensor.mul_(1e30)
+
+    predictor = load_model(changed(source, tmp_path / "large.pth", enlarge))
+    for label in (predictor.predict, predictor.logits, predictor.probabilities):
+        with pytest.raises(UserError, match=r"large\.pth: gives logits that are no finite numbers"):
+            label(street((64, 128)))
+
+
 def test_no_checkpoint_at_all(tmp_path: Path) -> None:
     for content in (b"hello", b"", b"PK\x03\x04 half a zip"):
         (tmp_path / "c.pth").write_bytes(content)

@@ -40,7 +40,17 @@ def test_a_run_that_begins_anew_forgets_the_old_entries(tmp_path: Path) -> None:
     assert len(sessions_of(tmp_path / "run.json")) == 1
 
 
-@pytest.mark.parametrize("content", ["{", "[]", '{"sessions": 3}', '{"sessions": [3]}', None])
+DAMAGED = (("versions", "5"), ("machine", "[1]"), ("seconds", "1e300"), ("seconds", '"9"'))
+DAMAGED += (("seconds", "NaN"), ("machine", '{"memory_mib": "x"}'), ("peak_memory_mib", "[1]"))
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        *("{", "[]", '{"sessions": 3}', '{"sessions": [3]}', None),
+        *(f'{{"sessions": [{{"{name}": {value}}}]}}' for name, value in DAMAGED),
+    ],
+)
 def test_a_damaged_record_holds_nothing(tmp_path: Path, content: str | None) -> None:
     if content is not None:
         (tmp_path / "run.json").write_text(content)

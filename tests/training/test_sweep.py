@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 
 from t2sda.cli.sweep import command
-from t2sda.config import ConfigError
+from t2sda.config import ConfigError, dump_config
 from t2sda.engine.checkpoint import checkpoint_path
 from t2sda.errors import MissingFileError, UserError
 from t2sda.files import is_written_to, only_writer
@@ -180,6 +181,26 @@ def test_a_folder_is_written_to_while_its_lock_is_held(tmp_path: Path) -> None:
             "  a: {config: quickstart.yaml, weights: b}}\n",
             "which has no seed 0",
         ),
+        ("runs: {}\n", r"sweep.yaml:4: runs: there is none"),
+        ("runs: {../out: {config: quickstart.yaml}}\n", "run '../out': a folder gets it"),
+        ("runs: {/out: {config: quickstart.yaml}}\n", "run '/out': a folder gets it"),
+        ("runs: {'': {config: quickstart.yaml}}\n", "run '': a folder gets it"),
+        ('runs: {"a\\n": {config: quickstart.yaml}}\n', "a folder gets it"),
+        ("runs: {jobs: {config: quickstart.yaml}}\n", "run 'jobs': the folder of this name"),
+        (f"runs: {{{'n' * 201}: {{config: quickstart.yaml}}}}\n", "it has 201 bytes"),
+        ("runs: {a: {config: quickstart.yaml, seeds: [3, 3]}}\n", "two runs are called 'a/seed_3'"),
+        ("runs: {a: {config: quickstart.yaml, set: {OUTPUT_DIR: b}}}\n", "OUTPUT_DIR: follows"),
+        ("runs: {a: {config: quickstart.yaml, grid: {SEED: [3]}}}\n", "SEED is set beside seeds"),
+        (
+            "runs: {a: {config: quickstart.yaml, set: {SOLVER.BASE_LR: 2024-01-01}}}\n",
+            "SOLVER.BASE_LR: found datetime.date.*quote it",
+        ),
+        ("runs: {a: {config: quickstart.yaml, needs: [[b]]}}\n", "needs: found .*; must be texts"),
+        ("plugins: [1]\nruns: {a: {config: quickstart.yaml}}\n", "plugins: found .*must be texts"),
+        (
+            "runs: {a: {config: quickstart.yaml, grid: {MODEL.HEAD.NAME: [Nope]}}}\n",
+            "run 'a,NAME=Nope/seed_0': MODEL.HEAD.NAME: no head is called 'Nope'",
+        ),
     ],
 )
 def test_bad_files_are_refused(tmp_path: Path, text: str, message: str) -> None:
@@ -187,9 +208,60 @@ def test_bad_files_are_refused(tmp_path: Path, text: str, message: str) -> None:
         read_sweep(sweep_file(tmp_path, text))
 
 
+def test_a_value_with_slashes_stays_in_the_folder(tmp_path: Path) -> None:
+    text = "runs: {a: {config: quickstart.yaml, grid: {DATASETS.FILES: [[../x%], [y/z]]}}}\n"
+    runs = read_sweep(sweep_file(tmp_path, text, seeds="")).runs
+    assert [run.folder.relative_to(tmp_path / "out").parts for run in runs] == [
+        ("a,FILES=['..%2Fx%25']",),
+        ("a,FILES=['y%2Fz']",),
+    ]
+
+
+def test_what_was_done_with_other_settings_is_no_result(tmp_path: Path) -> None:
+    text = "runs: {{a: {{config: quickstart_source_only.yaml, set: {{SOLVER.BASE_LR: {}}}}}}}\n"
+    first = read_sweep(sweep_file(tmp_path, text.format(0.25), seeds=""))
+    assert execute(first, Recorder(), 1) == []
+    (first.runs[0].folder / "config.yaml").write_text(dump_config(first.runs[0].cfg))
+    assert execute(first, Recorder(), 1) == []
+    second, recorder = read_sweep(sweep_file(tmp_path, text.format(0.5), seeds="")), Recorder()
+    with pytest.raises(UserError, match=r"out/a: done with other .*BASE_LR was 0.25, is 0.5; rem"):
+        execute(second, recorder, 1)
+    assert recorder.started == []
+
+
+def test_two_sweeps_of_one_folder_do_not_run_at_once(tmp_path: Path) -> None:
+    with (
+        only_writer(tmp_path / "out", "output_dir"),
+        pytest.raises(UserError, match="another run is writing there"),
+    ):
+        command([str(sweep_file(tmp_path))])
+
+
+@pytest.mark.parametrize(
+    ("executor", "message"),
+    [
+        ("{timeout_min: soon}", 'executor: Parameter "timeout_min" expected type'),
+        ("{gpus: 1}", "executor: Parameter 'gpus' need"),
+    ],
+)
+def test_parameters_of_the_executor_are_checked(
+    tmp_path: Path, executor: str, message: str
+) -> None:
+    path = sweep_file(tmp_path, f"executor: {executor}\n{THREE}")
+    with pytest.raises(UserError, match=message):
+        command([str(path)])
+
+
+def test_a_log_that_is_a_pipe_does_not_hold_up_the_status(tmp_path: Path) -> None:
+    run = read_sweep(sweep_file(tmp_path)).runs[0]
+    run.folder.mkdir(parents=True)
+    os.mkfifo(run.folder / "log.txt")
+    assert run.state == "waiting"
+
+
 def test_settings_are_checked_before_anything_runs(tmp_path: Path) -> None:
     text = "runs: {a: {config: quickstart_source_only.yaml, set: {SOLVER.BASE_LT: 1}}}\n"
-    with pytest.raises(ConfigError, match=r"SOLVER\.BASE_LT"):
+    with pytest.raises(ConfigError, match=r"run 'a/seed_0': SOLVER\.BASE_LT"):
         read_sweep(sweep_file(tmp_path, text))
     with pytest.raises(MissingFileError, match="no such sweep file"):
         read_sweep(tmp_path / "none.yaml")
@@ -214,6 +286,6 @@ def test_runs_through_submitit(tmp_path: Path) -> None:
     text = "runs:\n  a: {config: quickstart_source_only.yaml}\n" + (
         "  b: {config: quickstart_source_only.yaml, set: {MODEL.BACKBONE.WEIGHTS: nowhere.pth}}\n"
     )
-    path = sweep_file(tmp_path, text, seeds="")
+    path = sweep_file(tmp_path, "executor: {timeout_min: 30}\n" + text, seeds="")
     assert command([str(path), "--jobs", "2"]) == 1
     assert [run.state for run in read_sweep(path).runs] == ["done", "failed"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import builtins
+import os
 import pickle
 from collections.abc import Callable
 from pathlib import Path
@@ -62,16 +63,17 @@ def test_a_pickle_that_would_run_code_is_refused_and_does_not(
 
 
 @pytest.mark.parametrize("write", [as_archive, as_of_torch_1_5])
-@pytest.mark.parametrize("wrapper", [None, "state_dict", "model"])
+@pytest.mark.parametrize("prefix", ["", "module.", "_orig_mod.", "module._orig_mod."])
+@pytest.mark.parametrize("wrapper", [None, "state_dict", "model_state_dict", "model"])
 def test_tensors_are_found_where_scripts_put_them(
-    write: Callable[[Any, Path], None], wrapper: str | None, tmp_path: Path
+    write: Callable[[Any, Path], None], wrapper: str | None, prefix: str, tmp_path: Path
 ) -> None:
-    state = {"module.a.weight": torch.arange(3.0)}
+    state = {f"{prefix}a.weight": torch.arange(3.0)}
     content = state if wrapper is None else {wrapper: state, "epoch": 3}
     write(content, tmp_path / "file.pth")
     found = read_weight_file(tmp_path / "file.pth")
-    prefix = "model." if wrapper == "model" else ""
-    assert torch.equal(found.tensors[f"{prefix}a.weight"], torch.arange(3.0))
+    network = "model." if wrapper == "model" else ""
+    assert torch.equal(found.tensors[f"{network}a.weight"], torch.arange(3.0))
     assert found.others == ({} if wrapper is None else {"epoch": "a int"})
 
 
@@ -100,6 +102,7 @@ def test_safetensors_give_the_same_and_a_digest(tmp_path: Path) -> None:
         ([torch.zeros(1)], "expected tensors by name, found a list"),
         ({"epoch": 1}, "no tensors by name, .* found epoch"),
         ({"format": "t2sda checkpoint 2"}, "is a checkpoint of t2sda already"),
+        ({"a": torch.zeros(1), "module.a": torch.ones(1)}, "holds a twice, once as module.a"),
     ],
 )
 def test_other_content_is_described(content: Any, message: str, tmp_path: Path) -> None:
@@ -111,6 +114,14 @@ def test_other_content_is_described(content: Any, message: str, tmp_path: Path) 
 def test_what_is_no_file_of_torch_is_said(tmp_path: Path) -> None:
     with pytest.raises(MissingFileError, match="no such file"):
         read_weight_file(tmp_path / "file.pth")
+    with pytest.raises(UserError, match=r"is a folder, not a file; give a file that ends in \.pth"):
+        read_weight_file(tmp_path)
+    save_file({"a": torch.zeros(1)}, tmp_path / "model.safetensors")
+    with pytest.raises(UserError, match=r"is a folder, not a file; give .*/model\.safetensors"):
+        read_weight_file(tmp_path)
+    os.mkfifo(tmp_path / "pipe.bin")
+    with pytest.raises(UserError, match="is a pipe, not a file"):
+        read_weight_file(tmp_path / "pipe.bin")
     torch.save({"a": torch.zeros(1000)}, tmp_path / "file.pth")
     whole = (tmp_path / "file.pth").read_bytes()
     for damaged in (b"", b"<html>", whole[: len(whole) // 2]):
