@@ -150,6 +150,8 @@ def test_what_is_no_pair_or_no_pattern_is_named() -> None:
         mean_iou_difference(first, first, "x(")
     with pytest.raises(UserError, match="not found in 2 of 5 names, such as c/0.png"):
         mean_iou_difference(first, first, "[ab]/")
+    with pytest.raises(UserError, match="its first group not found in 5 of 5 names"):
+        mean_iou_difference(first, first, "(nowhere)?png")
     others = scores_of(FIRST, (*NAMES[:4], "d/0.png"))
     with pytest.raises(UserError, match=r"'val' are of other images or labels \(5 and 5\)"):
         mean_iou_difference(first, others)
