@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from t2sda.cli.common import ArgumentParser, positive_int, short_names
+from t2sda.cli.common import ArgumentParser, distinct_names, positive_int
 from t2sda.cli.loading import add_model_arguments, description_of
 from t2sda.cli.score_table import print_scores
 from t2sda.data.catalog import open_dataset
@@ -64,7 +64,7 @@ def command(argv: Sequence[str]) -> int:
         if args.blocks is not None:
             for dataset in datasets:
                 blocks_of(_names(dataset), args.blocks)
-        names = short_names(args.models)
+        names = distinct_names(args.models)
         models = [_opened(*pair, args) for pair in zip(args.models, names, strict=True)]
         for model in models:
             _check_fits(model, datasets, args)
@@ -123,9 +123,8 @@ def _output(path: Path, args: argparse.Namespace) -> Path | None:
 
 def _check_arguments(args: argparse.Namespace) -> None:
     """Raise UserError for what contradicts itself, before anything is loaded."""
-    for setting, names in (("MODEL", args.models), ("--data", args.data)):
-        if len(set(names)) < len(names):
-            raise UserError(f"{setting}: {' '.join(names)} lists one twice; give each once")
+    if len(set(args.data)) < len(args.data):
+        raise UserError(f"--data: {' '.join(args.data)} lists one twice; give each once")
     if args.blocks is not None and len(args.models) < 2:
         raise UserError("--blocks: a difference needs two models; give another MODEL")
     if args.predictions and len(args.models) > 1:

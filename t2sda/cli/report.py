@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from t2sda.cli.common import ArgumentParser, add_dataset_arguments, load_datasets, short_names
+from t2sda.cli.common import ArgumentParser, add_dataset_arguments, distinct_names, load_datasets
 from t2sda.errors import UserError
 from t2sda.files import atomic_write, check_writable_file
 from t2sda.report.gallery import Gallery, build_gallery
@@ -42,12 +42,8 @@ def command(argv: Sequence[str]) -> int:
 
 
 def _read(folders: Sequence[str]) -> list[Run]:
-    paths = [Path(folder) for folder in folders]
-    resolved = [str(path.resolve()) for path in paths]
-    for path, text in zip(paths, resolved, strict=True):
-        if resolved.count(text) > 1:
-            raise UserError(f"{path}: given twice; name every run once")
-    return [read_run(path, name) for path, name in zip(paths, short_names(resolved), strict=True)]
+    names = distinct_names(folders)
+    return [read_run(Path(folder), name) for folder, name in zip(folders, names, strict=True)]
 
 
 def _figures(folders: Sequence[str]) -> list[Path]:

@@ -23,20 +23,19 @@ from t2sda.report.figures import (
 )
 from t2sda.report.gallery import Gallery
 from t2sda.report.paper import PaperRow, paper_row
-from t2sda.report.read import Group
+from t2sda.report.read import PER_RUN, Group
 from t2sda.report.scores import PREFIX, spread
 from t2sda.report.svg import NUM_SERIES
 from t2sda.report.tables import (
-    NOWHERE,
     Cell,
     changed_settings,
     class_table,
     difference_cell,
-    differing_settings,
     entries_table,
     in_order,
     runs_table,
 )
+from t2sda.training.folder import NOWHERE, differing_settings
 
 MAX_FIGURE_BYTES = 400_000
 """Of an SVG of `analyze`; of a larger one the PNG beside it is taken."""
@@ -68,7 +67,7 @@ def describe(
         **_heading(groups),
         "datasets": [_dataset(groups, name, blocks) for name in names],
         "runs": runs_table(groups),
-        "differing": differing_settings(groups),
+        "differing": differing_settings([group.runs[0].settings for group in groups], PER_RUN),
         "curves": curves,
         "more_curves": more_curves,
         "analysis": [item for items in [_analysis("", figures), *analysis] for item in items],

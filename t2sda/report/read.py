@@ -11,19 +11,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from t2sda.config.schema import flat_items
 from t2sda.engine.checkpoint import checkpoints_in
-from t2sda.errors import MissingFileError, UserError
+from t2sda.engine.metric_lines import metric_lines
+from t2sda.errors import UserError
 from t2sda.evaluation.entries import FILE_NAME, Entry, read_entries
-from t2sda.files import is_missing, open_regular, read_small_file
+from t2sda.files import is_missing
 from t2sda.report.facts import facts_of
-from t2sda.report.scores import Curve, Score, newest_scores
+from t2sda.report.scores import PREFIX, Curve, Evaluation, Score, newest_scores
+from t2sda.training.folder import read_settings
 
 PER_RUN = ("SEED", "OUTPUT_DIR")
 """Settings in which the runs of one group differ."""
-CONFIG_NAME = "config.yaml"
 FIGURE_SUFFIXES = (".svg", ".png")
 
 
@@ -67,6 +65,21 @@ class Run:
         return f"{self.iteration:,} of {due:,}" if isinstance(due, int) else f"{self.iteration:,}"
 
 
+@dataclass
+class Metrics:
+    """What a metrics.jsonl holds.
+
+    Attributes:
+        curves: see `Run`.
+        evaluations: the last one of each dataset, NaN for a class that was not there.
+        damaged: number of lines that are none.
+    """
+
+    curves: dict[str, Curve]
+    evaluations: dict[str, Evaluation]
+    damaged: int = 0
+
+
 @dataclass(frozen=True)
 class Group:
     """Runs that differ by their seed alone.
@@ -91,8 +104,9 @@ def read_run(folder: Path, name: str) -> Run:
         MissingFileError: if there is no such folder.
         UserError: if it is the folder of no run, or a file in it is damaged.
     """
-    settings = _settings(folder)
-    curves, damaged = read_curves(folder / "metrics.jsonl")
+    settings = read_settings(folder)
+    metrics = read_metrics(folder / "metrics.jsonl")
+    curves = metrics.curves
     path = folder / FILE_NAME
     entries = [] if is_missing(path) else read_entries(path)
     iteration = _iteration(folder, curves, entries)
@@ -101,11 +115,11 @@ def read_run(folder: Path, name: str) -> Run:
         folder,
         settings,
         curves,
-        newest_scores(entries, curves, path),
+        newest_scores(entries, metrics.evaluations, path),
         entries,
         facts=facts_of(folder, curves),
         iteration=iteration,
-        notes=_notes(iteration, settings.get("SOLVER.MAX_ITER"), damaged),
+        notes=_notes(iteration, settings.get("SOLVER.MAX_ITER"), metrics.damaged),
         figures=figures_in(folder / "analysis"),
     )
 
@@ -140,27 +154,22 @@ def check_same_classes(runs: Sequence[Run]) -> None:
                     )
 
 
-def read_curves(path: Path) -> tuple[dict[str, Curve], int]:
-    """(curves, number of damaged lines) of a metrics.jsonl; a missing one is empty.
-
-    The last line of a run that is writing, or was killed, may be half there: it is left out.
-    """
-    if is_missing(path):
-        return {}, 0
-    curves: dict[str, Curve] = {}
-    damaged = 0
-    with open_regular(path) as file:
-        for line in file:
-            try:
-                metrics = json.loads(line)
-                iteration = int(metrics.pop("iteration"))
-            except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-                damaged += 1
-                continue
-            for name, value in metrics.items():
-                if isinstance(value, (int, float)) and math.isfinite(value):
-                    curves.setdefault(name, []).append((iteration, float(value)))
-    return curves, damaged
+def read_metrics(path: Path) -> Metrics:
+    """Of a metrics.jsonl, line by line; a missing one is empty."""
+    found = Metrics({}, {})
+    for line in metric_lines(path):
+        if line is None:
+            found.damaged += 1
+            continue
+        scored: dict[str, dict[str, float]] = {}
+        for name, value in line.metrics.items():
+            if math.isfinite(value):
+                found.curves.setdefault(name, []).append((line.iteration, value))
+            if name.startswith(PREFIX):
+                dataset, _, what = name.removeprefix(PREFIX).partition("/")
+                scored.setdefault(dataset, {})[what] = value
+        found.evaluations |= {name: (line.iteration, own) for name, own in scored.items()}
+    return found
 
 
 def plain(value: Any) -> Any:
@@ -173,24 +182,6 @@ def figures_in(folder: Path) -> list[Path]:
     if not folder.is_dir():
         return []
     return sorted(path for path in folder.iterdir() if path.suffix in FIGURE_SUFFIXES)
-
-
-def _settings(folder: Path) -> dict[str, Any]:
-    if is_missing(folder):
-        raise MissingFileError(f"{folder}: no such folder")
-    path = folder / CONFIG_NAME
-    try:
-        content = yaml.safe_load(read_small_file(path))
-    except MissingFileError:
-        raise UserError(
-            f"{folder}: not the folder of a run: it holds no {CONFIG_NAME}; give the folder that "
-            f"`t2sda train --output-dir` wrote"
-        ) from None
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
-        raise UserError(f"{path}: cannot be read as YAML ({str(error).splitlines()[0]})") from None
-    if not isinstance(content, dict):
-        raise UserError(f"{path}: holds no settings; is {folder} the folder of a run?")
-    return {key: plain(value) for key, value in flat_items(content)}
 
 
 def _iteration(folder: Path, curves: Mapping[str, Curve], entries: Sequence[Entry]) -> int:

@@ -19,6 +19,8 @@ IOU = "IoU/"
 
 Curve = list[tuple[int, float]]
 """(iteration, value) in order."""
+Evaluation = tuple[int, Mapping[str, float]]
+"""Iteration, and shares of 1 by the rest of their metrics' names; NaN where there is none."""
 
 
 @dataclass(frozen=True)
@@ -76,18 +78,18 @@ def image_score(image: ImageCounts) -> float:
 
 
 def newest_scores(
-    entries: Sequence[Entry], curves: Mapping[str, Curve], path: Path
+    entries: Sequence[Entry], evaluations: Mapping[str, Evaluation], path: Path
 ) -> dict[str, Score]:
     """The score of the newest weights on each dataset.
 
     Args:
         entries: of the run's evaluation.json.
-        curves: of its metrics.
+        evaluations: the last in its metrics, by dataset.
         path: of evaluation.json, for messages.
     Raises:
         UserError: if no pixel of a dataset was labelled.
     """
-    logged, scored = _logged(curves), _scored(entries, path)
+    logged, scored = _logged(evaluations), _scored(entries, path)
     older = {
         name
         for name, score in scored.items()
@@ -96,23 +98,16 @@ def newest_scores(
     return logged | {name: score for name, score in scored.items() if name not in older}
 
 
-def _logged(curves: Mapping[str, Curve]) -> dict[str, Score]:
-    values: dict[str, dict[str, float]] = {}
-    iterations: dict[str, int] = {}
-    for key, curve in curves.items():
-        if key.startswith(PREFIX):
-            dataset, _, name = key.removeprefix(PREFIX).partition("/")
-            values.setdefault(dataset, {})[name] = curve[-1][1]
-            iterations[dataset] = max(iterations.get(dataset, 0), curve[-1][0])
+def _logged(evaluations: Mapping[str, Evaluation]) -> dict[str, Score]:
     return {
         dataset: Score(
             dataset,
-            iterations[dataset],
+            iteration,
             {name.removeprefix(IOU): own[name] for name in own if name.startswith(IOU)},
             own.get("mIoU", math.nan),
             {name: own[name] for name in own if name != "mIoU" and not name.startswith(IOU)},
         )
-        for dataset, own in values.items()
+        for dataset, (iteration, own) in evaluations.items()
     }
 
 

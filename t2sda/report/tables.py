@@ -12,9 +12,8 @@ from t2sda.report.differences import Difference, GroupDifference
 from t2sda.report.paper import PaperRow
 from t2sda.report.read import PER_RUN, Group, plain
 from t2sda.report.scores import spread
+from t2sda.training.folder import NOWHERE, written
 
-NOWHERE = "–"
-"""For what there is not."""
 MINUS = "−"
 
 Cell = dict[str, Any]
@@ -38,14 +37,6 @@ def runs_table(groups: Sequence[Group]) -> dict[str, Any]:
     }
 
 
-def differing_settings(groups: Sequence[Group]) -> list[tuple[str, list[str]]]:
-    """(setting, its value in each group) of those that are not the same everywhere."""
-    settings = [group.runs[0].settings for group in groups]
-    keys = in_order(key for own in settings for key in own if key not in PER_RUN)
-    rows = [(key, [_written(own.get(key, NOWHERE)) for own in settings]) for key in keys]
-    return [(key, values) for key, values in rows if len(set(values)) > 1]
-
-
 def changed_settings(group: Group) -> list[tuple[str, str, str]]:
     """(setting, default, value) of what is not the default; a plugin's settings may have none."""
     rows = []
@@ -53,7 +44,7 @@ def changed_settings(group: Group) -> list[tuple[str, str, str]]:
         field = SCHEMA.fields.get(key)
         default = plain(field.default) if field is not None else NOWHERE
         if key not in PER_RUN and value != default:
-            rows.append((key, _written(default), _written(value)))
+            rows.append((key, written(default), written(value)))
     return rows
 
 
@@ -160,11 +151,6 @@ def _protocol(entry: Entry) -> str:
         *([f"scales {list(protocol.scales)}"] if protocol.scales != (1.0,) else []),
     ]
     return ", ".join(parts)
-
-
-def _written(value: Any) -> str:
-    """A setting's value as in a YAML file; an empty text can be seen."""
-    return "''" if value == "" else str(value)
 
 
 def _size(size: Sequence[int]) -> str:

@@ -11,9 +11,7 @@ from pathlib import Path
 import cv2
 import pytest
 
-from t2sda.cli.analyze import run_names
 from t2sda.cli.main import main
-from t2sda.errors import UserError
 from tests.analysis.conftest import T2SDA_SETTINGS, source_run, t2sda_run  # noqa: F401
 from tests.deployed import write_checkpoint
 
@@ -80,7 +78,7 @@ def test_one_run_gets_its_own_folder_and_nothing_of_an_earlier_analysis_stays(
         (("{run}", "--data", "streets_clear_val"), "expected 2 arguments"),
         (("{run}", "--data", "streets_clear_val", "streets_val"), "streets_val"),
         (("{run}", *DATA, "--parts", "distance"), "no part 'distance'; known: similarity"),
-        (("{run}", "{run}", *DATA, "--output", "out"), "a run is named twice"),
+        (("{run}", "{run}", *DATA, "--output", "out"), "given twice; name each once"),
         (("{run}", "{other}", *DATA), "name a folder for it with --output DIR"),
         (("{run}", "{other}", *DATA, "--features", "projector", "--output", "out"), "no projector"),
     ],
@@ -127,10 +125,3 @@ def test_a_library_that_is_missing_is_said_before_the_work(
     error = capsys.readouterr().err
     assert "t-SNE needs scikit-learn" in error
     assert "leave embedding out of --parts" in error
-
-
-def test_runs_have_the_shortest_names_that_are_unique() -> None:
-    assert run_names([Path("runs/a"), Path("runs/b")]) == ["a", "b"]
-    assert run_names([Path("one/run"), Path("two/run")]) == ["one/run", "two/run"]
-    with pytest.raises(UserError, match="named twice"):
-        run_names([Path("runs/a"), Path("runs/./a")])

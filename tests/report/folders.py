@@ -76,7 +76,7 @@ def entry_of(scores: Scores, **changes: Any) -> Entry:
 def make_run(
     folder: Path,
     entries: Sequence[Entry] = (),
-    metrics: Sequence[Mapping[str, float]] = (),
+    metrics: Sequence[Mapping[str, float | None]] = (),
     **settings: Any,
 ) -> Path:
     """The folder of a run; settings are KEY__SUBKEY=value."""

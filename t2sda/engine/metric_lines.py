@@ -1,0 +1,44 @@
+"""The lines of a `metrics.jsonl`, also of one that is being written or was damaged."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from t2sda.files import is_missing, open_regular
+
+_NO_LINE = (
+    *(ValueError, KeyError, TypeError, AttributeError),
+    *(OverflowError, RecursionError),  # numbers and nesting without end
+)
+
+
+class MetricLine(NamedTuple):
+    """Numbers after `iteration` steps, by name; NaN for null."""
+
+    iteration: int
+    metrics: dict[str, float]
+
+
+def metric_lines(path: Path) -> Iterator[MetricLine | None]:
+    """Line by line, None for what is no line of metrics; a missing file has no lines.
+
+    The last line of a run that is writing, or was killed, may be half there.
+    """
+    if is_missing(path):
+        return
+    with open_regular(path) as file:
+        for text in file:
+            try:
+                yield _line(json.loads(text))
+            except _NO_LINE:
+                yield None
+
+
+def _line(content: Any) -> MetricLine:
+    iteration = int(content.pop("iteration"))
+    numbers = {name: math.nan if value is None else float(value) for name, value in content.items()}
+    return MetricLine(iteration, numbers)
