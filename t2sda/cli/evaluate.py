@@ -101,8 +101,9 @@ def _opened(model: str, name: str, args: argparse.Namespace) -> Scored:
         args.device,
         threads=args.threads,
         description=description_of(args),
-        branch=args.branch,
+        branch=args.branch or "student",
     )
+    _check_branch(args.branch, predictor, file)
     protocol = protocol_for(
         predictor,
         image_size=_pair(args.image_size),
@@ -112,6 +113,14 @@ def _opened(model: str, name: str, args: argparse.Namespace) -> Scored:
         scales=args.scales,
     )
     return Scored(name, ModelFile.of(file), predictor, protocol, _output(path, args))
+
+
+def _check_branch(branch: str | None, predictor: Predictor, file: Path) -> None:
+    """Raise UserError if another branch is asked for than an exported file holds."""
+    held = predictor.origin.get("branch")
+    if branch is not None and branch != held:
+        said = f"the {held}" if held else "one network, without saying whose"
+        raise UserError(f"--branch {branch}: {file} holds {said}; give a checkpoint that has both")
 
 
 def _output(path: Path, args: argparse.Namespace) -> Path | None:
@@ -206,7 +215,7 @@ def _parser() -> argparse.ArgumentParser:
         "--data", nargs="+", required=True, metavar="NAME", help="labelled datasets"
     )
     parser.add_argument(
-        "--branch", choices=("student", "teacher"), default="student", help="of a checkpoint"
+        "--branch", choices=("student", "teacher"), help="of a checkpoint; default: student"
     )
     _add_protocol_arguments(parser)
     parser.add_argument("--boundary", action="store_true", help="boundary IoU as well")

@@ -278,7 +278,8 @@ def test_what_cannot_be_scored_is_one_message(
 def test_what_labels_alone_or_one_size_cannot_do_is_named(
     tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    labels = write_tiny(tmp_path / "labels.onnx")
+    write_tiny(tmp_path / "labels.onnx")
+    labels = "labels.onnx"
     for option in (["--flip"], ["--window", "64", "96"], ["--calibration"]):
         said = message([labels, "--data", "tiny_a", *option], capsys)
         assert "gives labels alone" in said
@@ -290,6 +291,10 @@ def test_what_labels_alone_or_one_size_cannot_do_is_named(
     assert "of one model at a time" in said
     said = message([checkpoint, labels, "--data", "tiny_a", "--blocks", "x/"], capsys)
     assert "blocks 'x/': not found in 3 of 3 names, such as tiny_a_00000" in said
+    said = message([labels, "--data", "tiny_a", "--branch", "teacher"], capsys)
+    assert "--branch teacher: labels.onnx holds one network" in said
+    said = message([labels, "./labels.onnx", "--data", "tiny_a"], capsys)
+    assert "labels.onnx: given twice; name each once" in said
     assert "no such file or folder" in message(["nothing.onnx", "--data", "tiny_a"], capsys)
 
 
