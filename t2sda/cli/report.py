@@ -50,7 +50,10 @@ def _figures(folders: Sequence[str]) -> list[Path]:
     paths = [Path(folder) for folder in folders]
     for path in paths:
         if not figures_in(path):
-            raise UserError(f"--analysis {path}: holds no figure; give a folder of t2sda analyze")
+            raise UserError(
+                f"--analysis {path}: holds no figure of a finished `t2sda analyze`; give what its "
+                f"--output named"
+            )
     return [figure for path in paths for figure in figures_in(path)]
 
 

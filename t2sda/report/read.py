@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from t2sda.analysis.results import JSON_NAME
+from t2sda.analysis.study import PARTS
 from t2sda.engine.checkpoint import checkpoints_in
 from t2sda.engine.metric_lines import metric_lines
 from t2sda.errors import UserError
@@ -178,10 +180,11 @@ def plain(value: Any) -> Any:
 
 
 def figures_in(folder: Path) -> list[Path]:
-    """Figures of `t2sda analyze` in a folder; none where there is no folder."""
-    if not folder.is_dir():
+    """Figures of `t2sda analyze` in a folder; none where no analysis was written to its end."""
+    if is_missing(folder / JSON_NAME):
         return []
-    return sorted(path for path in folder.iterdir() if path.suffix in FIGURE_SUFFIXES)
+    names = [f"{part}{suffix}" for part in PARTS for suffix in FIGURE_SUFFIXES]
+    return [folder / name for name in names if not is_missing(folder / name)]
 
 
 def _iteration(folder: Path, curves: Mapping[str, Curve], entries: Sequence[Entry]) -> int:

@@ -11,7 +11,13 @@ from pathlib import Path
 import cv2
 import pytest
 
+from t2sda.analysis.classes import Classes
+from t2sda.analysis.embedding import ClassSample
+from t2sda.analysis.results import write_results
+from t2sda.analysis.study import RunAnalysis, StudySettings
 from t2sda.cli.main import main
+from t2sda.data.taxonomies import CITYSCAPES_19
+from t2sda.errors import UserError
 from tests.analysis.conftest import T2SDA_SETTINGS, source_run, t2sda_run  # noqa: F401
 from tests.deployed import write_checkpoint
 
@@ -68,6 +74,21 @@ def test_one_run_gets_its_own_folder_and_nothing_of_an_earlier_analysis_stays(
     assert analyze(source_run, *DATA, *FEW, "--parts", "distances") == 0
     names = {path.name for path in folder.iterdir()}
     assert names == {"distances.png", "distances.svg", "classes.csv", "analysis.json"}
+
+
+def test_an_embedding_of_too_little_leaves_an_earlier_analysis_as_it_was(
+    tmp_path: Path,
+) -> None:
+    pytest.importorskip("sklearn", reason="t-SNE needs scikit-learn, the extra `analysis`")
+    (tmp_path / "analysis.json").write_text("{}")
+    (tmp_path / "similarity.png").write_text("of an earlier analysis")
+    classes = Classes.of(CITYSCAPES_19)
+    run = RunAnalysis("run", tmp_path / "checkpoint.pth", 1, classes, {})
+    run.samples = {domain: ClassSample(19, 4, 8, 0) for domain in ("source", "target")}
+    with pytest.raises(UserError, match="0 labelled feature cells in all are too few"):
+        write_results(tmp_path, [run], ("a", "b"), StudySettings(("embedding",)))
+    assert (tmp_path / "analysis.json").read_text() == "{}"
+    assert {path.name for path in tmp_path.iterdir()} == {"analysis.json", "similarity.png"}
 
 
 @pytest.mark.parametrize(

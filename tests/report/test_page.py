@@ -217,11 +217,14 @@ def test_figures_of_analyses_are_in_the_page_once(tmp_path: Path) -> None:
     folder.mkdir()
     Image.new("RGB", (4, 4)).save(folder / "embedding.png")
     (folder / "embedding.svg").write_text("<svg xmlns='http://www.w3.org/2000/svg'/>")
-    Image.new("RGB", (4, 4)).save(folder / "large.png")
-    (folder / "large.svg").write_text(f"<svg><!--{'x' * 500_000}--></svg>")
+    Image.new("RGB", (4, 4)).save(folder / "training.png")
+    (folder / "training.svg").write_text(f"<svg><!--{'x' * 500_000}--></svg>")
+    (folder / "of_somebody_else.svg").write_text("<svg/>")
     together = tmp_path / "together"
     together.mkdir()
-    Image.new("RGB", (4, 4)).save(together / "classes.png")
+    Image.new("RGB", (4, 4)).save(together / "distances.png")
+    for finished in (folder, together):
+        (finished / "analysis.json").write_text("{}")
     assert report(tmp_path / "page.html", run, "--analysis", together) == 0
     images = [
         (a["alt"], str(a["src"]).partition(";")[0])
@@ -229,10 +232,18 @@ def test_figures_of_analyses_are_in_the_page_once(tmp_path: Path) -> None:
         if tag == "img" and str(a.get("src", "")).startswith("data:")
     ]
     assert images == [
-        ("classes", "data:image/png"),
+        ("distances", "data:image/png"),
         ("run: embedding", "data:image/svg+xml"),
-        ("run: large", "data:image/png"),
+        ("run: training", "data:image/png"),
     ]
+
+
+def test_an_analysis_that_did_not_end_is_not_shown(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run")
+    (run / "analysis").mkdir()
+    Image.new("RGB", (4, 4)).save(run / "analysis/embedding.png")
+    assert report(tmp_path / "page.html", run) == 0
+    assert "data:image/png" not in (tmp_path / "page.html").read_text(encoding="utf-8")
 
 
 def others(tmp_path: Path, dataset: str, **changes: Any) -> list[Path]:
