@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from t2sda.cli.common import ArgumentParser, distinct_names
-from t2sda.cli.score_table import print_scores, protocol_text
+from t2sda.cli.score_table import print_scores
 from t2sda.engine.metrics import standard_console
 from t2sda.errors import MissingFileError, UserError
 from t2sda.evaluation.bootstrap import mean_iou_difference
@@ -121,8 +121,7 @@ def _age(entry: Entry) -> tuple[int, str]:
 def _left_out(runs: Sequence[ScoredRun], tasks: Sequence[Task]) -> list[str]:
     """What some of the runs alone were scored on."""
     return [
-        f"{run.name} alone: {dataset}, {protocol_text(protocol)}"
-        + (f", {branch}" if branch else "")
+        f"{run.name} alone: {dataset}, {protocol}" + (f", {branch}" if branch else "")
         for run in runs
         for dataset, protocol, branch in run.scores
         if (dataset, protocol, branch) not in tasks

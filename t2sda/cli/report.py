@@ -26,9 +26,8 @@ def command(argv: Sequence[str]) -> int:
     check_same_classes(runs)
     groups = groups_of(runs)
     content = describe(groups, args.blocks, _figures(args.analysis))
-    for run in runs:
-        for note in run.notes:
-            print(f"{run.name}: {note}")
+    for note in content["notes"]:
+        print(note)
     gallery = Gallery(left_out=("The images were left out by --no-gallery.",))
     if args.gallery:
         with named_shortages():

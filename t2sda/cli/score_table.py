@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from t2sda.evaluation.bootstrap import Difference
-from t2sda.evaluation.entries import Protocol, Scores
+from t2sda.evaluation.entries import Scores
 
 Rows = dict[str, float]
 
@@ -50,19 +50,7 @@ def print_scores(
 
 def heading(scores: Scores) -> str:
     """Dataset, number of images, and how they were seen."""
-    seen = protocol_text(scores.protocol)
-    return f"{scores.dataset}: {scores.num_images} images, {seen}; IoU in %"
-
-
-def protocol_text(protocol: Protocol) -> str:
-    """For example: fit to 512x1024, whole."""
-    size = f"fit to {_size(protocol.image_size)}" if protocol.image_size else "as they are"
-    seen = "whole"
-    if protocol.window:
-        seen = f"windows of {_size(protocol.window)} every {_size(protocol.step)}"
-    scales = ", ".join(f"{scale:g}" for scale in protocol.scales)
-    extra = [f"scales {scales}"] if protocol.scales != (1.0,) else []
-    return ", ".join([size, seen, *extra, *(["flipped as well"] if protocol.flip else [])])
+    return f"{scores.dataset}: {scores.num_images} images, {scores.protocol}; IoU in %"
 
 
 def class_rows(scores: Scores) -> Rows:
@@ -124,7 +112,3 @@ def _change(share: float | None, baseline: float | None) -> str:
     if share is None or baseline is None or math.isnan(share - baseline):
         return ""
     return f"{100 * (share - baseline):+.1f}"
-
-
-def _size(size: tuple[int, int] | None) -> str:
-    return f"{size[0]}x{size[1]}" if size else ""

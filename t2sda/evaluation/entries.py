@@ -48,6 +48,16 @@ class Protocol:
     flip: bool = False
     scales: tuple[float, ...] = (1.0,)
 
+    def __str__(self) -> str:
+        """For example: fit to 512x1024, whole."""
+        size = f"fit to {_sides(self.image_size)}" if self.image_size else "as they are"
+        seen = "whole"
+        if self.window and self.step:
+            seen = f"windows of {_sides(self.window)} every {_sides(self.step)}"
+        scales = ", ".join(f"{scale:g}" for scale in self.scales)
+        extra = [f"scales {scales}"] if self.scales != (1.0,) else []
+        return ", ".join([size, seen, *extra, *(["flipped as well"] if self.flip else [])])
+
 
 @dataclass(frozen=True)
 class ClassScores:
@@ -351,6 +361,10 @@ def _check_groups(scores: Scores) -> None:
         raise ValueError("`group_classes` are not those of `groups`")
     if any(len(image.group_right) != len(names) for image in scores.images):
         raise ValueError("`group_right` of an image is not that of `groups`")
+
+
+def _sides(size: tuple[int, int]) -> str:
+    return f"{size[0]}x{size[1]}"
 
 
 def _damaged(path: Path, what: str) -> UserError:

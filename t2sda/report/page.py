@@ -74,6 +74,8 @@ def describe(
         "entries": entries_table(groups),
         "blocks": blocks,
     }
+    unlike = [note for name in names if (note := _unlike_scores(groups, name)) is not None]
+    content["notes"] = [*content["notes"], *unlike]
     return {**content, "sections": _sections(content)}
 
 
@@ -114,6 +116,17 @@ def _heading(groups: Sequence[Group]) -> dict[str, Any]:
         "runs_of_groups": [[run.name for run in group.runs] for group in groups],
         "seeded": any(len(group.runs) > 1 for group in groups),
     }
+
+
+def _unlike_scores(groups: Sequence[Group], dataset: str) -> str | None:
+    """Which runs were scored how, where it was not the same way."""
+    ways: dict[str, list[str]] = {}
+    for run in (run for group in groups for run in group.runs if dataset in run.scores):
+        ways.setdefault(run.way_of_scoring(dataset), []).append(run.name)
+    if len(ways) < 2:
+        return None
+    found = "; ".join(f"{way}: {', '.join(names)}" for way, names in ways.items())
+    return f"{dataset}: scored in different ways, so the numbers do not compare: {found}"
 
 
 def _sections(content: Mapping[str, Any]) -> list[tuple[str, str]]:

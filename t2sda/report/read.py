@@ -16,7 +16,7 @@ from t2sda.analysis.study import PARTS
 from t2sda.engine.checkpoint import checkpoints_in
 from t2sda.engine.metric_lines import metric_lines
 from t2sda.errors import UserError
-from t2sda.evaluation.entries import FILE_NAME, Entry, read_entries
+from t2sda.evaluation.entries import FILE_NAME, Entry, Protocol, read_entries
 from t2sda.files import is_missing
 from t2sda.report.facts import facts_of
 from t2sda.report.scores import PREFIX, Curve, Evaluation, Score, newest_scores
@@ -65,6 +65,14 @@ class Run:
         """Steps done and due."""
         due = self.settings.get("SOLVER.MAX_ITER")
         return f"{self.iteration:,} of {due:,}" if isinstance(due, int) else f"{self.iteration:,}"
+
+    def way_of_scoring(self, dataset: str) -> str:
+        """Branch and protocol of a score, such as: student, as they are, whole."""
+        entry = self.scores[dataset].entry
+        if entry is None:  # an evaluation of the training
+            size = self.settings.get("EVALUATION.IMAGE_SIZE")
+            return f"student, {Protocol(tuple(size) if size else None)}"
+        return f"{entry.branch or 'one network'}, {entry.scores.protocol}"
 
 
 @dataclass

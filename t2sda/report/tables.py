@@ -7,7 +7,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from t2sda.config import SCHEMA
-from t2sda.evaluation.entries import Entry
 from t2sda.report.differences import Difference, GroupDifference
 from t2sda.report.paper import PaperRow
 from t2sda.report.read import PER_RUN, Group, plain
@@ -97,7 +96,7 @@ def entries_table(groups: Sequence[Group]) -> dict[str, Any]:
             entry.branch or NOWHERE,
             NOWHERE if entry.iteration is None else entry.iteration,
             entry.scores.dataset,
-            _protocol(entry),
+            str(entry.scores.protocol),
             percent(entry.scores.reported.mean_iou),
             entry.date[:16].replace("T", " "),
         ]
@@ -140,18 +139,3 @@ def _paper_cell(points: float) -> Cell:
     if math.isnan(points):
         return {"text": NOWHERE, "value": "", "paper": True}
     return {"text": f"{points:.1f}", "value": points, "paper": True}
-
-
-def _protocol(entry: Entry) -> str:
-    protocol = entry.scores.protocol
-    parts = [
-        f"windows of {_size(protocol.window)}" if protocol.window else "whole image",
-        f"within {_size(protocol.image_size)}" if protocol.image_size else "as stored",
-        *(["mirrored too"] if protocol.flip else []),
-        *([f"scales {list(protocol.scales)}"] if protocol.scales != (1.0,) else []),
-    ]
-    return ", ".join(parts)
-
-
-def _size(size: Sequence[int]) -> str:
-    return " × ".join(map(str, size))

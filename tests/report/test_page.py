@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 import shutil
@@ -17,7 +18,8 @@ import t2sda
 from t2sda.cli.main import main
 from t2sda.data.catalog import open_dataset
 from t2sda.data.taxonomies import CITYSCAPES_19
-from tests.report.folders import entry_of, make_run, pixels, scores_of
+from t2sda.evaluation.entries import Protocol
+from tests.report.folders import entry_of, logged, make_run, pixels, scores_of
 
 HARD = [[1, 9, 0], [0, 10, 0], [0, 0, 0]]
 
@@ -244,6 +246,26 @@ def test_an_analysis_that_did_not_end_is_not_shown(tmp_path: Path) -> None:
     Image.new("RGB", (4, 4)).save(run / "analysis/embedding.png")
     assert report(tmp_path / "page.html", run) == 0
     assert "data:image/png" not in (tmp_path / "page.html").read_text(encoding="utf-8")
+
+
+def test_scores_of_other_protocols_are_said_not_to_compare(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    scores = scores_of({"a.png": HARD})
+    windows = dataclasses.replace(scores, protocol=Protocol(window=(64, 96), step=(32, 64)))
+    whole = make_run(tmp_path / "whole", [entry_of(scores)])
+    line = logged(20, quay=0.5, water=0.5, ship=0.5)
+    training = make_run(tmp_path / "training", metrics=[line], SOLVER__BASE_LR=1.0)
+    assert report(tmp_path / "page.html", whole, training) == 0
+    assert "do not compare" not in capsys.readouterr().out
+    other = make_run(tmp_path / "windows", [entry_of(windows)], SOLVER__BASE_LR=2.0)
+    assert report(tmp_path / "page.html", whole, training, other) == 0
+    note = (
+        "harbour_val: scored in different ways, so the numbers do not compare: student, as they "
+        "are, whole: whole, training; student, as they are, windows of 64x96 every 32x64: windows"
+    )
+    assert note in capsys.readouterr().out
+    assert note in (tmp_path / "page.html").read_text(encoding="utf-8")
 
 
 def others(tmp_path: Path, dataset: str, **changes: Any) -> list[Path]:
