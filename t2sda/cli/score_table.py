@@ -72,8 +72,7 @@ def further_rows(scores: Scores) -> Rows:
     """What is no mean IoU."""
     rows = {"pixel accuracy": scores.accuracy}
     if scores.boundary_iou is not None:
-        name = f"boundary mIoU ({scores.boundary_iou.distance} pixels)"
-        rows[name] = scores.boundary_iou.mean_iou
+        rows["boundary mIoU"] = scores.boundary_iou.mean_iou
     if scores.calibration is not None:
         rows["calibration error"] = scores.calibration.ece
     return rows

@@ -76,13 +76,6 @@ class HeadTail:
 
 
 @dataclass(frozen=True)
-class BoundaryScores(ClassScores):
-    """Boundary IoU; `distance` is how far from a boundary pixels count, in pixels."""
-
-    distance: int
-
-
-@dataclass(frozen=True)
 class Calibration:
     """Expected calibration error, and (pixels, mean confidence, accuracy) of every bin."""
 
@@ -143,7 +136,7 @@ class Scores:
     groups: ClassScores | None = None
     group_classes: dict[str, Counts] = field(default_factory=dict)
     head_tail: HeadTail | None = None
-    boundary_iou: BoundaryScores | None = None
+    boundary_iou: ClassScores | None = None
     calibration: Calibration | None = None
     images: tuple[ImageCounts, ...] = ()
 
@@ -306,9 +299,7 @@ def _scores(item: Mapping[str, Any]) -> Scores:
         group_classes={_text(k): _counts(v) for k, v in item["group_classes"].items()},
         head_tail=head_tail and HeadTail(_share(head_tail["head"]), _share(head_tail["tail"])),
         boundary_iou=boundary
-        and BoundaryScores(
-            _shares(boundary["iou"]), _share(boundary["mean_iou"]), _count(boundary["distance"])
-        ),
+        and ClassScores(_shares(boundary["iou"]), _share(boundary["mean_iou"])),
         calibration=calibration
         and Calibration(
             _share(calibration["ece"]),
