@@ -13,6 +13,7 @@ import jinja2
 import numpy as np
 
 import t2sda
+from t2sda.evaluation.confusion import ConfusionMatrix
 from t2sda.report.differences import GroupDifference, group_difference
 from t2sda.report.figures import (
     MAX_POINTS,
@@ -242,12 +243,17 @@ def _extremes(group: Group, dataset: str) -> Cell:
 
 
 def _matrix(group: Group, dataset: str) -> Cell | None:
-    """Of all runs of a group together."""
+    """Of all runs of a group together, in the classes that are reported."""
     entries = [score.entry for score in group.scores(dataset) if score.entry is not None]
     if not entries:
         return None
-    names = entries[0].scores.classes
-    confusion = np.array([entry.scores.confusion for entry in entries], dtype=np.int64).sum(axis=0)
+    scores = entries[0].scores
+    total = ConfusionMatrix(len(scores.classes))
+    for entry in entries:
+        total.counts += np.array(entry.scores.confusion, dtype=np.int64)
+    if scores.group_classes:
+        total = total.merge(list(scores.group_classes.values()))
+    confusion, names = total.counts, tuple(scores.reported.iou)
     label = f"Confusion matrix of {group.name} on {dataset}"
     return {
         "name": group.name,

@@ -12,7 +12,9 @@ from typing import NamedTuple
 import numpy as np
 
 from t2sda.errors import UserError
-from t2sda.evaluation.entries import Entry, ImageCounts, Scores
+from t2sda.evaluation.bootstrap import block_counts
+from t2sda.evaluation.confusion import mean_of_present, shares
+from t2sda.evaluation.entries import Entry, Scores
 
 PREFIX = "evaluation/"
 IOU = "IoU/"
@@ -45,9 +47,15 @@ class Score:
     entry: Entry | None = None
 
     def image_scores(self) -> dict[str, float]:
-        """Mean IoU of each labelled image, over the classes in its labels or its prediction."""
-        images = self.entry.scores.images if self.entry is not None else ()
-        return {image.name: image_score(image) for image in images if any(image.true)}
+        """Mean IoU of each labelled image, over the reported classes that it shows."""
+        if self.entry is None:
+            return {}
+        images = self.entry.scores.images
+        counts = block_counts(self.entry.scores, np.arange(len(images)))
+        means = mean_of_present(shares(counts[..., 0], counts[..., 1])).tolist()
+        return {
+            image.name: mean for image, mean in zip(images, means, strict=True) if any(image.true)
+        }
 
 
 class Spread(NamedTuple):
@@ -67,14 +75,6 @@ def spread(shares: Iterable[float]) -> Spread | None:
     if not known:
         return None
     return Spread(statistics.fmean(known), statistics.stdev(known) if len(known) > 1 else None)
-
-
-def image_score(image: ImageCounts) -> float:
-    """Mean IoU of one image, a share of 1; NaN where nothing is labelled."""
-    true, predicted, right = map(np.array, (image.true, image.predicted, image.right))
-    union = true + predicted - right
-    there = union > 0
-    return float((right[there] / union[there]).mean()) if there.any() else math.nan
 
 
 def newest_scores(

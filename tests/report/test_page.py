@@ -19,7 +19,7 @@ from t2sda.cli.main import main
 from t2sda.data.catalog import open_dataset
 from t2sda.data.taxonomies import CITYSCAPES_19
 from t2sda.evaluation.entries import Protocol
-from tests.report.folders import entry_of, logged, make_run, pixels, scores_of
+from tests.report.folders import entry_of, grouped, logged, make_run, pixels, scores_of
 
 HARD = [[1, 9, 0], [0, 10, 0], [0, 0, 0]]
 
@@ -246,6 +246,15 @@ def test_an_analysis_that_did_not_end_is_not_shown(tmp_path: Path) -> None:
     Image.new("RGB", (4, 4)).save(run / "analysis/embedding.png")
     assert report(tmp_path / "page.html", run) == 0
     assert "data:image/png" not in (tmp_path / "page.html").read_text(encoding="utf-8")
+
+
+def test_confusion_is_of_the_classes_that_are_reported(tmp_path: Path) -> None:
+    scores = grouped({"a.png": [[8, 2, 0], [0, 2, 18], [0, 0, 0]]}, {"land": (0,), "sea": (1, 2)})
+    run = make_run(tmp_path / "run", [entry_of(scores)])
+    assert report(tmp_path / "page.html", run, "--no-gallery") == 0
+    text = (tmp_path / "page.html").read_text(encoding="utf-8")
+    assert "Most confused: 20 % of land as sea." in text
+    assert "of water as ship" not in text
 
 
 def test_scores_of_other_protocols_are_said_not_to_compare(
