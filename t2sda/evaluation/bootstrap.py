@@ -64,9 +64,12 @@ def mean_iou_difference(
 
 
 def block_draws(num_blocks: int, seed: int = 0) -> np.ndarray:
-    """(NUM_RESAMPLES, B) int64, how often every resample holds every block."""
-    shares = np.full(num_blocks, 1 / num_blocks)
-    return np.random.default_rng(seed).multinomial(num_blocks, shares, size=NUM_RESAMPLES)
+    """(NUM_RESAMPLES, B) of the smallest type, how often every resample holds every block."""
+    random, shares = np.random.default_rng(seed), np.full(num_blocks, 1 / num_blocks)
+    draws = np.empty((NUM_RESAMPLES, num_blocks), dtype=np.min_scalar_type(num_blocks))
+    for row in draws:
+        row[:] = random.multinomial(num_blocks, shares)
+    return draws
 
 
 def interval_of(drawn: np.ndarray, num_blocks: int) -> tuple[float, float]:
