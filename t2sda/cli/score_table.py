@@ -60,12 +60,7 @@ def class_rows(scores: Scores) -> Rows:
 
 def mean_rows(scores: Scores) -> Rows:
     """Means over classes: of all, of the named subsets, of head and tail."""
-    rows = {"mIoU": scores.reported.mean_iou}
-    if scores.groups is None:
-        rows |= scores.subset_iou
-        if scores.head_tail is not None:
-            rows |= {"head classes": scores.head_tail.head, "tail classes": scores.head_tail.tail}
-    return rows
+    return {"mIoU": scores.reported.mean_iou, **scores.further_means}
 
 
 def further_rows(scores: Scores) -> Rows:

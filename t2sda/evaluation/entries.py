@@ -145,6 +145,15 @@ class Scores:
         """The score that counts: of the class groups, where the dataset has some."""
         return self.groups or ClassScores(self.iou, self.mean_iou)
 
+    @property
+    def further_means(self) -> dict[str, float]:
+        """Means over some of the classes, by name; none where class groups are what counts."""
+        if self.groups is not None:
+            return {}
+        parts = self.head_tail
+        ends = {} if parts is None else {"head classes": parts.head, "tail classes": parts.tail}
+        return {**self.subset_iou, **ends}
+
     def as_metrics(self) -> dict[str, float]:
         """Flat names for the metric writers."""
         prefix = f"evaluation/{self.dataset}"

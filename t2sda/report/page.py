@@ -225,8 +225,14 @@ def _card(
         "difference": difference and difference_cell(difference.mean),
         "further": [f"{name} {item}" for name, item in further.items() if item is not None],
         "iterations": " and ".join(iterations),
-        "paper": paper and f"{paper.method}: {paper.mean_iou:.1f} %",
+        "paper": paper and _paper_mean(paper),
     }
+
+
+def _paper_mean(row: PaperRow) -> str:
+    """Of a row; the paper prints no mean where classes are missing."""
+    mean = "no mean" if math.isnan(row.mean_iou) else f"{row.mean_iou:.1f} %"
+    return f"{row.title}: {mean}"
 
 
 def _extremes(group: Group, dataset: str) -> Cell:

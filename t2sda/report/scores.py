@@ -143,9 +143,7 @@ def _score(entry: Entry, path: Path) -> Score:
 
 
 def _further(scores: Scores) -> dict[str, float]:
-    found = {"accuracy": scores.accuracy, **({} if scores.groups else scores.subset_iou)}
-    if scores.head_tail is not None:
-        found |= {"head classes": scores.head_tail.head, "tail classes": scores.head_tail.tail}
+    found = {"accuracy": scores.accuracy, **scores.further_means}
     if scores.boundary_iou is not None:
         found["boundary IoU"] = scores.boundary_iou.mean_iou
     if scores.calibration is not None:

@@ -81,7 +81,7 @@ def class_table(
     columns = [
         *scores,
         *(f"{name} {MINUS} {groups[0].name}" for name in differences),
-        *(f"paper: {row.method}" for row in paper.values()),
+        *(f"paper: {row.title}" for row in paper.values()),
     ]
     return {"columns": columns, "rows": rows, "foot": foot}
 

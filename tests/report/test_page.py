@@ -18,7 +18,7 @@ import t2sda
 from t2sda.cli.main import main
 from t2sda.data.catalog import open_dataset
 from t2sda.data.taxonomies import CITYSCAPES_19
-from t2sda.evaluation.entries import Protocol
+from t2sda.evaluation.entries import HeadTail, Protocol
 from tests.report.folders import entry_of, grouped, logged, make_run, pixels, scores_of
 
 HARD = [[1, 9, 0], [0, 10, 0], [0, 0, 0]]
@@ -255,6 +255,17 @@ def test_confusion_is_of_the_classes_that_are_reported(tmp_path: Path) -> None:
     text = (tmp_path / "page.html").read_text(encoding="utf-8")
     assert "Most confused: 20 % of land as sea." in text
     assert "of water as ship" not in text
+
+
+def test_head_and_tail_are_left_out_where_groups_count(tmp_path: Path) -> None:
+    scores = grouped({"a.png": [[8, 2, 0], [0, 2, 18], [0, 0, 0]]}, {"land": (0,), "sea": (1, 2)})
+    scores = dataclasses.replace(scores, head_tail=HeadTail(0.5, 0.25))
+    assert scores.further_means == {}
+    single = dataclasses.replace(scores, groups=None, subset_iou={"mIoU16": 0.75})
+    assert single.further_means == {"mIoU16": 0.75, "head classes": 0.5, "tail classes": 0.25}
+    run = make_run(tmp_path / "run", [entry_of(scores)])
+    assert report(tmp_path / "page.html", run, "--no-gallery") == 0
+    assert "tail classes" not in (tmp_path / "page.html").read_text(encoding="utf-8")
 
 
 def test_scores_of_other_protocols_are_said_not_to_compare(
