@@ -86,6 +86,11 @@ def _score(model: Scored, dataset: SegmentationDataset, args: argparse.Namespace
         keep=_keep(args, dataset, model.predictor.taxonomy),
         progress=ConsoleProgress(standard_console(quiet=not is_main())),
     )
+    if not any(map(any, scores.confusion)):
+        raise UserError(
+            f"dataset '{dataset.name}': no pixel of its {len(dataset)} images is labelled, so there "
+            f"is no score; check its labels with `t2sda data check {dataset.name}`"
+        )
     if is_main() and model.output is not None:
         entry = model.file.entry(scores, model.predictor, model.output.parent)
         add_entries(model.output, [entry])

@@ -26,8 +26,9 @@ def print_scores(
         columns: by the model's name; all of one dataset.
         differences: of columns to the first, by name.
     """
-    baseline, first = next(iter(columns.items()))
-    console.print(heading(first), highlight=False, soft_wrap=True)
+    baseline = next(iter(columns))
+    for line in heading(columns):
+        console.print(line, highlight=False, soft_wrap=True)
     table = Table()
     table.add_column("class")
     for name in columns:
@@ -48,9 +49,14 @@ def print_scores(
             console.print(text, highlight=False, soft_wrap=True)
 
 
-def heading(scores: Scores) -> str:
-    """Dataset, number of images, and how they were seen."""
-    return f"{scores.dataset}: {scores.num_images} images, {scores.protocol}; IoU in %"
+def heading(columns: Mapping[str, Scores]) -> list[str]:
+    """Dataset, number of images, and how they were seen: by every model, where it was not alike."""
+    first, *others = columns.values()
+    images = f"{first.dataset}: {first.num_images} images"
+    if all(other.protocol == first.protocol for other in others):
+        return [f"{images}, {first.protocol}; IoU in %"]
+    seen = [f"{name}: {scores.protocol}" for name, scores in columns.items()]
+    return [f"{images}, seen in different ways, so differences may come from that; IoU in %", *seen]
 
 
 def class_rows(scores: Scores) -> Rows:

@@ -127,7 +127,7 @@ def _unlike_scores(groups: Sequence[Group], dataset: str) -> str | None:
     if len(ways) < 2:
         return None
     found = "; ".join(f"{way}: {', '.join(names)}" for way, names in ways.items())
-    return f"{dataset}: scored in different ways, so the numbers do not compare: {found}"
+    return f"{dataset}: scored in different ways, so differences may come from that: {found}"
 
 
 def _sections(content: Mapping[str, Any]) -> list[tuple[str, str]]:
