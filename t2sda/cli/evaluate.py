@@ -88,7 +88,7 @@ def _score(model: Scored, dataset: SegmentationDataset, args: argparse.Namespace
     )
     if not any(map(any, scores.confusion)):
         raise UserError(
-            f"dataset '{dataset.name}': no pixel of its {len(dataset)} images is labelled, so there "
+            f"dataset '{dataset.name}': no pixel of {len(dataset)} images is labelled, so there "
             f"is no score; check its labels with `t2sda data check {dataset.name}`"
         )
     if is_main() and model.output is not None:

@@ -258,7 +258,7 @@ def _other_file(folder: Path) -> None:
     ("arguments", "prepare", "text"),
     [
         (["--data", "bare"], _unlabelled, "'bare' has no labels, so nothing can be scored"),
-        (["--data", "void", "--output", "x.json"], _all_ignored, "no pixel of its 1 images is"),
+        (["--data", "void", "--output", "x.json"], _all_ignored, "no pixel of 1 images is"),
         (["--data", "tiny_a", "tiny_a"], None, "--data: tiny_a tiny_a lists one twice"),
         (["--data", "tiny_a", "--blocks", "x"], None, "--blocks: a difference needs two models"),
         (["--data", "tiny_a", "--step", "8", "8"], None, "there is no window to move"),
