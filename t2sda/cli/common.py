@@ -110,7 +110,7 @@ def positive_int(text: str) -> int:
 
 def distinct_names(paths: Sequence[str | Path]) -> list[str]:
     """A short name for each file or folder; raises UserError if two paths lead to the same one."""
-    resolved = [str(Path(path).resolve()) for path in paths]
+    resolved = [os.path.realpath(path) for path in paths]
     for path, place in zip(paths, resolved, strict=True):
         if resolved.count(place) > 1:
             raise UserError(f"{path}: given twice; name each once")
