@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import logging
-import math
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from t2sda.files import is_missing, open_regular
+from t2sda.engine.metric_lines import MetricLine, metric_lines
 
 logger = logging.getLogger(__name__)
 
@@ -35,17 +33,16 @@ class Curves:
     per_class: dict[str, dict[str, list[tuple[int, float]]]] = field(default_factory=dict)
     quality: list[tuple[int, float]] = field(default_factory=list)
 
-    def add(self, line: dict[str, object]) -> None:
+    def add(self, line: MetricLine) -> None:
         """Take what one line of metrics.jsonl holds of them."""
-        iteration = int(line["iteration"])  # type: ignore[call-overload]
-        for name, value in line.items():
+        for name, value in line.metrics.items():
             if name == QUALITY:
-                self.quality.append((iteration, _number(value)))
+                self.quality.append((line.iteration, value))
             for curve, prefix in PER_CLASS.items():
                 if name.startswith(prefix):
                     of_class = self.per_class.setdefault(curve, {})
                     values = of_class.setdefault(name.removeprefix(prefix), [])
-                    values.append((iteration, _number(value)))
+                    values.append((line.iteration, value))
 
 
 def read_curves(path: Path) -> Curves:
@@ -55,19 +52,12 @@ def read_curves(path: Path) -> Curves:
     now, is passed over and said.
     """
     curves = Curves()
-    if is_missing(path):
-        return curves
     passed_over = 0
-    with open_regular(path) as file:
-        for text in file:
-            try:
-                curves.add(json.loads(text))
-            except _DAMAGED:
-                passed_over += 1
+    for line in metric_lines(path):
+        if line is None:
+            passed_over += 1
+        else:
+            curves.add(line)
     if passed_over:
         logger.warning("%s: %d lines are no metrics and were passed over", path, passed_over)
     return curves
-
-
-def _number(value: object) -> float:
-    return math.nan if value is None else float(value)  # type: ignore[arg-type]

@@ -72,7 +72,10 @@ def write_results(
         settings: of the analysis.
     Returns:
         The files that were written.
+    Raises:
+        UserError: if there is too little for an embedding; an earlier analysis stays.
     """
+    positions = embedded(runs, settings.seed) if EMBEDDING in settings.parts else []
     remove_results(folder)
     written: list[Path] = []
     for part in settings.parts:
@@ -84,7 +87,6 @@ def write_results(
     if any(NEEDED[TRAINING](run) for run in runs):
         texts[TRAINING_NAME] = training_csv(runs)
     if EMBEDDING in settings.parts:
-        positions = embedded(runs, settings.seed)
         write_figure(folder, EMBEDDING, embedding_figure(runs, positions))
         written += [folder / f"{EMBEDDING}.png", folder / f"{EMBEDDING}.svg"]
         texts[EMBEDDING_NAME] = embedding_csv(runs, positions)

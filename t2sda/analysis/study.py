@@ -19,6 +19,7 @@ from t2sda.analysis.features import FeatureReader
 from t2sda.analysis.pseudo_labels import PseudoLabelScores
 from t2sda.data.datasets import SegmentationDataset
 from t2sda.engine.checkpoint import Checkpoint
+from t2sda.errors import UserError
 from t2sda.evaluation.confusion import ConfusionMatrix
 from t2sda.evaluation.evaluator import check_classes
 from t2sda.losses.pull import Keys
@@ -160,7 +161,10 @@ class RunStudy:
         return self.result
 
     def _first_pass(self, domain: str, progress: Progress) -> Tensor:
-        """Centroids of a domain, (C, D), and the sample of its features."""
+        """Centroids of a domain, (C, D), and the sample of its features.
+
+        Raises UserError if nothing is labelled there.
+        """
         settings, num_classes = self.settings, len(self.classes)
         sums = ClassSums(num_classes, self.read.channels)
         sample = ClassSample(
@@ -171,6 +175,12 @@ class RunStudy:
             sums.add(features, labels)
             if EMBEDDING in settings.parts:
                 sample.add(features, labels, index)
+        if not sums.counts.any():
+            raise UserError(
+                f"dataset '{self.data[domain].name}': no labelled pixel is in the "
+                f"{self.result.num_images[domain]} images that were looked at; look at more, or "
+                f"check its labels with `t2sda data check {self.data[domain].name}`"
+            )
         if EMBEDDING in settings.parts:
             self.result.samples[domain] = sample
         self.result.per_class[f"{domain}_cells"] = sums.counts.double()

@@ -15,7 +15,13 @@ from t2sda.analysis.embedding import check_can_embed
 from t2sda.analysis.features import KINDS
 from t2sda.analysis.results import write_results
 from t2sda.analysis.study import EMBEDDING, PARTS, RunAnalysis, RunStudy, StudySettings
-from t2sda.cli.common import ArgumentParser, add_dataset_arguments, load_datasets, positive_int
+from t2sda.cli.common import (
+    ArgumentParser,
+    add_dataset_arguments,
+    distinct_names,
+    load_datasets,
+    positive_int,
+)
 from t2sda.data.catalog import open_dataset
 from t2sda.engine.checkpoint import resolve_checkpoint
 from t2sda.engine.device import choose_device
@@ -79,7 +85,7 @@ def _studies(
     source, target = (open_dataset(name) for name in args.data)
     studies = [
         RunStudy(name, open_checkpoint(path), (source, target), settings, device)
-        for name, path in zip(run_names(args.runs), paths, strict=True)
+        for name, path in zip(distinct_names(args.runs), paths, strict=True)
     ]
     channels = {study.result.name: study.read.channels for study in studies}
     if EMBEDDING in settings.parts and len(set(channels.values())) > 1:
@@ -89,22 +95,6 @@ def _studies(
             f"by one, or leave {EMBEDDING} out of --parts"
         )
     return studies
-
-
-def run_names(runs: Sequence[Path]) -> list[str]:
-    """A name for each run: as many of the last parts of its path as make it unique.
-
-    Raises:
-        UserError: if a run is named twice.
-    """
-    parts = [run.resolve().parts for run in runs]
-    if len(set(parts)) < len(parts):
-        raise UserError("a run is named twice; name each once")
-    for length in range(1, max(map(len, parts)) + 1):
-        names = ["/".join(item[-length:]) for item in parts]
-        if len(set(names)) == len(names):
-            break
-    return names
 
 
 def show(console: Console, run: RunAnalysis) -> None:

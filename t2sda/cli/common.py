@@ -108,6 +108,15 @@ def positive_int(text: str) -> int:
     return int(text)
 
 
+def distinct_names(paths: Sequence[str | Path]) -> list[str]:
+    """A short name for each file or folder; raises UserError if two paths lead to the same one."""
+    resolved = [os.path.realpath(path) for path in paths]
+    for path, place in zip(paths, resolved, strict=True):
+        if resolved.count(place) > 1:
+            raise UserError(f"{path}: given twice; name each once")
+    return short_names(resolved)
+
+
 def short_names(paths: Sequence[str]) -> list[str]:
     """Of every path as many parts from its end as distinguish it from all others."""
     return [_short_name(Path(path), [Path(other) for other in paths]) for path in paths]

@@ -11,16 +11,13 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from t2sda.cli.common import ArgumentParser
-from t2sda.cli.score_table import print_scores, protocol_text
-from t2sda.config import changed_keys, read_settings
-from t2sda.config.schema import flat_items
+from t2sda.cli.common import ArgumentParser, distinct_names
+from t2sda.cli.score_table import print_scores
 from t2sda.engine.metrics import standard_console
 from t2sda.errors import MissingFileError, UserError
 from t2sda.evaluation.bootstrap import mean_iou_difference
 from t2sda.evaluation.entries import FILE_NAME, Entry, Protocol, Scores, read_entries
-from t2sda.files import is_folder
-from t2sda.training.record import CONFIG_NAME
+from t2sda.training.folder import differing_settings, read_settings
 
 OF_THE_PLACE = ("OUTPUT_DIR",)
 """Settings that every run has for itself."""
@@ -34,22 +31,23 @@ class ScoredRun:
     """A run's folder.
 
     Attributes:
-        name: as the command line calls it.
-        cfg: its resolved settings.
+        name: distinguishes it from the others.
+        settings: by their dotted keys.
         scores: of its newest weights, by task.
     """
 
     name: str
-    cfg: Mapping[str, Any]
+    settings: Mapping[str, Any]
     scores: Mapping[Task, Scores]
 
 
 def command(argv: Sequence[str]) -> int:
     """Print what differs between runs; returns 0."""
     args = _parser().parse_args(argv)
-    if len({Path(run).resolve() for run in args.runs}) < max(2, len(args.runs)):
-        raise UserError(f"RUN: {' '.join(args.runs)}; give two different runs or more")
-    runs = [read_run(name) for name in args.runs]
+    if len(args.runs) < 2:
+        raise UserError(f"RUN: {args.runs[0]}; give two different runs or more")
+    names = distinct_names(args.runs)
+    runs = [read_run(Path(run), name) for run, name in zip(args.runs, names, strict=True)]
     console = standard_console()
     print_changes(console, runs)
     tasks = [task for task in runs[0].scores if all(task in run.scores for run in runs)]
@@ -72,22 +70,14 @@ def command(argv: Sequence[str]) -> int:
     return 0
 
 
-def read_run(name: str) -> ScoredRun:
+def read_run(folder: Path, name: str) -> ScoredRun:
     """The settings and scores that lie in a run's folder.
 
     Raises:
         MissingFileError: if it is no run's folder, or holds no scores.
         UserError: if one of its files is damaged.
     """
-    folder = Path(name)
-    if not is_folder(folder):
-        raise MissingFileError(f"{folder}: no such folder; give that of a run")
-    try:
-        settings = read_settings(folder / CONFIG_NAME)
-    except MissingFileError:
-        raise MissingFileError(
-            f"{folder}: no run's folder (no {CONFIG_NAME} in it); give what --output-dir named"
-        ) from None
+    settings = read_settings(folder)
     try:
         entries = read_entries(folder / FILE_NAME)
     except MissingFileError:
@@ -100,20 +90,16 @@ def read_run(name: str) -> ScoredRun:
 
 def print_changes(console: Console, runs: Sequence[ScoredRun]) -> None:
     """A table of the settings that are not the same in all runs."""
-    changed: dict[str, None] = {}
-    for run in runs[1:]:
-        changed |= dict.fromkeys(key for key, _, _ in changed_keys(runs[0].cfg, run.cfg))
-    keys = [key for key in changed if key not in OF_THE_PLACE]
-    if not keys:
+    rows = differing_settings([run.settings for run in runs], OF_THE_PLACE)
+    if not rows:
         console.print("all settings are the same")
         return
     table = Table()
     table.add_column("setting")
     for run in runs:
         table.add_column(run.name, overflow="fold")
-    settings = [dict(flat_items(run.cfg)) for run in runs]
-    for key in keys:
-        table.add_row(key, *(str(own.get(key, "")) for own in settings))
+    for key, values in rows:
+        table.add_row(key, *values)
     console.print(table)
 
 
@@ -135,8 +121,7 @@ def _age(entry: Entry) -> tuple[int, str]:
 def _left_out(runs: Sequence[ScoredRun], tasks: Sequence[Task]) -> list[str]:
     """What some of the runs alone were scored on."""
     return [
-        f"{run.name} alone: {dataset}, {protocol_text(protocol)}"
-        + (f", {branch}" if branch else "")
+        f"{run.name} alone: {dataset}, {protocol}" + (f", {branch}" if branch else "")
         for run in runs
         for dataset, protocol, branch in run.scores
         if (dataset, protocol, branch) not in tasks

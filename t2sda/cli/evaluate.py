@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from t2sda.cli.common import ArgumentParser, positive_int, short_names
+from t2sda.cli.common import ArgumentParser, distinct_names, positive_int
 from t2sda.cli.loading import add_model_arguments, description_of
 from t2sda.cli.score_table import print_scores
 from t2sda.data.catalog import open_dataset
@@ -64,7 +64,7 @@ def command(argv: Sequence[str]) -> int:
         if args.blocks is not None:
             for dataset in datasets:
                 blocks_of(_names(dataset), args.blocks)
-        names = short_names(args.models)
+        names = distinct_names(args.models)
         models = [_opened(*pair, args) for pair in zip(args.models, names, strict=True)]
         for model in models:
             _check_fits(model, datasets, args)
@@ -86,6 +86,11 @@ def _score(model: Scored, dataset: SegmentationDataset, args: argparse.Namespace
         keep=_keep(args, dataset, model.predictor.taxonomy),
         progress=ConsoleProgress(standard_console(quiet=not is_main())),
     )
+    if not any(map(any, scores.confusion)):
+        raise UserError(
+            f"dataset '{dataset.name}': no pixel of {len(dataset)} images is labelled, so there "
+            f"is no score; check its labels with `t2sda data check {dataset.name}`"
+        )
     if is_main() and model.output is not None:
         entry = model.file.entry(scores, model.predictor, model.output.parent)
         add_entries(model.output, [entry])
@@ -101,8 +106,9 @@ def _opened(model: str, name: str, args: argparse.Namespace) -> Scored:
         args.device,
         threads=args.threads,
         description=description_of(args),
-        branch=args.branch,
+        branch=args.branch or "student",
     )
+    _check_branch(args.branch, predictor, file)
     protocol = protocol_for(
         predictor,
         image_size=_pair(args.image_size),
@@ -114,6 +120,14 @@ def _opened(model: str, name: str, args: argparse.Namespace) -> Scored:
     return Scored(name, ModelFile.of(file), predictor, protocol, _output(path, args))
 
 
+def _check_branch(branch: str | None, predictor: Predictor, file: Path) -> None:
+    """Raise UserError if another branch is asked for than an exported file holds."""
+    held = predictor.origin.get("branch")
+    if branch is not None and branch != held:
+        said = f"the {held}" if held else "one network, without saying whose"
+        raise UserError(f"--branch {branch}: {file} holds {said}; give a checkpoint that has both")
+
+
 def _output(path: Path, args: argparse.Namespace) -> Path | None:
     """`--output`, or the file of the run's folder; None for other files."""
     if args.output:
@@ -123,9 +137,8 @@ def _output(path: Path, args: argparse.Namespace) -> Path | None:
 
 def _check_arguments(args: argparse.Namespace) -> None:
     """Raise UserError for what contradicts itself, before anything is loaded."""
-    for setting, names in (("MODEL", args.models), ("--data", args.data)):
-        if len(set(names)) < len(names):
-            raise UserError(f"{setting}: {' '.join(names)} lists one twice; give each once")
+    if len(set(args.data)) < len(args.data):
+        raise UserError(f"--data: {' '.join(args.data)} lists one twice; give each once")
     if args.blocks is not None and len(args.models) < 2:
         raise UserError("--blocks: a difference needs two models; give another MODEL")
     if args.predictions and len(args.models) > 1:
@@ -207,7 +220,7 @@ def _parser() -> argparse.ArgumentParser:
         "--data", nargs="+", required=True, metavar="NAME", help="labelled datasets"
     )
     parser.add_argument(
-        "--branch", choices=("student", "teacher"), default="student", help="of a checkpoint"
+        "--branch", choices=("student", "teacher"), help="of a checkpoint; default: student"
     )
     _add_protocol_arguments(parser)
     parser.add_argument("--boundary", action="store_true", help="boundary IoU as well")

@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from t2sda.cli.common import ArgumentParser, add_dataset_arguments, load_datasets, short_names
+from t2sda.cli.common import ArgumentParser, add_dataset_arguments, distinct_names, load_datasets
 from t2sda.errors import UserError
 from t2sda.files import atomic_write, check_writable_file
 from t2sda.report.gallery import Gallery, build_gallery
@@ -26,9 +26,8 @@ def command(argv: Sequence[str]) -> int:
     check_same_classes(runs)
     groups = groups_of(runs)
     content = describe(groups, args.blocks, _figures(args.analysis))
-    for run in runs:
-        for note in run.notes:
-            print(f"{run.name}: {note}")
+    for note in content["notes"]:
+        print(note)
     gallery = Gallery(left_out=("The images were left out by --no-gallery.",))
     if args.gallery:
         with named_shortages():
@@ -42,19 +41,18 @@ def command(argv: Sequence[str]) -> int:
 
 
 def _read(folders: Sequence[str]) -> list[Run]:
-    paths = [Path(folder) for folder in folders]
-    resolved = [str(path.resolve()) for path in paths]
-    for path, text in zip(paths, resolved, strict=True):
-        if resolved.count(text) > 1:
-            raise UserError(f"{path}: given twice; name every run once")
-    return [read_run(path, name) for path, name in zip(paths, short_names(resolved), strict=True)]
+    names = distinct_names(folders)
+    return [read_run(Path(folder), name) for folder, name in zip(folders, names, strict=True)]
 
 
 def _figures(folders: Sequence[str]) -> list[Path]:
     paths = [Path(folder) for folder in folders]
     for path in paths:
         if not figures_in(path):
-            raise UserError(f"--analysis {path}: holds no figure; give a folder of t2sda analyze")
+            raise UserError(
+                f"--analysis {path}: holds no figure of a finished `t2sda analyze`; give what its "
+                f"--output named"
+            )
     return [figure for path in paths for figure in figures_in(path)]
 
 

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from t2sda.evaluation.bootstrap import Difference
-from t2sda.evaluation.entries import Protocol, Scores
+from t2sda.evaluation.entries import Scores
 
 Rows = dict[str, float]
 
@@ -26,8 +26,9 @@ def print_scores(
         columns: by the model's name; all of one dataset.
         differences: of columns to the first, by name.
     """
-    baseline, first = next(iter(columns.items()))
-    console.print(heading(first), highlight=False, soft_wrap=True)
+    baseline = next(iter(columns))
+    for line in heading(columns):
+        console.print(line, highlight=False, soft_wrap=True)
     table = Table()
     table.add_column("class")
     for name in columns:
@@ -48,21 +49,14 @@ def print_scores(
             console.print(text, highlight=False, soft_wrap=True)
 
 
-def heading(scores: Scores) -> str:
-    """Dataset, number of images, and how they were seen."""
-    seen = protocol_text(scores.protocol)
-    return f"{scores.dataset}: {scores.num_images} images, {seen}; IoU in %"
-
-
-def protocol_text(protocol: Protocol) -> str:
-    """For example: fit to 512x1024, whole."""
-    size = f"fit to {_size(protocol.image_size)}" if protocol.image_size else "as they are"
-    seen = "whole"
-    if protocol.window:
-        seen = f"windows of {_size(protocol.window)} every {_size(protocol.step)}"
-    scales = ", ".join(f"{scale:g}" for scale in protocol.scales)
-    extra = [f"scales {scales}"] if protocol.scales != (1.0,) else []
-    return ", ".join([size, seen, *extra, *(["flipped as well"] if protocol.flip else [])])
+def heading(columns: Mapping[str, Scores]) -> list[str]:
+    """Dataset, number of images, and how they were seen: by every model, where it was not alike."""
+    first, *others = columns.values()
+    images = f"{first.dataset}: {first.num_images} images"
+    if all(other.protocol == first.protocol for other in others):
+        return [f"{images}, {first.protocol}; IoU in %"]
+    seen = [f"{name}: {scores.protocol}" for name, scores in columns.items()]
+    return [f"{images}, seen in different ways, so differences may come from that; IoU in %", *seen]
 
 
 def class_rows(scores: Scores) -> Rows:
@@ -72,20 +66,14 @@ def class_rows(scores: Scores) -> Rows:
 
 def mean_rows(scores: Scores) -> Rows:
     """Means over classes: of all, of the named subsets, of head and tail."""
-    rows = {"mIoU": scores.reported.mean_iou}
-    if scores.groups is None:
-        rows |= scores.subset_iou
-        if scores.head_tail is not None:
-            rows |= {"head classes": scores.head_tail.head, "tail classes": scores.head_tail.tail}
-    return rows
+    return {"mIoU": scores.reported.mean_iou, **scores.further_means}
 
 
 def further_rows(scores: Scores) -> Rows:
     """What is no mean IoU."""
     rows = {"pixel accuracy": scores.accuracy}
     if scores.boundary_iou is not None:
-        name = f"boundary mIoU ({scores.boundary_iou.distance} pixels)"
-        rows[name] = scores.boundary_iou.mean_iou
+        rows["boundary mIoU"] = scores.boundary_iou.mean_iou
     if scores.calibration is not None:
         rows["calibration error"] = scores.calibration.ece
     return rows
@@ -124,7 +112,3 @@ def _change(share: float | None, baseline: float | None) -> str:
     if share is None or baseline is None or math.isnan(share - baseline):
         return ""
     return f"{100 * (share - baseline):+.1f}"
-
-
-def _size(size: tuple[int, int] | None) -> str:
-    return f"{size[0]}x{size[1]}" if size else ""

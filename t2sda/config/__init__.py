@@ -11,7 +11,7 @@ from t2sda.config.loading import (
     dump_config,
     load_config,
     network_config,
-    read_settings,
+    read_config_file,
 )
 from t2sda.config.reference import reference_markdown
 from t2sda.config.schema import SCHEMA, Schema
@@ -28,6 +28,6 @@ __all__ = [
     "find_config",
     "load_config",
     "network_config",
-    "read_settings",
+    "read_config_file",
     "reference_markdown",
 ]

@@ -86,7 +86,7 @@ def network_config(values: Mapping[str, Any], origin: str, *, schema: Schema = S
     return resolve_section(schema, tree, "MODEL", problems)
 
 
-def read_settings(path: Path) -> dict[str, Any]:
+def read_config_file(path: Path) -> dict[str, Any]:
     """The nested values of a run's configuration file, whatever version of the schema wrote it.
 
     Raises:

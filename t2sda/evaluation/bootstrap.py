@@ -59,14 +59,34 @@ def mean_iou_difference(
     counts = np.stack([block_counts(own, blocks) for own in (scores, baseline)])
     num_blocks = int(blocks.max()) + 1
     value = differences(counts, np.ones((1, num_blocks), dtype=np.int64))[0]
-    if num_blocks == 1:
-        return Difference(float(value), math.nan, math.nan, 1)
-    draws = np.random.default_rng(seed).multinomial(
-        num_blocks, np.full(num_blocks, 1 / num_blocks), size=NUM_RESAMPLES
-    )
+    low, high = interval_of(differences(counts, block_draws(num_blocks, seed)), num_blocks)
+    return Difference(float(value), low, high, num_blocks)
+
+
+def block_draws(num_blocks: int, seed: int = 0) -> np.ndarray:
+    """(NUM_RESAMPLES, B) of the smallest type, how often every resample holds every block."""
+    random, shares = np.random.default_rng(seed), np.full(num_blocks, 1 / num_blocks)
+    draws = np.empty((NUM_RESAMPLES, num_blocks), dtype=np.min_scalar_type(num_blocks))
+    for row in draws:
+        row[:] = random.multinomial(num_blocks, shares)
+    return draws
+
+
+def interval_of(drawn: np.ndarray, num_blocks: int) -> tuple[float, float]:
+    """What 95 % of the resamples' numbers lie between.
+
+    Args:
+        drawn: (R,), NaN where a resample has none.
+        num_blocks: that were drawn from.
+
+    Returns:
+        NaN and NaN of a single block, which knows no other images, or where no resample has one.
+    """
+    if num_blocks == 1 or np.isnan(drawn).all():
+        return math.nan, math.nan
     outside = (1 - INTERVAL) / 2
-    low, high = np.nanquantile(differences(counts, draws), [outside, 1 - outside])
-    return Difference(float(value), float(low), float(high), num_blocks)
+    low, high = np.nanquantile(drawn, [outside, 1 - outside])
+    return float(low), float(high)
 
 
 def blocks_of(names: Sequence[str], pattern: str | None) -> np.ndarray:
@@ -86,15 +106,16 @@ def blocks_of(names: Sequence[str], pattern: str | None) -> np.ndarray:
         expression = re.compile(pattern)
     except re.error as error:
         raise UserError(f"blocks '{pattern}': no regular expression ({error})") from None
-    found = [expression.search(name) for name in names]
-    missing = [name for name, match in zip(names, found, strict=True) if match is None]
+    group = 1 if expression.groups else 0
+    texts = [match and match[group] for match in map(expression.search, names)]
+    missing = [name for name, text in zip(names, texts, strict=True) if text is None]
     if missing:
+        what = "its first group " if group else ""
         raise UserError(
-            f"blocks '{pattern}': not found in {len(missing)} of {len(names)} names, such as "
-            f"{missing[0]}; give a regular expression that is in all of them"
+            f"blocks '{pattern}': {what}not found in {len(missing)} of {len(names)} names, such "
+            f"as {missing[0]}; give a regular expression that is in all of them"
         )
-    texts = [match[1 if expression.groups else 0] for match in found if match is not None]
-    return np.unique(texts, return_inverse=True)[1]
+    return np.unique([text for text in texts if text is not None], return_inverse=True)[1]
 
 
 def block_counts(scores: Scores, blocks: np.ndarray) -> np.ndarray:

@@ -9,10 +9,10 @@ import numpy as np
 
 from t2sda.constants import IGNORE_INDEX
 from t2sda.evaluation.confusion import mean_of_present, shares
-from t2sda.evaluation.entries import BoundaryScores
+from t2sda.evaluation.entries import ClassScores
 
 DIAGONAL_SHARE = 0.02
-"""How far from a boundary pixels count, as a share of the image's diagonal; of the paper."""
+"""How far from a boundary pixels count, as a share of their image's diagonal; of the paper."""
 
 
 def boundary_distance(size: tuple[int, int]) -> int:
@@ -46,13 +46,11 @@ def boundary_counts(
     return counts
 
 
-def boundary_scores(
-    counts: np.ndarray, class_names: tuple[str, ...], distance: int
-) -> BoundaryScores:
+def boundary_scores(counts: np.ndarray, class_names: tuple[str, ...]) -> ClassScores:
     """Of summed counts (C, 2), as `boundary_counts` gives them."""
     iou = shares(counts[:, 0], counts[:, 1])
     named = dict(zip(class_names, iou.tolist(), strict=True))
-    return BoundaryScores(named, float(mean_of_present(iou)), distance)
+    return ClassScores(named, float(mean_of_present(iou)))
 
 
 def _region(mask: np.ndarray, distance: int) -> np.ndarray:

@@ -48,6 +48,16 @@ class Protocol:
     flip: bool = False
     scales: tuple[float, ...] = (1.0,)
 
+    def __str__(self) -> str:
+        """For example: fit to 512x1024, whole."""
+        size = f"fit to {_sides(self.image_size)}" if self.image_size else "as they are"
+        seen = "whole"
+        if self.window and self.step:
+            seen = f"windows of {_sides(self.window)} every {_sides(self.step)}"
+        scales = ", ".join(f"{scale:g}" for scale in self.scales)
+        extra = [f"scales {scales}"] if self.scales != (1.0,) else []
+        return ", ".join([size, seen, *extra, *(["flipped as well"] if self.flip else [])])
+
 
 @dataclass(frozen=True)
 class ClassScores:
@@ -63,13 +73,6 @@ class HeadTail:
 
     head: float
     tail: float
-
-
-@dataclass(frozen=True)
-class BoundaryScores(ClassScores):
-    """Boundary IoU; `distance` is how far from a boundary pixels count, in pixels."""
-
-    distance: int
 
 
 @dataclass(frozen=True)
@@ -133,7 +136,7 @@ class Scores:
     groups: ClassScores | None = None
     group_classes: dict[str, Counts] = field(default_factory=dict)
     head_tail: HeadTail | None = None
-    boundary_iou: BoundaryScores | None = None
+    boundary_iou: ClassScores | None = None
     calibration: Calibration | None = None
     images: tuple[ImageCounts, ...] = ()
 
@@ -141,6 +144,15 @@ class Scores:
     def reported(self) -> ClassScores:
         """The score that counts: of the class groups, where the dataset has some."""
         return self.groups or ClassScores(self.iou, self.mean_iou)
+
+    @property
+    def further_means(self) -> dict[str, float]:
+        """Means over some of the classes, by name; none where class groups are what counts."""
+        if self.groups is not None:
+            return {}
+        parts = self.head_tail
+        ends = {} if parts is None else {"head classes": parts.head, "tail classes": parts.tail}
+        return {**self.subset_iou, **ends}
 
     def as_metrics(self) -> dict[str, float]:
         """Flat names for the metric writers."""
@@ -297,9 +309,7 @@ def _scores(item: Mapping[str, Any]) -> Scores:
         group_classes={_text(k): _counts(v) for k, v in item["group_classes"].items()},
         head_tail=head_tail and HeadTail(_share(head_tail["head"]), _share(head_tail["tail"])),
         boundary_iou=boundary
-        and BoundaryScores(
-            _shares(boundary["iou"]), _share(boundary["mean_iou"]), _count(boundary["distance"])
-        ),
+        and ClassScores(_shares(boundary["iou"]), _share(boundary["mean_iou"])),
         calibration=calibration
         and Calibration(
             _share(calibration["ece"]),
@@ -352,6 +362,10 @@ def _check_groups(scores: Scores) -> None:
         raise ValueError("`group_classes` are not those of `groups`")
     if any(len(image.group_right) != len(names) for image in scores.images):
         raise ValueError("`group_right` of an image is not that of `groups`")
+
+
+def _sides(size: tuple[int, int]) -> str:
+    return f"{size[0]}x{size[1]}"
 
 
 def _damaged(path: Path, what: str) -> UserError:

@@ -15,7 +15,6 @@ from t2sda.evaluation.boundary import boundary_counts, boundary_distance, bounda
 from t2sda.evaluation.calibration import NUM_BINS, calibration_of, confidence_bins
 from t2sda.evaluation.confusion import ConfusionMatrix, mean_of_present
 from t2sda.evaluation.entries import (
-    BoundaryScores,
     Calibration,
     ClassScores,
     HeadTail,
@@ -56,7 +55,7 @@ class Tally:
         self.dataset = dataset
         self.taxonomy = taxonomy
         self.confusion = ConfusionMatrix(taxonomy.num_classes)
-        self.distance = boundary_distance(dataset.size_of(0)) if boundary else None
+        self.boundary = boundary
         self.calibration = calibration
         self._groups = [group.train_ids for group in dataset.class_groups]
         self._boundary = np.zeros((taxonomy.num_classes, 2), dtype=np.int64)
@@ -76,8 +75,9 @@ class Tally:
         except UserError as error:
             raise UserError(f"{sample.name}: {error}") from None
         self._counts.append(self._row(counts))
-        if self.distance is not None:
-            self._boundary += boundary_counts(labels, label, len(counts), self.distance)
+        if self.boundary:
+            distance = boundary_distance((label.shape[0], label.shape[1]))
+            self._boundary += boundary_counts(labels, label, len(counts), distance)
         if self.calibration:
             assert found.confidence is not None
             self._bins.append(confidence_bins(found.confidence, labels, label))
@@ -134,11 +134,11 @@ class Tally:
         names = [group.name for group in self.dataset.class_groups]
         return ClassScores(_named(names, grouped.iou()), grouped.mean_iou())
 
-    def _boundary_scores(self) -> BoundaryScores | None:
-        if self.distance is None:
+    def _boundary_scores(self) -> ClassScores | None:
+        if not self.boundary:
             return None
         counts = sum_over_ranks(torch.from_numpy(self._boundary)).numpy()
-        return boundary_scores(counts, self.taxonomy.class_names, self.distance)
+        return boundary_scores(counts, self.taxonomy.class_names)
 
     def _calibration(self) -> Calibration | None:
         if not self.calibration:

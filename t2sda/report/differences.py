@@ -10,12 +10,12 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from t2sda.evaluation.bootstrap import (
-    INTERVAL,
-    NUM_RESAMPLES,
     block_counts,
+    block_draws,
     blocks_of,
     check_same_images,
     differences,
+    interval_of,
 )
 from t2sda.evaluation.entries import Scores
 from t2sda.report.read import Group
@@ -29,7 +29,7 @@ class Difference:
     Attributes:
         points: the group's less the reference's; NaN where one has none.
         interval: what 95 % of the resampled image sets lie between; None where counts of single
-            images are missing.
+            images are missing, or all images are one block.
         seed_error: standard error of the difference over the seeds; 0 for single runs.
     """
 
@@ -118,14 +118,12 @@ def _difference(
 def _intervals(
     own: Sequence[Scores], others: Sequence[Scores], num_classes: int, pattern: str | None
 ) -> list[tuple[float, float] | None]:
-    """Of the mean IoU, then of every class, in points; None for a class that is nowhere."""
+    """Of the mean IoU, then of every class, in points; None where there is none."""
     for scores in (*own, *others):
         check_same_images(scores, own[0])
     blocks = blocks_of([image.name for image in own[0].images], pattern)
     num_blocks = int(blocks.max()) + 1
-    draws = np.random.default_rng(0).multinomial(
-        num_blocks, np.full(num_blocks, 1 / num_blocks), size=NUM_RESAMPLES
-    )
+    draws = block_draws(num_blocks)
     ours, theirs = ([block_counts(scores, blocks) for scores in side] for side in (own, others))
     # The mean over all pairs of runs is the difference of the two means.
     pairs = list(itertools.product(ours, theirs))
@@ -133,18 +131,12 @@ def _intervals(
         pairs = list(zip(ours, theirs, strict=True))  # as is the mean over these, for less
     counts = [np.stack(pair) for pair in pairs]
     chosen = [slice(None), *(slice(k, k + 1) for k in range(num_classes))]
-    return [
-        _interval(np.mean([differences(pair[:, :, classes], draws) for pair in counts], axis=0))
+    drawn = [
+        np.mean([differences(pair[:, :, classes], draws) for pair in counts], axis=0)
         for classes in chosen
     ]
-
-
-def _interval(drawn: np.ndarray) -> tuple[float, float] | None:
-    if np.isnan(drawn).all():
-        return None
-    outside = (1 - INTERVAL) / 2
-    low, high = 100 * np.nanquantile(drawn, [outside, 1 - outside])
-    return float(low), float(high)
+    intervals = [interval_of(100 * of_class, num_blocks) for of_class in drawn]
+    return [None if math.isnan(low) else (low, high) for low, high in intervals]
 
 
 def _shares(scores: Sequence[Score], name: str | None) -> list[float]:

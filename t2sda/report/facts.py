@@ -19,14 +19,19 @@ _LOG_VERSIONS = re.compile(rb"t2sda \S+, torch \S+, \S+, \d+ process")
 _LOG_END_BYTES = 1 << 16
 _COMMIT_DIGITS = 12
 
+_NO_RECORD = (IndexError, KeyError, TypeError, ValueError, AttributeError, OverflowError)
+"""What reading a run.json raises that is empty, or holds other things than `RunRecord` wrote."""
+
 Facts = list[tuple[str, str]]
 """(what, text) of what is known."""
 
 
 def facts_of(folder: Path, curves: Mapping[str, Curve]) -> Facts:
     """What the files of a run say; what they do not say is left out."""
-    sessions = sessions_of(folder / FILE_NAME)
-    facts = _recorded(sessions) if sessions else _logged(folder / "log.txt")
+    try:
+        facts = _recorded(sessions_of(folder / FILE_NAME))
+    except _NO_RECORD:
+        facts = _logged(folder / "log.txt")
     if pace := [value for _, value in curves.get("seconds_per_iteration", [])]:
         facts.append(("seconds a step", f"{statistics.median(pace):.2f}"))
     return facts

@@ -14,6 +14,7 @@ import cv2
 import numpy as np
 from PIL import Image
 
+from t2sda.analysis.classes import Classes
 from t2sda.constants import IGNORE_INDEX
 from t2sda.data.catalog import open_dataset
 from t2sda.data.datasets import Sample, SegmentationDataset
@@ -152,6 +153,8 @@ class _Found:
     shown: Shown
     sample: Sample
     taxonomy: Taxonomy
+    classes: Classes
+    """Those that are scored: mistaking a member of a class group for another is no mistake."""
     legend: dict[str, str] = field(default_factory=dict)
 
     @property
@@ -197,7 +200,8 @@ def _opened(dataset: SegmentationDataset, choice: Choice) -> _Found:
     size = size_within(sample.image.shape[:2])
     truth = labels_uri(sample.label, size, dataset.taxonomy)
     shown = Shown(choice, image_uri(sample.image, size), truth)
-    found = _Found(shown, sample, dataset.taxonomy)
+    classes = Classes.of(dataset.taxonomy, dataset.class_groups)
+    found = _Found(shown, sample, dataset.taxonomy, classes)
     found.note(sample.label)
     return found
 
@@ -222,7 +226,7 @@ def _add_predictions_(found: Sequence[_Found], run: Run, device: str) -> None:
         check_size(labels, label, run, choice)
         item.note(labels)
         item.shown.predictions[run.name] = labels_uri(labels, item.size, item.taxonomy)
-        item.shown.mistakes[run.name] = mistakes_uri(labels, label, item.size)
+        item.shown.mistakes[run.name] = mistakes_uri(labels, label, item.size, item.classes)
         item.shown.scores[run.name] = score.image_scores()[choice.name]
 
 
@@ -289,9 +293,11 @@ def labels_uri(labels: np.ndarray, size: tuple[int, int], taxonomy: Taxonomy) ->
     return _uri(image, "PNG", optimize=True, transparency=opaque)
 
 
-def mistakes_uri(labels: np.ndarray, truth: np.ndarray, size: tuple[int, int]) -> str:
+def mistakes_uri(
+    labels: np.ndarray, truth: np.ndarray, size: tuple[int, int], classes: Classes
+) -> str:
     """RIGHT, WRONG or UNLABELLED at every pixel, as a PNG of `size`."""
-    kinds = np.where(labels == truth, RIGHT, WRONG)
+    kinds = np.where(classes.merged(labels) == classes.merged(truth), RIGHT, WRONG)
     kinds[truth == IGNORE_INDEX] = UNLABELLED
     image = Image.fromarray(resize_label(kinds.astype(np.uint8), size))
     image.putpalette(_MISTAKES_PALETTE)

@@ -13,6 +13,7 @@ import jinja2
 import numpy as np
 
 import t2sda
+from t2sda.evaluation.confusion import ConfusionMatrix
 from t2sda.report.differences import GroupDifference, group_difference
 from t2sda.report.figures import (
     MAX_POINTS,
@@ -23,20 +24,19 @@ from t2sda.report.figures import (
 )
 from t2sda.report.gallery import Gallery
 from t2sda.report.paper import PaperRow, paper_row
-from t2sda.report.read import Group
+from t2sda.report.read import PER_RUN, Group
 from t2sda.report.scores import PREFIX, spread
 from t2sda.report.svg import NUM_SERIES
 from t2sda.report.tables import (
-    NOWHERE,
     Cell,
     changed_settings,
     class_table,
     difference_cell,
-    differing_settings,
     entries_table,
     in_order,
     runs_table,
 )
+from t2sda.training.folder import NOWHERE, differing_settings
 
 MAX_FIGURE_BYTES = 400_000
 """Of an SVG of `analyze`; of a larger one the PNG beside it is taken."""
@@ -68,13 +68,15 @@ def describe(
         **_heading(groups),
         "datasets": [_dataset(groups, name, blocks) for name in names],
         "runs": runs_table(groups),
-        "differing": differing_settings(groups),
+        "differing": differing_settings([group.runs[0].settings for group in groups], PER_RUN),
         "curves": curves,
         "more_curves": more_curves,
         "analysis": [item for items in [_analysis("", figures), *analysis] for item in items],
         "entries": entries_table(groups),
         "blocks": blocks,
     }
+    unlike = [note for name in names if (note := _unlike_scores(groups, name)) is not None]
+    content["notes"] = [*content["notes"], *unlike]
     return {**content, "sections": _sections(content)}
 
 
@@ -115,6 +117,17 @@ def _heading(groups: Sequence[Group]) -> dict[str, Any]:
         "runs_of_groups": [[run.name for run in group.runs] for group in groups],
         "seeded": any(len(group.runs) > 1 for group in groups),
     }
+
+
+def _unlike_scores(groups: Sequence[Group], dataset: str) -> str | None:
+    """Which runs were scored how, where it was not the same way."""
+    ways: dict[str, list[str]] = {}
+    for run in (run for group in groups for run in group.runs if dataset in run.scores):
+        ways.setdefault(run.way_of_scoring(dataset), []).append(run.name)
+    if len(ways) < 2:
+        return None
+    found = "; ".join(f"{way}: {', '.join(names)}" for way, names in ways.items())
+    return f"{dataset}: scored in different ways, so differences may come from that: {found}"
 
 
 def _sections(content: Mapping[str, Any]) -> list[tuple[str, str]]:
@@ -212,8 +225,14 @@ def _card(
         "difference": difference and difference_cell(difference.mean),
         "further": [f"{name} {item}" for name, item in further.items() if item is not None],
         "iterations": " and ".join(iterations),
-        "paper": paper and f"{paper.method}: {paper.mean_iou:.1f} %",
+        "paper": paper and _paper_mean(paper),
     }
+
+
+def _paper_mean(row: PaperRow) -> str:
+    """Of a row; the paper prints no mean where classes are missing."""
+    mean = "no mean" if math.isnan(row.mean_iou) else f"{row.mean_iou:.1f} %"
+    return f"{row.title}: {mean}"
 
 
 def _extremes(group: Group, dataset: str) -> Cell:
@@ -230,12 +249,17 @@ def _extremes(group: Group, dataset: str) -> Cell:
 
 
 def _matrix(group: Group, dataset: str) -> Cell | None:
-    """Of all runs of a group together."""
+    """Of all runs of a group together, in the classes that are reported."""
     entries = [score.entry for score in group.scores(dataset) if score.entry is not None]
     if not entries:
         return None
-    names = entries[0].scores.classes
-    confusion = np.array([entry.scores.confusion for entry in entries], dtype=np.int64).sum(axis=0)
+    scores = entries[0].scores
+    total = ConfusionMatrix(len(scores.classes))
+    for entry in entries:
+        total.counts += np.array(entry.scores.confusion, dtype=np.int64)
+    if scores.group_classes:
+        total = total.merge(list(scores.group_classes.values()))
+    confusion, names = total.counts, tuple(scores.reported.iou)
     label = f"Confusion matrix of {group.name} on {dataset}"
     return {
         "name": group.name,

@@ -62,6 +62,12 @@ class PaperRow:
     iou: Mapping[str, float]
     mean_iou: float
 
+    @property
+    def title(self) -> str:
+        """The method, and over how many classes the mean is where it is not all of them."""
+        few = len(self.iou) < CITYSCAPES_19.num_classes
+        return f"{self.method}, {len(self.iou)} classes" if few else self.method
+
 
 def paper_rows() -> list[PaperRow]:
     """All rows that a shipped file trains."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -10,22 +11,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from t2sda.config import read_settings
-from t2sda.config.schema import flat_items
+from t2sda.analysis.results import JSON_NAME
+from t2sda.analysis.study import PARTS
 from t2sda.engine.checkpoint import checkpoints_in
-from t2sda.errors import MissingFileError, UserError
-from t2sda.evaluation.entries import FILE_NAME, Entry, read_entries
-from t2sda.files import is_missing, open_regular
+from t2sda.engine.metric_lines import metric_lines
+from t2sda.errors import UserError
+from t2sda.evaluation.entries import FILE_NAME, Entry, Protocol, read_entries
+from t2sda.files import is_missing
 from t2sda.report.facts import facts_of
-from t2sda.report.scores import Curve, Score, newest_scores
-from t2sda.training.record import CONFIG_NAME
+from t2sda.report.scores import PREFIX, Curve, Evaluation, Score, newest_scores
+from t2sda.training.folder import read_settings
 
 PER_RUN = ("SEED", "OUTPUT_DIR")
 """Settings in which the runs of one group differ."""
-_DAMAGED = (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError)
-"""What reading a line that is none fails with."""
-_LARGEST = 1e100
-"""What is more, or NaN, is no value of a curve."""
 FIGURE_SUFFIXES = (".svg", ".png")
 
 
@@ -68,6 +66,29 @@ class Run:
         due = self.settings.get("SOLVER.MAX_ITER")
         return f"{self.iteration:,} of {due:,}" if isinstance(due, int) else f"{self.iteration:,}"
 
+    def way_of_scoring(self, dataset: str) -> str:
+        """Branch and protocol of a score, such as: student, as they are, whole."""
+        entry = self.scores[dataset].entry
+        if entry is None:  # an evaluation of the training
+            size = self.settings.get("EVALUATION.IMAGE_SIZE")
+            return f"student, {Protocol(tuple(size) if size else None)}"
+        return f"{entry.branch or 'one network'}, {entry.scores.protocol}"
+
+
+@dataclass
+class Metrics:
+    """What a metrics.jsonl holds.
+
+    Attributes:
+        curves: see `Run`.
+        evaluations: the last one of each dataset, NaN for a class that was not there.
+        damaged: number of lines that are none.
+    """
+
+    curves: dict[str, Curve]
+    evaluations: dict[str, Evaluation]
+    damaged: int = 0
+
 
 @dataclass(frozen=True)
 class Group:
@@ -93,8 +114,9 @@ def read_run(folder: Path, name: str) -> Run:
         MissingFileError: if there is no such folder.
         UserError: if it is the folder of no run, or a file in it is damaged.
     """
-    settings = _settings(folder)
-    curves, damaged = read_curves(folder / "metrics.jsonl")
+    settings = read_settings(folder)
+    metrics = read_metrics(folder / "metrics.jsonl")
+    curves = metrics.curves
     path = folder / FILE_NAME
     entries = [] if is_missing(path) else read_entries(path)
     iteration = _iteration(folder, curves, entries)
@@ -103,11 +125,11 @@ def read_run(folder: Path, name: str) -> Run:
         folder,
         settings,
         curves,
-        newest_scores(entries, curves, path),
+        newest_scores(entries, metrics.evaluations, path),
         entries,
         facts=facts_of(folder, curves),
         iteration=iteration,
-        notes=_notes(iteration, settings.get("SOLVER.MAX_ITER"), damaged),
+        notes=_notes(iteration, settings.get("SOLVER.MAX_ITER"), metrics.damaged),
         figures=figures_in(folder / "analysis"),
     )
 
@@ -142,34 +164,22 @@ def check_same_classes(runs: Sequence[Run]) -> None:
                     )
 
 
-def read_curves(path: Path) -> tuple[dict[str, Curve], int]:
-    """(curves, number of damaged lines) of a metrics.jsonl; a missing one is empty.
-
-    The last line of a run that is writing, or was killed, may be half there: it is left out.
-    """
-    if is_missing(path):
-        return {}, 0
-    curves: dict[str, Curve] = {}
-    damaged = 0
-    with open_regular(path) as file:
-        for line in file:
-            try:
-                metrics = json.loads(line)
-                iteration = int(metrics.pop("iteration"))
-                if not 0 <= iteration < 1 << 53:
-                    raise ValueError(iteration)
-                values = {
-                    name: float(value)
-                    for name, value in metrics.items()
-                    if isinstance(value, (int, float))
-                }
-            except _DAMAGED:
-                damaged += 1
-                continue
-            for name, value in values.items():
-                if abs(value) < _LARGEST:
-                    curves.setdefault(name, []).append((iteration, value))
-    return curves, damaged
+def read_metrics(path: Path) -> Metrics:
+    """Of a metrics.jsonl, line by line; a missing one is empty."""
+    found = Metrics({}, {})
+    for line in metric_lines(path):
+        if line is None:
+            found.damaged += 1
+            continue
+        scored: dict[str, dict[str, float]] = {}
+        for name, value in line.metrics.items():
+            if math.isfinite(value):
+                found.curves.setdefault(name, []).append((line.iteration, value))
+            if name.startswith(PREFIX):
+                dataset, _, what = name.removeprefix(PREFIX).partition("/")
+                scored.setdefault(dataset, {})[what] = value
+        found.evaluations |= {name: (line.iteration, own) for name, own in scored.items()}
+    return found
 
 
 def plain(value: Any) -> Any:
@@ -178,24 +188,11 @@ def plain(value: Any) -> Any:
 
 
 def figures_in(folder: Path) -> list[Path]:
-    """Figures of `t2sda analyze` in a folder; none where there is no folder."""
-    if not folder.is_dir():
+    """Figures of `t2sda analyze` in a folder; none where no analysis was written to its end."""
+    if is_missing(folder / JSON_NAME):
         return []
-    return sorted(path for path in folder.iterdir() if path.suffix in FIGURE_SUFFIXES)
-
-
-def _settings(folder: Path) -> dict[str, Any]:
-    if is_missing(folder):
-        raise MissingFileError(f"{folder}: no such folder")
-    path = folder / CONFIG_NAME
-    try:
-        content = read_settings(path)
-    except MissingFileError:
-        raise UserError(
-            f"{folder}: not the folder of a run: it holds no {CONFIG_NAME}; give the folder that "
-            f"`t2sda train --output-dir` wrote"
-        ) from None
-    return {key: plain(value) for key, value in flat_items(content)}
+    names = [f"{part}{suffix}" for part in PARTS for suffix in FIGURE_SUFFIXES]
+    return [folder / name for name in names if not is_missing(folder / name)]
 
 
 def _iteration(folder: Path, curves: Mapping[str, Curve], entries: Sequence[Entry]) -> int:

@@ -12,13 +12,17 @@ from typing import NamedTuple
 import numpy as np
 
 from t2sda.errors import UserError
-from t2sda.evaluation.entries import Entry, ImageCounts, Scores
+from t2sda.evaluation.bootstrap import block_counts
+from t2sda.evaluation.confusion import mean_of_present, shares
+from t2sda.evaluation.entries import Entry, Scores
 
 PREFIX = "evaluation/"
 IOU = "IoU/"
 
 Curve = list[tuple[int, float]]
 """(iteration, value) in order."""
+Evaluation = tuple[int, Mapping[str, float]]
+"""Iteration, and shares of 1 by the rest of their metrics' names; NaN where there is none."""
 
 
 @dataclass(frozen=True)
@@ -43,9 +47,15 @@ class Score:
     entry: Entry | None = None
 
     def image_scores(self) -> dict[str, float]:
-        """Mean IoU of each labelled image, over the classes in its labels or its prediction."""
-        images = self.entry.scores.images if self.entry is not None else ()
-        return {image.name: image_score(image) for image in images if any(image.true)}
+        """Mean IoU of each labelled image, over the reported classes that it shows."""
+        if self.entry is None:
+            return {}
+        images = self.entry.scores.images
+        counts = block_counts(self.entry.scores, np.arange(len(images)))
+        means = mean_of_present(shares(counts[..., 0], counts[..., 1])).tolist()
+        return {
+            image.name: mean for image, mean in zip(images, means, strict=True) if any(image.true)
+        }
 
 
 class Spread(NamedTuple):
@@ -67,27 +77,19 @@ def spread(shares: Iterable[float]) -> Spread | None:
     return Spread(statistics.fmean(known), statistics.stdev(known) if len(known) > 1 else None)
 
 
-def image_score(image: ImageCounts) -> float:
-    """Mean IoU of one image, a share of 1; NaN where nothing is labelled."""
-    true, predicted, right = map(np.array, (image.true, image.predicted, image.right))
-    union = true + predicted - right
-    there = union > 0
-    return float((right[there] / union[there]).mean()) if there.any() else math.nan
-
-
 def newest_scores(
-    entries: Sequence[Entry], curves: Mapping[str, Curve], path: Path
+    entries: Sequence[Entry], evaluations: Mapping[str, Evaluation], path: Path
 ) -> dict[str, Score]:
     """The score of the newest weights on each dataset.
 
     Args:
         entries: of the run's evaluation.json.
-        curves: of its metrics.
+        evaluations: the last in its metrics, by dataset.
         path: of evaluation.json, for messages.
     Raises:
         UserError: if no pixel of a dataset was labelled.
     """
-    logged, scored = _logged(curves), _scored(entries, path)
+    logged, scored = _logged(evaluations), _scored(entries, path)
     older = {
         name
         for name, score in scored.items()
@@ -96,23 +98,16 @@ def newest_scores(
     return logged | {name: score for name, score in scored.items() if name not in older}
 
 
-def _logged(curves: Mapping[str, Curve]) -> dict[str, Score]:
-    values: dict[str, dict[str, float]] = {}
-    iterations: dict[str, int] = {}
-    for key, curve in curves.items():
-        if key.startswith(PREFIX):
-            dataset, _, name = key.removeprefix(PREFIX).partition("/")
-            values.setdefault(dataset, {})[name] = curve[-1][1]
-            iterations[dataset] = max(iterations.get(dataset, 0), curve[-1][0])
+def _logged(evaluations: Mapping[str, Evaluation]) -> dict[str, Score]:
     return {
         dataset: Score(
             dataset,
-            iterations[dataset],
+            iteration,
             {name.removeprefix(IOU): own[name] for name in own if name.startswith(IOU)},
             own.get("mIoU", math.nan),
             {name: own[name] for name in own if name != "mIoU" and not name.startswith(IOU)},
         )
-        for dataset, own in values.items()
+        for dataset, (iteration, own) in evaluations.items()
     }
 
 
@@ -148,9 +143,7 @@ def _score(entry: Entry, path: Path) -> Score:
 
 
 def _further(scores: Scores) -> dict[str, float]:
-    found = {"accuracy": scores.accuracy, **({} if scores.groups else scores.subset_iou)}
-    if scores.head_tail is not None:
-        found |= {"head classes": scores.head_tail.head, "tail classes": scores.head_tail.tail}
+    found = {"accuracy": scores.accuracy, **scores.further_means}
     if scores.boundary_iou is not None:
         found["boundary IoU"] = scores.boundary_iou.mean_iou
     if scores.calibration is not None:

@@ -7,14 +7,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from t2sda.config import SCHEMA
-from t2sda.evaluation.entries import Entry
 from t2sda.report.differences import Difference, GroupDifference
 from t2sda.report.paper import PaperRow
 from t2sda.report.read import PER_RUN, Group, plain
 from t2sda.report.scores import spread
+from t2sda.training.folder import NOWHERE, written
 
-NOWHERE = "–"
-"""For what there is not."""
 MINUS = "−"
 
 Cell = dict[str, Any]
@@ -38,14 +36,6 @@ def runs_table(groups: Sequence[Group]) -> dict[str, Any]:
     }
 
 
-def differing_settings(groups: Sequence[Group]) -> list[tuple[str, list[str]]]:
-    """(setting, its value in each group) of those that are not the same everywhere."""
-    settings = [group.runs[0].settings for group in groups]
-    keys = in_order(key for own in settings for key in own if key not in PER_RUN)
-    rows = [(key, [_written(own.get(key, NOWHERE)) for own in settings]) for key in keys]
-    return [(key, values) for key, values in rows if len(set(values)) > 1]
-
-
 def changed_settings(group: Group) -> list[tuple[str, str, str]]:
     """(setting, default, value) of what is not the default; a plugin's settings may have none."""
     rows = []
@@ -53,7 +43,7 @@ def changed_settings(group: Group) -> list[tuple[str, str, str]]:
         field = SCHEMA.fields.get(key)
         default = plain(field.default) if field is not None else NOWHERE
         if key not in PER_RUN and value != default:
-            rows.append((key, _written(default), _written(value)))
+            rows.append((key, written(default), written(value)))
     return rows
 
 
@@ -91,7 +81,7 @@ def class_table(
     columns = [
         *scores,
         *(f"{name} {MINUS} {groups[0].name}" for name in differences),
-        *(f"paper: {row.method}" for row in paper.values()),
+        *(f"paper: {row.title}" for row in paper.values()),
     ]
     return {"columns": columns, "rows": rows, "foot": foot}
 
@@ -106,7 +96,7 @@ def entries_table(groups: Sequence[Group]) -> dict[str, Any]:
             entry.branch or NOWHERE,
             NOWHERE if entry.iteration is None else entry.iteration,
             entry.scores.dataset,
-            _protocol(entry),
+            str(entry.scores.protocol),
             percent(entry.scores.reported.mean_iou),
             entry.date[:16].replace("T", " "),
         ]
@@ -149,23 +139,3 @@ def _paper_cell(points: float) -> Cell:
     if math.isnan(points):
         return {"text": NOWHERE, "value": "", "paper": True}
     return {"text": f"{points:.1f}", "value": points, "paper": True}
-
-
-def _protocol(entry: Entry) -> str:
-    protocol = entry.scores.protocol
-    parts = [
-        f"windows of {_size(protocol.window)}" if protocol.window else "whole image",
-        f"within {_size(protocol.image_size)}" if protocol.image_size else "as stored",
-        *(["mirrored too"] if protocol.flip else []),
-        *([f"scales {list(protocol.scales)}"] if protocol.scales != (1.0,) else []),
-    ]
-    return ", ".join(parts)
-
-
-def _written(value: Any) -> str:
-    """A setting's value as in a YAML file; an empty text can be seen."""
-    return "''" if value == "" else str(value)
-
-
-def _size(size: Sequence[int]) -> str:
-    return " × ".join(map(str, size))

@@ -25,8 +25,7 @@ from t2sda.files import atomic_write, json_text, read_small_file
 
 logger = logging.getLogger(__name__)
 
-CONFIG_NAME = "config.yaml"
-"""In the folder of a run: its resolved settings."""
+
 FILE_NAME = "run.json"
 FORMAT = "t2sda run 1"
 MIB = 1 << 20

@@ -62,8 +62,9 @@ from t2sda.modeling.segmentor import SegmentationModel
 from t2sda.runtime.checkpoints import TorchPredictor
 from t2sda.signals import stop_on_signals
 from t2sda.structures import TARGET_PROBS
+from t2sda.training.folder import CONFIG_NAME
 from t2sda.training.plan import plan_text, summary_text
-from t2sda.training.record import CONFIG_NAME, RunRecord
+from t2sda.training.record import RunRecord
 from t2sda.training.scoring import (
     check_same_classes,
     evaluate_all,

@@ -34,7 +34,7 @@ from typing import Any, Literal, Protocol
 
 from fvcore.common.config import CfgNode
 
-from t2sda.config import ConfigError, config_to_mapping, load_config, read_settings
+from t2sda.config import ConfigError, config_to_mapping, load_config, read_config_file
 from t2sda.config.errors import shown
 from t2sda.config.schema import flat_items
 from t2sda.config.yaml_text import Tree, is_plain, plain, read_section
@@ -43,7 +43,7 @@ from t2sda.errors import UserError
 from t2sda.files import is_missing, is_written_to, user_path
 from t2sda.logs import LOG_NAME, last_error
 from t2sda.registry import check_registered, nearest_first
-from t2sda.training.record import CONFIG_NAME
+from t2sda.training.folder import CONFIG_NAME
 from t2sda.training.run import HARMLESS_CHANGES
 
 logger = logging.getLogger(__name__)
@@ -108,7 +108,7 @@ class SweepRun:
         path = self.folder / CONFIG_NAME
         if is_missing(path):
             return []
-        then = dict(flat_items(read_settings(path)))
+        then = dict(flat_items(read_config_file(path)))
         now = dict(flat_items(config_to_mapping(self.cfg)))
         return [
             f"{key} was {shown(then.get(key))}, is {shown(now.get(key))}"

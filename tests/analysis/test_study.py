@@ -21,7 +21,7 @@ from t2sda.errors import UserError
 from t2sda.losses.sampling import labels_on_grid
 from t2sda.meta_arch.base import build_meta_arch
 from t2sda.runtime.checkpoints import model_of_checkpoint
-from t2sda.structures import TARGET_PROBS, DomainBatch, RandomStreams, Step
+from t2sda.structures import IGNORE_INDEX, TARGET_PROBS, DomainBatch, RandomStreams, Step
 from tests.analysis.conftest import T2SDA_SETTINGS, Noise
 from tests.deployed import write_checkpoint
 from tests.references import discriminability as reference
@@ -198,6 +198,19 @@ def test_an_unlabelled_set_is_refused(source_run: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr(Noise, "labelled", False)
     with pytest.raises(UserError, match="'here' has no labels"):
         study_of(source_run)
+
+
+def test_a_set_of_ignored_pixels_is_said(source_run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    load = Noise.load
+
+    def all_ignored(dataset: Noise, index: int, with_label: bool = True) -> Sample:
+        sample = load(dataset, index, with_label)
+        assert sample.label is not None
+        return Sample(sample.name, sample.image, np.full_like(sample.label, IGNORE_INDEX))
+
+    monkeypatch.setattr(Noise, "load", all_ignored)
+    with pytest.raises(UserError, match="'there': no labelled pixel is in the 4 images"):
+        study_of(source_run, parts=("distances",)).run(silent)
 
 
 def test_a_projector_that_was_not_trained_is_said(source_run: Path) -> None:

@@ -11,8 +11,12 @@ from pathlib import Path
 import cv2
 import pytest
 
-from t2sda.cli.analyze import run_names
+from t2sda.analysis.classes import Classes
+from t2sda.analysis.embedding import ClassSample
+from t2sda.analysis.results import write_results
+from t2sda.analysis.study import RunAnalysis, StudySettings
 from t2sda.cli.main import main
+from t2sda.data.taxonomies import CITYSCAPES_19
 from t2sda.errors import UserError
 from tests.analysis.conftest import T2SDA_SETTINGS, source_run, t2sda_run  # noqa: F401
 from tests.deployed import write_checkpoint
@@ -72,6 +76,21 @@ def test_one_run_gets_its_own_folder_and_nothing_of_an_earlier_analysis_stays(
     assert names == {"distances.png", "distances.svg", "classes.csv", "analysis.json"}
 
 
+def test_an_embedding_of_too_little_leaves_an_earlier_analysis_as_it_was(
+    tmp_path: Path,
+) -> None:
+    pytest.importorskip("sklearn", reason="t-SNE needs scikit-learn, the extra `analysis`")
+    (tmp_path / "analysis.json").write_text("{}")
+    (tmp_path / "similarity.png").write_text("of an earlier analysis")
+    classes = Classes.of(CITYSCAPES_19)
+    run = RunAnalysis("run", tmp_path / "checkpoint.pth", 1, classes, {})
+    run.samples = {domain: ClassSample(19, 4, 8, 0) for domain in ("source", "target")}
+    with pytest.raises(UserError, match="0 labelled feature cells in all are too few"):
+        write_results(tmp_path, [run], ("a", "b"), StudySettings(("embedding",)))
+    assert (tmp_path / "analysis.json").read_text() == "{}"
+    assert {path.name for path in tmp_path.iterdir()} == {"analysis.json", "similarity.png"}
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -80,7 +99,7 @@ def test_one_run_gets_its_own_folder_and_nothing_of_an_earlier_analysis_stays(
         (("{run}", "--data", "streets_clear_val"), "expected 2 arguments"),
         (("{run}", "--data", "streets_clear_val", "streets_val"), "streets_val"),
         (("{run}", *DATA, "--parts", "distance"), "no part 'distance'; known: similarity"),
-        (("{run}", "{run}", *DATA, "--output", "out"), "a run is named twice"),
+        (("{run}", "{run}", *DATA, "--output", "out"), "given twice; name each once"),
         (("{run}", "{other}", *DATA), "name a folder for it with --output DIR"),
         (("{run}", "{other}", *DATA, "--features", "projector", "--output", "out"), "no projector"),
     ],
@@ -127,10 +146,3 @@ def test_a_library_that_is_missing_is_said_before_the_work(
     error = capsys.readouterr().err
     assert "t-SNE needs scikit-learn" in error
     assert "leave embedding out of --parts" in error
-
-
-def test_runs_have_the_shortest_names_that_are_unique() -> None:
-    assert run_names([Path("runs/a"), Path("runs/b")]) == ["a", "b"]
-    assert run_names([Path("one/run"), Path("two/run")]) == ["one/run", "two/run"]
-    with pytest.raises(UserError, match="named twice"):
-        run_names([Path("runs/a"), Path("runs/./a")])

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from t2sda.cli import infer, main, show_config
-from t2sda.cli.common import load_components, run_command
+from t2sda.cli.common import distinct_names, load_components, run_command
 from t2sda.errors import UserError
 from t2sda.files import json_text
 
@@ -171,3 +171,18 @@ def test_json_is_json() -> None:
     value = {"a": [float("nan"), 1.0, (float("inf"), None)], "b": {"c": -float("inf"), "d": "NaN"}}
     expected = {"a": [None, 1.0, [None, None]], "b": {"c": None, "d": "NaN"}}
     assert json.loads(json_text(value), parse_constant=pytest.fail) == expected
+
+
+def test_names_are_as_short_as_they_can_be_and_no_path_is_given_twice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert distinct_names(["runs/a", Path("runs/b")]) == ["a", "b"]
+    assert distinct_names(["one/run", "two/run"]) == ["one/run", "two/run"]
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "link").symlink_to("runs")
+    (tmp_path / "loop").symlink_to("loop")
+    assert distinct_names(["loop", "runs"]) == ["loop", "runs"]
+    for same in ("runs/", "./runs", "link", "runs/../runs"):
+        with pytest.raises(UserError, match=f"^{same}: given twice; name each once"):
+            distinct_names([same, "runs"])

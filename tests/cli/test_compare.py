@@ -82,11 +82,11 @@ def test_what_cannot_be_compared_is_one_message(
         return capsys.readouterr().err
 
     assert "give two different runs or more" in message("a")
-    assert "give two different runs or more" in message("a", "a")
-    assert "give two different runs or more" in message("a", "a/")
+    for same in ("a", "a/", "b/../a"):
+        assert f"{same}: given twice" in message(same, "a")
     assert "c: no such folder" in message("a", "c")
     (runs / "c").mkdir()
-    assert "c: no run's folder (no config.yaml in it)" in message("a", "c")
+    assert "c: not the folder of a run: it holds no config.yaml" in message("a", "c")
     (runs / "c/config.yaml").write_text("SEED: 1\n")
     said = message("a", "c")
     assert "the run has not ended yet, or was not scored" in said

@@ -122,6 +122,14 @@ def test_many_draws_are_scored_in_parts(monkeypatch: pytest.MonkeyPatch) -> None
     assert mean_iou_difference(*pair, seed=1) != whole
 
 
+def test_every_resample_has_as_many_blocks_as_there_are() -> None:
+    draws = bootstrap.block_draws(300)
+    assert draws.dtype == np.uint16  # 10,000 resamples of 25,000 images are half a gigabyte
+    assert (draws.sum(axis=1) == 300).all()
+    # Every block is drawn 300 · 10,000 / 300 times, give or take sqrt of it.
+    np.testing.assert_allclose(draws.sum(axis=0, dtype=np.int64), 10_000, atol=500)
+
+
 def test_a_model_does_not_differ_from_itself() -> None:
     found = mean_iou_difference(scores_of(FIRST), scores_of(FIRST))
     assert (found.value, found.low, found.high) == (0, 0, 0)
@@ -150,6 +158,8 @@ def test_what_is_no_pair_or_no_pattern_is_named() -> None:
         mean_iou_difference(first, first, "x(")
     with pytest.raises(UserError, match="not found in 2 of 5 names, such as c/0.png"):
         mean_iou_difference(first, first, "[ab]/")
+    with pytest.raises(UserError, match="its first group not found in 5 of 5 names"):
+        mean_iou_difference(first, first, "(nowhere)?png")
     others = scores_of(FIRST, (*NAMES[:4], "d/0.png"))
     with pytest.raises(UserError, match=r"'val' are of other images or labels \(5 and 5\)"):
         mean_iou_difference(first, others)

@@ -46,7 +46,7 @@ def test_a_square_that_is_one_pixel_off_by_hand() -> None:
     prediction[2:5, 3:6] = 1
     intersection, union = boundary_counts(prediction, label, 3, 1)[1]
     assert (intersection, union) == (4, 12)  # the rows above and below share 2 pixels each
-    scores = boundary_scores(np.array([[1, 2], [4, 12], [0, 0]]), ("x", "y", "z"), 1)
+    scores = boundary_scores(np.array([[1, 2], [4, 12], [0, 0]]), ("x", "y", "z"))
     assert scores.iou["y"] == pytest.approx(1 / 3)
     assert math.isnan(scores.iou["z"])
     assert scores.mean_iou == pytest.approx((1 / 2 + 1 / 3) / 2)

@@ -12,7 +12,6 @@ import pytest
 
 from t2sda.errors import MissingFileError, UserError
 from t2sda.evaluation.entries import (
-    BoundaryScores,
     Calibration,
     ClassScores,
     Entry,
@@ -39,7 +38,7 @@ SCORES = Scores(
     groups=ClassScores({"land": 5 / 8, "sea": 0.7}, 0.6625),
     group_classes={"land": (0,), "sea": (1, 2)},
     head_tail=HeadTail(0.6, math.nan),
-    boundary_iou=BoundaryScores({"quay": 0.5, "water": 0.25, "ship": math.nan}, 0.375, 3),
+    boundary_iou=ClassScores({"quay": 0.5, "water": 0.25, "ship": math.nan}, 0.375),
     calibration=Calibration(0.125, ((0, math.nan, math.nan), (15, 0.675, 0.8))),
     images=(
         ImageCounts("a/0.png", (6, 0, 0), (5, 1, 0), (5, 0, 0), (5, 0)),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import pytest
 from t2sda.data.datasets import FileDataset, Sample, SegmentationDataset
 from t2sda.data.taxonomies import CITYSCAPES_19, ClassGroup
 from t2sda.errors import UserError
+from t2sda.evaluation.boundary import boundary_counts
 from t2sda.evaluation.confusion import ConfusionMatrix
 from t2sda.evaluation.evaluator import evaluate
 from t2sda.runtime.letterbox import Frame
@@ -77,11 +79,35 @@ def test_boundaries_and_confidences_are_counted_if_asked_for() -> None:
     assert scores.confusion == plain.confusion
     assert scores.calibration is not None
     assert scores.boundary_iou is not None
-    assert scores.boundary_iou.distance == 1  # 2 % of 36 pixels
     labelled = sum(sum(row) for row in scores.confusion)
     assert sum(count for count, _, _ in scores.calibration.bins) == labelled
     right = sum(count * right for count, _, right in scores.calibration.bins if count)
     assert right / labelled == pytest.approx(scores.accuracy)
+
+
+def test_boundaries_are_measured_in_every_image_by_its_own_diagonal() -> None:
+    class Mixed(Noise):
+        def load(self, index: int, with_label: bool = True) -> Sample:
+            sample = super().load(index, with_label)
+            assert sample.label is not None
+            side = 1 + 8 * (index % 2)
+            larger = np.ones((side, side), dtype=np.uint8)
+            image = np.kron(sample.image, larger[..., None])
+            return Sample(sample.name, image, np.kron(sample.label, larger))
+
+    dataset = Mixed()
+    scores = evaluate(Formula(), dataset, boundary=True)
+    total = np.zeros((4, 2), dtype=np.int64)
+    distances = set()
+    for index in range(len(dataset)):
+        sample = dataset.load(index)
+        assert sample.label is not None
+        distance = max(round(0.02 * math.dist((0, 0), sample.label.shape)), 1)
+        distances.add(distance)
+        total += boundary_counts(Formula().predict(sample.image), sample.label, 4, distance)
+    assert len(distances) == 2
+    assert scores.boundary_iou is not None
+    assert list(scores.boundary_iou.iou.values()) == pytest.approx(total[:, 0] / total[:, 1])
 
 
 def test_a_class_that_is_nowhere_is_nan_and_left_out() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import dataclasses
 import io
 import json
 import math
@@ -16,6 +17,7 @@ from PIL import Image
 from t2sda.config import dump_config, load_config
 from t2sda.evaluation.entries import (
     FILE_NAME,
+    ClassScores,
     Entry,
     ImageCounts,
     Protocol,
@@ -60,6 +62,25 @@ def scores_of(
     )
 
 
+def grouped(
+    matrices: Mapping[str, Sequence[Sequence[int]]], groups: Mapping[str, tuple[int, ...]]
+) -> Scores:
+    """Scores that are reported by groups of classes; worked out anew as well."""
+    scores = scores_of(matrices)
+    onto = np.array([[k in members for k in range(len(CLASSES))] for members in groups.values()])
+    merged = {name: onto @ np.array(matrix) @ onto.T for name, matrix in matrices.items()}
+    coarse = scores_of(merged, classes=tuple(groups))
+    return dataclasses.replace(
+        scores,
+        groups=ClassScores(coarse.iou, coarse.mean_iou),
+        group_classes=dict(groups),
+        images=tuple(
+            dataclasses.replace(fine, group_right=own.right)
+            for fine, own in zip(scores.images, coarse.images, strict=True)
+        ),
+    )
+
+
 def entry_of(scores: Scores, **changes: Any) -> Entry:
     """An entry of a student's checkpoint."""
     fields = {
@@ -76,7 +97,7 @@ def entry_of(scores: Scores, **changes: Any) -> Entry:
 def make_run(
     folder: Path,
     entries: Sequence[Entry] = (),
-    metrics: Sequence[Mapping[str, float]] = (),
+    metrics: Sequence[Mapping[str, float | None]] = (),
     **settings: Any,
 ) -> Path:
     """The folder of a run; settings are KEY__SUBKEY=value."""

@@ -117,6 +117,17 @@ def test_without_counts_of_images_there_is_no_interval() -> None:
     assert group_difference(own, others, "elsewhere") is None
 
 
+def test_a_single_block_has_no_interval_and_no_side() -> None:
+    found = group_difference(
+        group_of("own", [noisy(0)]), group_of("others", [noisy(1)]), "harbour_val", "/"
+    )
+    assert found is not None
+    for difference in (found.mean, *found.by_class.values()):
+        assert difference.interval is None
+        assert difference.side == 0
+    assert found.mean.points != 0
+
+
 def test_scores_of_other_images_are_no_pair() -> None:
     own = {f"x{name}": matrix for name, matrix in noisy(0).items()}
     with pytest.raises(UserError, match="other images"):

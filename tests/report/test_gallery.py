@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from t2sda.analysis.classes import Classes
 from t2sda.constants import IGNORE_INDEX
-from t2sda.data.taxonomies import CITYSCAPES_19
+from t2sda.data.taxonomies import CITYSCAPES_19, ClassGroup
 from t2sda.errors import UserError
 from t2sda.report.gallery import (
     Choice,
@@ -21,7 +23,7 @@ from t2sda.report.gallery import (
 )
 from t2sda.report.read import Group, Run
 from t2sda.report.scores import Score
-from tests.report.folders import entry_of, pixels, scores_of
+from tests.report.folders import entry_of, grouped, pixels, scores_of
 
 
 def group_of(name: str, right: dict[str, int]) -> Group:
@@ -56,6 +58,23 @@ def test_images_that_a_run_lacks_are_not_chosen() -> None:
     assert [choice.name for choice in choose(groups, "harbour_val", 5)] == ["b"]
 
 
+def test_images_are_scored_by_what_is_reported() -> None:
+    # Water taken for a ship is no error where both are one group: 8 of 10 on the quay, 20 of 22.
+    scores = grouped({"a": [[8, 2, 0], [0, 10, 10], [0, 0, 0]]}, {"land": (0,), "sea": (1, 2)})
+    assert scores.groups is not None
+    score = Score("harbour_val", 1, scores.groups.iou, 0.0, {}, entry_of(scores))
+    assert score.image_scores() == {"a": pytest.approx((8 / 10 + 20 / 22) / 2)}
+    bare = Score(
+        "harbour_val",
+        1,
+        scores.iou,
+        0.0,
+        {},
+        entry_of(dataclasses.replace(scores, groups=None, group_classes={})),
+    )
+    assert bare.image_scores() == {"a": pytest.approx((8 / 10 + 10 / 22 + 0) / 3)}
+
+
 def test_a_prediction_of_another_size_is_refused() -> None:
     run = Run("run", Path("runs/run"), {}, {}, {})
     with pytest.raises(UserError, match=r"runs/run: its prediction of a \(set\) is 4x6, .* 8x6"):
@@ -72,8 +91,12 @@ def test_labels_keep_their_colors_and_what_is_no_class_is_transparent() -> None:
 
 def test_mistakes_by_hand() -> None:
     truth = np.array([[1, 2, IGNORE_INDEX]], dtype=np.uint8)
-    found = pixels(mistakes_uri(np.array([[1, 1, 1]], dtype=np.uint8), truth, (1, 3)))
+    labels = np.ones((1, 3), dtype=np.uint8)
+    found = pixels(mistakes_uri(labels, truth, (1, 3), Classes.of(CITYSCAPES_19)))
     assert found[0, :, 3].tolist() == [0, 255, 110]
+    one_group = Classes.of(CITYSCAPES_19, [ClassGroup("both", (1, 2))])
+    found = pixels(mistakes_uri(labels, truth, (1, 3), one_group))
+    assert found[0, :, 3].tolist() == [0, 0, 110]
 
 
 def test_labels_shrink_without_new_classes_and_images_to_their_mean() -> None:

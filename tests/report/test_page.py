@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 import shutil
@@ -17,7 +18,8 @@ import t2sda
 from t2sda.cli.main import main
 from t2sda.data.catalog import open_dataset
 from t2sda.data.taxonomies import CITYSCAPES_19
-from tests.report.folders import entry_of, make_run, pixels, scores_of
+from t2sda.evaluation.entries import HeadTail, Protocol
+from tests.report.folders import entry_of, grouped, logged, make_run, pixels, scores_of
 
 HARD = [[1, 9, 0], [0, 10, 0], [0, 0, 0]]
 
@@ -217,11 +219,14 @@ def test_figures_of_analyses_are_in_the_page_once(tmp_path: Path) -> None:
     folder.mkdir()
     Image.new("RGB", (4, 4)).save(folder / "embedding.png")
     (folder / "embedding.svg").write_text("<svg xmlns='http://www.w3.org/2000/svg'/>")
-    Image.new("RGB", (4, 4)).save(folder / "large.png")
-    (folder / "large.svg").write_text(f"<svg><!--{'x' * 500_000}--></svg>")
+    Image.new("RGB", (4, 4)).save(folder / "training.png")
+    (folder / "training.svg").write_text(f"<svg><!--{'x' * 500_000}--></svg>")
+    (folder / "of_somebody_else.svg").write_text("<svg/>")
     together = tmp_path / "together"
     together.mkdir()
-    Image.new("RGB", (4, 4)).save(together / "classes.png")
+    Image.new("RGB", (4, 4)).save(together / "distances.png")
+    for finished in (folder, together):
+        (finished / "analysis.json").write_text("{}")
     assert report(tmp_path / "page.html", run, "--analysis", together) == 0
     images = [
         (a["alt"], str(a["src"]).partition(";")[0])
@@ -229,10 +234,59 @@ def test_figures_of_analyses_are_in_the_page_once(tmp_path: Path) -> None:
         if tag == "img" and str(a.get("src", "")).startswith("data:")
     ]
     assert images == [
-        ("classes", "data:image/png"),
+        ("distances", "data:image/png"),
         ("run: embedding", "data:image/svg+xml"),
-        ("run: large", "data:image/png"),
+        ("run: training", "data:image/png"),
     ]
+
+
+def test_an_analysis_that_did_not_end_is_not_shown(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run")
+    (run / "analysis").mkdir()
+    Image.new("RGB", (4, 4)).save(run / "analysis/embedding.png")
+    assert report(tmp_path / "page.html", run) == 0
+    assert "data:image/png" not in (tmp_path / "page.html").read_text(encoding="utf-8")
+
+
+def test_confusion_is_of_the_classes_that_are_reported(tmp_path: Path) -> None:
+    scores = grouped({"a.png": [[8, 2, 0], [0, 2, 18], [0, 0, 0]]}, {"land": (0,), "sea": (1, 2)})
+    run = make_run(tmp_path / "run", [entry_of(scores)])
+    assert report(tmp_path / "page.html", run, "--no-gallery") == 0
+    text = (tmp_path / "page.html").read_text(encoding="utf-8")
+    assert "Most confused: 20 % of land as sea." in text
+    assert "of water as ship" not in text
+
+
+def test_head_and_tail_are_left_out_where_groups_count(tmp_path: Path) -> None:
+    scores = grouped({"a.png": [[8, 2, 0], [0, 2, 18], [0, 0, 0]]}, {"land": (0,), "sea": (1, 2)})
+    scores = dataclasses.replace(scores, head_tail=HeadTail(0.5, 0.25))
+    assert scores.further_means == {}
+    single = dataclasses.replace(scores, groups=None, subset_iou={"mIoU16": 0.75})
+    assert single.further_means == {"mIoU16": 0.75, "head classes": 0.5, "tail classes": 0.25}
+    run = make_run(tmp_path / "run", [entry_of(scores)])
+    assert report(tmp_path / "page.html", run, "--no-gallery") == 0
+    assert "tail classes" not in (tmp_path / "page.html").read_text(encoding="utf-8")
+
+
+def test_scores_of_other_protocols_are_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    scores = scores_of({"a.png": HARD})
+    windows = dataclasses.replace(scores, protocol=Protocol(window=(64, 96), step=(32, 64)))
+    whole = make_run(tmp_path / "whole", [entry_of(scores)])
+    line = logged(20, quay=0.5, water=0.5, ship=0.5)
+    training = make_run(tmp_path / "training", metrics=[line], SOLVER__BASE_LR=1.0)
+    assert report(tmp_path / "page.html", whole, training) == 0
+    assert "different ways" not in capsys.readouterr().out
+    other = make_run(tmp_path / "windows", [entry_of(windows)], SOLVER__BASE_LR=2.0)
+    assert report(tmp_path / "page.html", whole, training, other) == 0
+    note = (
+        "harbour_val: scored in different ways, so differences may come from that: student, as "
+        "they are, whole: whole, training; student, as they are, windows of 64x96 every 32x64: "
+        "windows"
+    )
+    assert note in capsys.readouterr().out
+    assert note in (tmp_path / "page.html").read_text(encoding="utf-8")
 
 
 def others(tmp_path: Path, dataset: str, **changes: Any) -> list[Path]:

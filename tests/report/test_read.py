@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from pathlib import Path
 
 import pytest
@@ -91,6 +92,25 @@ def test_a_folder_of_something_else_is_refused(
 def test_a_folder_that_is_not_there_is_said(tmp_path: Path) -> None:
     with pytest.raises(MissingFileError, match="no such folder"):
         read_run(tmp_path / "nowhere", "x")
+
+
+def test_a_file_is_no_run(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(MissingFileError, match="file: no such folder"):
+        read_run(tmp_path / "file", "x")
+
+
+def test_a_class_that_is_not_there_stays_a_class_of_a_run_that_still_trains(tmp_path: Path) -> None:
+    lines = [
+        logged(20, quay=0.5, water=0.5, ship=0.5),
+        {**logged(40, quay=0.75, water=0.25), "evaluation/harbour_val/IoU/ship": None},
+    ]
+    training = read_run(make_run(tmp_path / "training", metrics=lines), "training")
+    iou = training.scores["harbour_val"].iou
+    assert list(iou) == ["quay", "water", "ship"]
+    assert math.isnan(iou["ship"])  # not what it was at iteration 20
+    finished = read_run(make_run(tmp_path / "finished", entries=[entry_of(EASY)]), "finished")
+    check_same_classes([finished, training])
 
 
 def test_runs_that_differ_by_the_seed_alone_are_a_group(tmp_path: Path) -> None:
@@ -183,6 +203,16 @@ def test_facts_come_from_the_record_of_the_run(tmp_path: Path) -> None:
         "time": "0:02:05",
         "memory": "1.0 GiB",
     }
+
+
+@pytest.mark.parametrize(
+    "session",
+    [{"versions": [1]}, {"machine": [1]}, {"seconds": 1e300}, {"machine": {"memory_mib": "1"}}],
+)
+def test_a_record_of_something_else_is_none(tmp_path: Path, session: dict[str, object]) -> None:
+    run = make_run(tmp_path / "run", metrics=[{"iteration": 1, "seconds_per_iteration": 0.5}])
+    (run / "run.json").write_text(json.dumps({"sessions": [session]}))
+    assert read_run(run, "run").facts == [("seconds a step", "0.50")]
 
 
 def test_facts_of_a_run_without_a_record_come_from_its_log(tmp_path: Path) -> None:
