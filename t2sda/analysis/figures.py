@@ -14,8 +14,9 @@ from t2sda.files import atomic_write
 from t2sda.inference.plotting import blank_figure
 
 if TYPE_CHECKING:
+    from matplotlib.artist import Artist
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
+    from matplotlib.figure import Figure, FigureBase
 
 RUN_COLORS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#5c5c5c")
 """Distinct for the color-blind (Okabe and Ito)."""
@@ -169,7 +170,7 @@ def _grouped_bars(
     for number, (name, of_run) in enumerate(values.items()):
         places = np.arange(len(order)) + (number - (len(values) - 1) / 2) * width
         color = RUN_COLORS[number % len(RUN_COLORS)]
-        axes.bar(places, of_run[order], width, color=color, label=name, gid=name)
+        axes.bar(places, of_run[order], width, color=color, label=_labelled(name), gid=name)
         missing = np.isnan(of_run[order])
         axes.plot(places[missing], np.zeros(missing.sum()), "x", color=color, markersize=4)
     axes.set_ylabel(text)
@@ -182,7 +183,8 @@ def _grouped_points(axes: Axes, values: Mapping[str, np.ndarray], text: str) -> 
     width = 0.82 / len(values)
     for number, (name, of_run) in enumerate(values.items()):
         places = np.arange(len(of_run)) + (number - (len(values) - 1) / 2) * width
-        axes.plot(places, of_run, "o", color=RUN_COLORS[number % len(RUN_COLORS)], label=name)
+        color = RUN_COLORS[number % len(RUN_COLORS)]
+        axes.plot(places, of_run, "o", color=color, label=_labelled(name))
     axes.set_ylabel(text)
     axes.margins(y=0.15)
     _plain(axes)
@@ -224,8 +226,7 @@ def _title(axes: Axes, text: str) -> None:
     axes.set_title(text, loc="left", fontsize=11)
     figure = axes.get_figure()
     assert figure is not None
-    handles, names = axes.get_legend_handles_labels()
-    figure.legend(handles, names, loc="outside lower center", ncols=4, frameon=False, fontsize=9)
+    _legend(figure, *axes.get_legend_handles_labels(), num_columns=4)
 
 
 def _legend_of_classes(figure: Figure, run: RunAnalysis, shown: Iterable[int], mark: str) -> None:
@@ -239,8 +240,23 @@ def _legend_of_classes(figure: Figure, run: RunAnalysis, shown: Iterable[int], m
         if mark == "o":
             handle.set(marker="o", linestyle="none")
         handles.append(handle)
-        names.append(run.classes.names[index])
-    figure.legend(handles, names, loc="outside lower center", ncols=7, frameon=False, fontsize=9)
+        names.append(_labelled(run.classes.names[index]))
+    _legend(figure, handles, names, num_columns=7)
+
+
+def _legend(
+    figure: FigureBase, handles: Sequence[Artist], names: Sequence[str], num_columns: int
+) -> None:
+    legend = figure.legend(
+        handles, names, loc="outside lower center", ncols=num_columns, frameon=False, fontsize=9
+    )
+    for text in legend.get_texts():
+        text.set_parse_math(False)  # a $ is a $
+
+
+def _labelled(name: str) -> str:
+    """A name as a label: matplotlib leaves those that begin with _ out of legends."""
+    return f" {name}" if name.startswith("_") else name
 
 
 def _plain(axes: Axes) -> None:
