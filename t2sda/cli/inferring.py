@@ -139,7 +139,8 @@ class Inference:
             else result_paths(self.output_dir / source.name, self.kinds)
         )
         finished = self.record.holds(str(source.name), source.path)
-        return finished and all(map(is_regular_file, paths))
+        # A disk that failed later may have left nothing of a file but its name.
+        return finished and all(is_regular_file(path) and path.stat().st_size for path in paths)
 
     def _work(self, sources: Sequence[Source], progress: InferProgress) -> Iterator[Done]:
         images = [source for source in sources if not source.is_video]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -191,8 +190,11 @@ def _check_options(
         )
     if not scales or len(set(scales)) < len(scales):
         raise UserError(f"scales: {list(scales)} is empty or lists one twice; give each once")
-    if wrong := [scale for scale in scales if not (math.isfinite(scale) and 0 < scale <= 16)]:
-        raise UserError(f"scales: {wrong[0]} is no factor of an image's size; give 0.5, 1.75, …")
+    if wrong := [scale for scale in scales if not 1 / 16 <= scale <= 16]:
+        raise UserError(
+            f"scales: {wrong[0]} is no factor of an image's size; give some from 1/16 to 16, such "
+            f"as 0.5 and 1.75"
+        )
 
 
 def _check_fixed(

@@ -177,6 +177,32 @@ def test_a_further_image_is_the_only_work(
     ].keys()
 
 
+@pytest.mark.parametrize("left", ["nothing", "an empty file", "a folder"])
+def test_a_result_that_is_not_there_any_more_is_made_anew(
+    left: str, model: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    assert infer(model, photos, out) == 0
+    before = labels(out, "0")
+    result = out / "0_trainid.png"
+    if left == "an empty file":
+        result.write_bytes(b"")
+    else:
+        result.unlink()
+    if left == "a folder":
+        result.mkdir()
+    capsys.readouterr()
+    code = infer(model, photos, out)
+    said = capsys.readouterr()
+    if left == "a folder":  # nothing of the user's is removed
+        assert code != 0
+        assert "0_trainid.png" in said.err
+        return
+    assert code == 0
+    assert "1 finished earlier" in said.out
+    assert np.array_equal(labels(out, "0"), before)
+
+
 def test_legend_and_shares_are_never_those_of_another_run(
     model: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

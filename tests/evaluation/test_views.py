@@ -116,6 +116,8 @@ def test_a_predictor_keeps_its_own_size() -> None:
         ({"scales": (1.0, 1.0)}, "empty or lists one twice"),
         ({"scales": ()}, "empty or lists one twice"),
         ({"scales": (0.0,)}, "0.0 is no factor"),
+        ({"scales": (1e-9,)}, "1e-09 is no factor"),
+        ({"scales": (16.1,)}, "16.1 is no factor"),
         ({"scales": (float("nan"),)}, "nan is no factor"),
     ],
 )
