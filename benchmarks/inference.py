@@ -29,7 +29,7 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from t2sda.cli.benchmark import load_contender, table_of
+from t2sda.cli.benchmark import load_candidate, table_of
 from t2sda.cli.common import load_components, run_command
 from t2sda.cli.export import command as export
 from t2sda.config import load_config
@@ -116,7 +116,7 @@ def exports(
 
 
 def _contender(path: Path, runtime: str, threads: int, task: Task) -> Candidate:
-    load = partial(load_contender, str(path), runtime, "cpu", threads, None, ())
+    load = partial(load_candidate, str(path), runtime, "cpu", threads, None, ())
     return Candidate(path.name, load, runtime, threads, (task,))
 
 

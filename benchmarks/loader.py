@@ -52,7 +52,7 @@ def main() -> int:
     cv2.setNumThreads(0)
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
-        candidates = _contenders(Path(folder), args.images)
+        candidates = _candidates(Path(folder), args.images)
         seconds: dict[str, list[float]] = {name: [] for name in candidates}
         for round_ in range(args.rounds + 1):  # the first one warms up
             positions = range(round_ * args.samples, (round_ + 1) * args.samples)
@@ -64,7 +64,7 @@ def main() -> int:
     return 0
 
 
-def _contenders(folder: Path, num_images: int) -> dict[str, Load]:
+def _candidates(folder: Path, num_images: int) -> dict[str, Load]:
     candidates: dict[str, Load] = {}
     for kind, make in (("GTA5 PNG", gta5_png), ("GTA5 JPEG", gta5_jpeg)):
         original = _made(make, folder / kind, num_images)

@@ -34,7 +34,7 @@ def command(argv: Sequence[str]) -> int:
     load_for_models([Path(model) for model in args.models], args.plugin, args.file)
     if args.json:
         check_writable_file(Path(args.json), "--json")
-    comparison = compare_latency(_contenders(args), args.rounds)
+    comparison = compare_latency(_candidates(args), args.rounds)
     console = standard_console()
     console.print(table_of(comparison))
     note = " (much: repeat on a quiet machine)" if comparison.other_load > MUCH_OTHER_LOAD else ""
@@ -120,7 +120,7 @@ def as_json(comparison: Comparison) -> dict[str, Any]:
     }
 
 
-def load_contender(
+def load_candidate(
     path: str,
     runtime: str,
     device: str,
@@ -138,7 +138,7 @@ def load_contender(
     return segment
 
 
-def _contenders(args: argparse.Namespace) -> list[Candidate]:
+def _candidates(args: argparse.Namespace) -> list[Candidate]:
     if args.runtimes and args.runtime:
         raise UserError("--runtime and --runtimes: give one of them")
     tasks = tuple(Task(size, batch) for size in args.sizes for batch in args.batches)
@@ -148,7 +148,7 @@ def _contenders(args: argparse.Namespace) -> list[Candidate]:
         for runtime in _runtimes(args, Path(path)):
             for threads in args.thread_counts or [args.threads or num_cores()]:
                 load = partial(
-                    load_contender, path, runtime, args.device, threads, description, args.plugin
+                    load_candidate, path, runtime, args.device, threads, description, args.plugin
                 )
                 found.append(Candidate(path, load, runtime, threads, tasks))
     return found
