@@ -70,8 +70,7 @@ def check_can_embed() -> None:
     """Raise UserError where the library is missing: before minutes of work."""
     if importlib.util.find_spec("sklearn") is None:
         raise UserError(
-            "t-SNE needs scikit-learn, which is not installed here: `pip install "
-            "'t2sda[analysis]'`, or leave embedding out of --parts"
+            "t-SNE needs scikit-learn, which is not installed here: pip install 't2sda[analysis]'"
         )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import functools
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -32,6 +33,8 @@ from t2sda.runtime.checkpoints import open_checkpoint
 from t2sda.runtime.loading import DEVICES
 
 FOLDER = "analysis"
+logger = logging.getLogger(__name__)
+
 COLUMNS = {
     "IoU %": ("iou", 100.0),
     "similarity": ("similarity", 1.0),
@@ -46,7 +49,8 @@ COLUMNS = {
 def command(argv: Sequence[str]) -> int:
     """Analyze runs, write figures and tables; returns 0."""
     args = _parser().parse_args(argv)
-    settings = StudySettings(args.parts, args.features, args.max_images, args.pixels, args.seed)
+    parts = _possible_parts() if args.parts is None else args.parts
+    settings = StudySettings(parts, args.features, args.max_images, args.pixels, args.seed)
     if EMBEDDING in settings.parts:
         check_can_embed()
     load_datasets(args)
@@ -127,6 +131,16 @@ def _shown(value: float) -> str:
     return "–" if value != value else f"{value:.3g}"
 
 
+def _possible_parts() -> tuple[str, ...]:
+    """All parts; without the embedding, and a warning, where its library is missing."""
+    try:
+        check_can_embed()
+    except UserError as error:
+        logger.warning("%s left out: %s", EMBEDDING, error)
+        return tuple(part for part in PARTS if part != EMBEDDING)
+    return PARTS
+
+
 def _parts(text: str) -> tuple[str, ...]:
     chosen = [part.strip() for part in text.split(",")]
     unknown = [part for part in chosen if part not in PARTS]
@@ -161,9 +175,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--parts",
         type=_parts,
-        default=PARTS,
         metavar="PARTS",
-        help=f"comma-separated, of {', '.join(PARTS)} (default: all)",
+        help=f"comma-separated, of {', '.join(PARTS)} (default: all that can be made here)",
     )
     parser.add_argument(
         "--features",

@@ -142,7 +142,9 @@ def test_a_library_that_is_missing_is_said_before_the_work(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    assert analyze(source_run, *DATA) == 2
-    error = capsys.readouterr().err
-    assert "t-SNE needs scikit-learn" in error
-    assert "leave embedding out of --parts" in error
+    assert analyze(source_run, *DATA, "--parts", "embedding") == 2
+    assert "error: t-SNE needs scikit-learn" in capsys.readouterr().err
+    assert analyze(source_run, *DATA, "--max-images", "1") == 0
+    assert "warning: embedding left out: t-SNE needs scikit-learn" in capsys.readouterr().err
+    assert (source_run / "analysis/similarity.png").exists()
+    assert not (source_run / "analysis/embedding.png").exists()
