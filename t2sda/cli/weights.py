@@ -7,17 +7,21 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
+from fvcore.common.config import CfgNode
 from rich.console import Console
 
 from t2sda.cli.common import ArgumentParser, add_dataset_arguments, load_datasets
 from t2sda.config import changed_keys, load_config
+from t2sda.data.taxonomies import Taxonomy
+from t2sda.engine.checkpoint import Checkpoint
 from t2sda.engine.importing import Imported, Network, import_network, network_of, write_imported
 from t2sda.engine.metrics import standard_console
 from t2sda.errors import UserError
 from t2sda.files import atomic_writer, check_writable_file
+from t2sda.runtime.checkpoints import open_checkpoint
 from t2sda.runtime.description import taxonomy_called
 from t2sda.weights.formats import BRANCHES
-from t2sda.weights.published import read_weight_file
+from t2sda.weights.published import OwnCheckpointError, read_weight_file
 from t2sda.weights.sources import WEIGHT_PATHS
 
 CHECKPOINT_SUFFIX = ".pth"
@@ -30,9 +34,16 @@ def command(argv: Sequence[str]) -> int:
     if (args.verb == "import") != (args.output is not None):
         raise UserError("--output OUT.pth: needed by `weights import`, and by it alone")
     load_datasets(args)
-    file = read_weight_file(Path(WEIGHT_PATHS.get_local_path(args.weights)))
-    network = network_of(file, args.branch)
     console = standard_console()
+    path = Path(WEIGHT_PATHS.get_local_path(args.weights))
+    try:
+        file = read_weight_file(path)
+    except OwnCheckpointError:
+        if args.output is not None:
+            raise
+        _describe_checkpoint(console, open_checkpoint(path))
+        return 0
+    network = network_of(file, args.branch)
     _describe(console, network)
     imported = import_network(network, taxonomy_called(args.taxonomy), args.to, args.overrides)
     _describe_network(console, imported)
@@ -67,13 +78,31 @@ def _describe(console: Console, network: Network) -> None:
         _print(console, f"note: {network.layout.notes}")
 
 
-def _describe_network(console: Console, imported: Imported) -> None:
-    changes = changed_keys(load_config(None), imported.cfg)
+def _describe_checkpoint(console: Console, checkpoint: Checkpoint) -> None:
+    names = {name.split(".")[0] for name in checkpoint.meta_arch}
+    branches = " and ".join(branch for branch in ("student", "teacher") if branch in names)
+    _print(
+        console,
+        f"{checkpoint.path}: a checkpoint of t2sda after {checkpoint.iteration} iterations, with "
+        f"{branches}",
+    )
+    _print_settings(console, checkpoint.cfg, checkpoint.taxonomy)
+    _print(console, ", ".join(f"{name} {text}" for name, text in checkpoint.versions.items()))
+    for name, text in checkpoint.provenance.items():
+        _print(console, f"imported, {name}: {text}")
+
+
+def _print_settings(console: Console, cfg: CfgNode, taxonomy: Taxonomy) -> None:
+    changes = changed_keys(load_config(None), cfg)
     settings = " ".join(
         f"{key}={new}" for key, _, new in changes if key.startswith(("MODEL.", "EVALUATION."))
     )
     _print(console, f"network: {settings}")
-    _print(console, f"classes: {imported.taxonomy.name} ({imported.taxonomy.num_classes})")
+    _print(console, f"classes: {taxonomy.name} ({taxonomy.num_classes})")
+
+
+def _describe_network(console: Console, imported: Imported) -> None:
+    _print_settings(console, imported.cfg, imported.taxonomy)
     left_out = Counter(row.left_out for row in imported.rows if row.left_out)
     used = len(imported.rows) - left_out.total()
     _print(console, f"tensors: {len(imported.rows)} in the file, {used} used")

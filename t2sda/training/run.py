@@ -152,6 +152,7 @@ class TrainingRun:
         self.first_iteration = 0
         self.last_scores: list[Scores] = []
         self.last_scored = -1
+        self.provenance: Mapping[str, str] = {}
         self.progress = ProgressHook(cfg.LOGGING.PERIOD, cfg.SOLVER.MAX_ITER, console)
         check_writers(cfg)  # now, not after datasets were opened
         found = check_folder(self.output_dir, resume)
@@ -182,7 +183,8 @@ class TrainingRun:
         if checkpoint is not None:
             self._restore(checkpoint)
         elif weights is not None:
-            start_from_(self.meta_arch.student.model, weights, self.taxonomy, cfg)
+            student = self.meta_arch.student.model
+            self.provenance = start_from_(student, weights, self.taxonomy, cfg)
         broadcast_from_main_(self.meta_arch)
 
     def run(self) -> TrainingResult:
@@ -263,6 +265,7 @@ class TrainingRun:
                 self.hooks[name].load_state_dict(state)
         self.precision.load_scale(checkpoint.scaler)
         self.first_iteration = checkpoint.iteration
+        self.provenance = checkpoint.provenance
         changes = [
             f"{key} was {old}, is {new}"
             for key, old, new in changed_keys(checkpoint.cfg, self.cfg)
@@ -338,6 +341,7 @@ class TrainingRun:
             "hooks": {name: state for name, state in hooks.items() if state},
             "scaler": self.precision.scaler.state_dict(),
             "data": self.data,
+            "provenance": self.provenance,
         }
 
     def _evaluation_hook(self, metrics: MetricsHook) -> EvaluationHook:

@@ -73,7 +73,9 @@ def check_same_classes(checkpoint: Checkpoint, taxonomy: Taxonomy) -> None:
         )
 
 
-def start_from_(model: SegmentationModel, weights: str, taxonomy: Taxonomy, cfg: CfgNode) -> None:
+def start_from_(
+    model: SegmentationModel, weights: str, taxonomy: Taxonomy, cfg: CfgNode
+) -> dict[str, str]:
     """Load the student of a checkpoint or run folder; for other classes the classifier stays new.
 
     Args:
@@ -81,6 +83,8 @@ def start_from_(model: SegmentationModel, weights: str, taxonomy: Taxonomy, cfg:
         weights: checkpoint or run folder.
         taxonomy: of the run.
         cfg: of the run; MODEL describes the model.
+    Returns:
+        Where imported weights come from; see `Checkpoint`.
     """
     checkpoint = load_checkpoint(resolve_checkpoint(Path(weights)))
     state = _student_of(checkpoint)
@@ -95,6 +99,7 @@ def start_from_(model: SegmentationModel, weights: str, taxonomy: Taxonomy, cfg:
             ", ".join(name for name in own if name in anew),
         )
     load_weights_(model, state, checkpoint.path)
+    return checkpoint.provenance
 
 
 def _student_of(checkpoint: Checkpoint) -> dict[str, torch.Tensor]:

@@ -53,11 +53,16 @@ class WeightFile:
     others: dict[str, str]
 
 
+class OwnCheckpointError(UserError):
+    """A checkpoint of t2sda, which needs no import."""
+
+
 def read_weight_file(path: Path) -> WeightFile:
     """Tensors of a .safetensors file or of a file of `torch.save`; in memory as they are used.
 
     Raises:
         MissingFileError: if there is none.
+        OwnCheckpointError: if it is a checkpoint of ours.
         UserError: if it cannot be read, holds no tensors, or would run code.
     """
     if is_folder(path):
@@ -89,7 +94,7 @@ def _sorted_out(path: Path, content: Any) -> tuple[dict[str, Tensor], dict[str, 
     if not isinstance(content, Mapping):
         raise UserError(f"{path}: expected tensors by name, found a {type(content).__name__}")
     if str(content.get("format", "")).startswith(OWN_MARK):
-        raise UserError(f"{path}: is a checkpoint of t2sda already; nothing to import")
+        raise OwnCheckpointError(f"{path}: is a checkpoint of t2sda already; nothing to import")
     networks: dict[str, Mapping[Any, Any]] = {}
     wrapper = next((key for key in _WRAPPERS if isinstance(content.get(key), Mapping)), None)
     if wrapper is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
 import pytest
@@ -44,7 +45,20 @@ def test_an_imported_checkpoint_is_scored_and_trained_from(
     assert main([*arguments, "--eval-only"]) == 0
     assert (run / "evaluation.json").exists()
     assert main(arguments) == 0
-    assert load_checkpoint(run / "checkpoint_0000001.pth").iteration == 1
+    trained = load_checkpoint(run / "checkpoint_0000001.pth")
+    assert trained.iteration == 1
+    assert trained.provenance == load_checkpoint(output).provenance
+
+    capsys.readouterr()
+    assert main(["weights", "inspect", str(trained.path)]) == 0
+    said = capsys.readouterr().out
+    assert "a checkpoint of t2sda after 1 iterations, with student and teacher" in said
+    assert "classes: cityscapes_19 (19)" in said
+    assert "imported, file: daformer.pth" in said
+    assert f"imported, sha256: {hashlib.sha256(published.read_bytes()).hexdigest()}" in said
+    assert "non-commercial" in said
+    assert main(["weights", "import", str(trained.path), "--output", str(tmp_path / "b.pth")]) == 2
+    assert "is a checkpoint of t2sda already" in capsys.readouterr().err
 
 
 def test_inspect_says_what_a_file_is_and_writes_nothing(
