@@ -25,7 +25,10 @@ def import_timm() -> ModuleType:
     """
     declare_missing_torchvision_operators()
     try:
-        return importlib.import_module("timm")
+        # The first network may be built on the meta device, where an import of PyTorch's compiler,
+        # which torchvision wants, fails before 2.9.
+        with torch.device("cpu"):
+            return importlib.import_module("timm")
     except ModuleNotFoundError as error:
         if error.name not in ("timm", "torchvision"):
             raise
