@@ -7,7 +7,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 folder=output/versions
-extras=dev,onnx,openvino,video,weights
+extras=dev,onnx,openvino,trt-rtx,video,weights
 
 pair() {  # NAME PYTHON CONSTRAINTS
   test -x "$folder/$1/bin/python" || "$2" -m venv "$folder/$1"

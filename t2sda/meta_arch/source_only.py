@@ -47,10 +47,9 @@ SCHEMA.declare(
 @SCHEMA.check
 def one_source_augmentation(cfg: CfgNode) -> str | None:
     """Colors are distorted in one way or the other."""
-    if not has_pass(cfg, LabelledPass):
+    if not has_pass(cfg, LabelledPass) or not cfg.SOURCE_AUGMENTATION.PHOTOMETRIC:
         return None
-    settings = cfg.SOURCE_AUGMENTATION
-    if not settings.PHOTOMETRIC or not settings.JITTER_PROBABILITY:
+    if not cfg.SOURCE_AUGMENTATION.JITTER_PROBABILITY:
         return None
     return (
         "SOURCE_AUGMENTATION: PHOTOMETRIC and JITTER_PROBABILITY both distort colors; set one of "
@@ -85,8 +84,11 @@ class LabelledPass(ImagePass):
     def from_config(cls, cfg: CfgNode, context: BuildContext) -> Self:
         """Read FEATURE_DISTANCE and SOURCE_AUGMENTATION."""
         distance = FeatureDistance.from_config(cfg, context, cls)
-        settings = cfg.SOURCE_AUGMENTATION
-        return cls(distance, settings.PHOTOMETRIC, settings.JITTER_PROBABILITY)
+        return cls(
+            distance,
+            cfg.SOURCE_AUGMENTATION.PHOTOMETRIC,
+            cfg.SOURCE_AUGMENTATION.JITTER_PROBABILITY,
+        )
 
     def image(self, step: Step) -> Tensor:
         """The image of the pass's domain; with distorted colors, drawn for all ranks' images."""

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from tests.fuzz.byte_inputs import RANDOM
 
 # By kind, so that a hundred inputs meet each of them.
-DEEP = ("[" * 500 + "]" * 500, "{a: " * 300 + "1" + "}" * 300)
+DEEP = ("[" * 1000 + "]" * 1000, "{a: " * 600 + "1" + "}" * 600)
 NUMBERS = (
     *("9" * 5000, "0x" + "f" * 5000, "1" + ":1" * 2000, "1e400", ".nan", "-.inf", "0x1F", "017"),
     *("0", "-1", "0.5", "true", "on", "null", "~", ""),

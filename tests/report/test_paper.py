@@ -44,7 +44,8 @@ def test_the_page_on_reproducing_has_the_same_mean_for_the_file(row: PaperRow) -
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row.config)
 def test_a_run_of_the_file_finds_its_row(row: PaperRow) -> None:
-    assert paper_row(settings_of(row.config, SEED=3, SOLVER__MAX_ITER=9), "cityscapes_val") == row
+    found = paper_row(settings_of(row.config, SEED=3, SOLVER__MAX_ITER=9), "cityscapes_val")
+    assert repr(found) == repr(row)  # a mean that is not printed is NaN, which equals nothing
 
 
 def test_a_mean_over_fewer_classes_says_so() -> None:
