@@ -35,6 +35,7 @@ def values_of_cells() -> tuple[list[Any], dict[str, Any]]:
     return values, names
 
 
+@pytest.mark.slow
 def test_every_cell_runs_and_shows_what_it_promises(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

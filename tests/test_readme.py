@@ -29,7 +29,8 @@ from tests.components import components_restored
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = (
     "README.md",
-    *(f"docs/{name}.md" for name in ("extending", "data", "reproducing", "deployment")),
+    *(f"docs/{name}.md" for name in ("extending", "data", "reproducing")),
+    pytest.param("docs/deployment.md", marks=pytest.mark.slow),
 )
 """Documents whose blocks are run."""
 ALL_DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])

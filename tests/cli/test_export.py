@@ -147,6 +147,7 @@ def test_int8_of_the_teacher_and_openvino_of_it(
     assert "is in int8 already; leave out --calibration" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_int8_openvino_of_a_dynamic_file_at_a_size(
     tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:

@@ -24,7 +24,7 @@ IMAGE_SIZE = (64, 96)
 
 
 def parameters() -> list:
-    deeper = tuple(f"_b{number}" for number in range(1, 6))
+    deeper = ("_r101", *(f"_b{number}" for number in range(1, 6)))
     return [
         pytest.param(
             path, id=path.stem, marks=[pytest.mark.slow] if path.stem.endswith(deeper) else []

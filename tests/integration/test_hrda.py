@@ -104,6 +104,7 @@ def test_every_runtime_slides_as_torch_does(
     assert labels_agree(found.predict(image), expected.predict(image), logits)
 
 
+@pytest.mark.slow
 def test_whole_images_as_one_graph_hold_the_slide(checkpoint: Path, tmp_path: Path) -> None:
     path = tmp_path / "whole.onnx"
     words = ["export", "onnx", str(checkpoint), "--output", str(path), "--size", "64", "120"]

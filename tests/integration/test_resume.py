@@ -75,7 +75,13 @@ def test_killed_inside_a_checkpoint_write(
     assert checkpoint_differences(undisturbed, run / FINAL) == []
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1])
+@pytest.mark.parametrize(
+    "number",
+    [
+        signal.SIGTERM,
+        *(pytest.param(n, marks=pytest.mark.slow) for n in (signal.SIGINT, signal.SIGUSR1)),
+    ],
+)
 def test_a_signal_leaves_a_checkpoint(
     tiny_config: Path, tmp_path: Path, undisturbed: Path, number: signal.Signals
 ) -> None:
