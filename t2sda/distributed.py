@@ -80,9 +80,9 @@ def _tell_torchrun(message: str) -> None:
     """
     path = os.environ.get("TORCHELASTIC_ERROR_FILE")
     if path:
-        told = {"message": message, "extraInfo": {"timestamp": str(int(time.time()))}}
+        content = {"message": message, "extraInfo": {"timestamp": str(int(time.time()))}}
         with contextlib.suppress(OSError):  # the process itself prints it as well
-            Path(path).write_text(json.dumps({"message": told}), encoding="utf-8")
+            Path(path).write_text(json.dumps({"message": content}), encoding="utf-8")
 
 
 def barrier() -> None:

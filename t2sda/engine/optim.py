@@ -155,7 +155,7 @@ def build_owner(
     Args:
         name: see `Owner`.
         settings: of the optimizer.
-        names: of parameters by `id`, for messages and to tell them apart in a checkpoint.
+        names: of parameters by `id`, for messages and to identify them in a checkpoint.
     """
     names, number = names or {}, count()
     groups = [

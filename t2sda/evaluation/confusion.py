@@ -141,7 +141,7 @@ class ConfusionMatrix:
 def _count_pairs(label: np.ndarray, prediction: np.ndarray, num_predicted: int) -> np.ndarray:
     """(256, num_predicted) int64 counts of (label, prediction), both uint8 and of one shape.
 
-    Neighbours are counted in bins of their own, four in turn where a byte has room for them: most
+    Neighbours are counted in bins of their own, four in turn where a byte holds them: most
     are equal, and adding to one number again and again is what would take the time.
     """
     counts = np.zeros((_IDS, num_predicted), dtype=np.int64)

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 
 def blank_figure(width: float, height: float) -> Figure:
-    """A figure of this size in inches, which leaves room for what is written beside its axes."""
+    """A figure of this size in inches, with space for what is written beside its axes."""
     # Not pyplot: it keeps a state of its own and may look for a display. Not from here: a file
     # called matplotlibrc in the working directory would be obeyed.
     with contextlib.chdir("/"):

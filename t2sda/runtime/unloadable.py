@@ -14,7 +14,7 @@ _EXPORTS = {
     ".engine": "tensorrt FILE.onnx",
     ".plan": "tensorrt FILE.onnx",
 }
-"""What `t2sda export` is told for a file of an ending; ONNX files come from a run."""
+"""What `t2sda export` takes for a file of an ending; ONNX files come from a run."""
 _KINDS = (
     (b"PK\x03\x04", "an archive, such as a checkpoint of PyTorch, whose name ends in .pth"),
     (b"\x80", "a pickle, such as an old checkpoint of PyTorch"),

@@ -231,4 +231,5 @@ def test_runs_without_use_for_the_weights_are_refused(
 
 
 def test_the_target_loss_may_be_weighted_without_a_pull_loss() -> None:
-    config_of("SelfTraining", *DYNAMIC, "REWEIGHTING.APPLY_TO", "target")
+    cfg = config_of("SelfTraining", *DYNAMIC, "REWEIGHTING.APPLY_TO", "target")
+    assert cfg.REWEIGHTING.APPLY_TO == "target"

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from t2sda import load_model
 from t2sda.config import ConfigError, load_config
 from t2sda.data.taxonomies import CITYSCAPES_19
 from t2sda.export.onnx import export_onnx
@@ -47,7 +48,12 @@ def test_loss_has_a_gradient_for_every_parameter() -> None:
 
 
 def test_exported_file_agrees(tmp_path: Path) -> None:
-    export_onnx(build(), CITYSCAPES_19, tmp_path / "model.onnx", image_size=(64, 64))
+    model, path = build(), tmp_path / "model.onnx"
+    export_onnx(model, CITYSCAPES_19, path, image_size=(64, 64))
+    image = torch.randint(0, 256, (1, 3, 64, 64), dtype=torch.uint8)
+    with torch.no_grad():
+        labels = model(image).argmax(dim=1)[0].numpy()
+    assert (load_model(path).predict(image[0]) == labels).mean() > 0.999
 
 
 def test_another_backbone_is_refused() -> None:
