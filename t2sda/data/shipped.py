@@ -42,11 +42,17 @@ def _register_streets() -> None:
 
 
 def _register_rendered_and_photographed() -> None:
-    def spec(name: str, root: str, stems: str, groups: bool) -> DatasetSpec:
+    def spec(
+        name: str,
+        root: str,
+        stems: str | None,
+        groups: bool,
+        images: str = "images/{stem}.jpg",
+    ) -> DatasetSpec:
         return DatasetSpec(
             name=name,
             root=root,
-            images="images/{stem}.jpg",
+            images=images,
             labels="labels/{stem}.png",
             taxonomy=CITYSCAPES_19,
             stems=stems,
@@ -58,6 +64,17 @@ def _register_rendered_and_photographed() -> None:
     for split in ("train", "val", "test_dusk"):
         register_dataset(
             spec(f"camvid_{split}", f"target_camvid/{split}", f"../{split}.txt", groups=True)
+        )
+    # By video sequence: labels that choose settings, and those that an oracle may be trained on.
+    for part, sequences in (("dev", "0006R0"), ("rest", "{0001TP,0016E5}")):
+        register_dataset(
+            spec(
+                f"camvid_train_{part}",
+                "target_camvid/train",
+                None,
+                groups=True,
+                images=f"images/{sequences}_*.jpg",
+            )
         )
 
 
