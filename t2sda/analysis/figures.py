@@ -241,7 +241,8 @@ def _legend_of_classes(figure: Figure, run: RunAnalysis, shown: Iterable[int], m
             handle.set(marker="o", linestyle="none")
         handles.append(handle)
         names.append(_labelled(run.classes.names[index]))
-    _legend(figure, handles, names, num_columns=7)
+    widest = 0.45 + 0.075 * max(map(len, names), default=0)  # inches of a column
+    _legend(figure, handles, names, num_columns=max(int(figure.get_figwidth() / widest), 1))
 
 
 def _legend(

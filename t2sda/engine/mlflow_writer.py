@@ -24,8 +24,7 @@ class MlflowWriter(ServiceWriter):
         return MlflowException
 
     def _open(self, run_id: str | None) -> str:
-        from mlflow import MlflowClient
-        from mlflow.entities import Param
+        from mlflow import MlflowClient, entities
 
         self._client = client = MlflowClient()
         if run_id is None:
@@ -33,7 +32,7 @@ class MlflowWriter(ServiceWriter):
             known = client.get_experiment_by_name(name)
             experiment = known.experiment_id if known else client.create_experiment(name)
             run_id = client.create_run(experiment, run_name=self.folder.name).info.run_id
-            params = [Param(key, str(value)) for key, value in self.settings.items()]
+            params = [entities.Param(key, str(value)) for key, value in self.settings.items()]
             for first in range(0, len(params), 100):  # as many as a server takes at once
                 client.log_batch(run_id, params=params[first : first + 100])
         self._run = run_id

@@ -25,7 +25,7 @@ def settings_of(config: str, **overrides: Any) -> dict[str, Any]:
     return {key: plain(value) for key, value in flat_items(cfg)}
 
 
-@pytest.mark.parametrize("row", ROWS, ids=lambda row: row.config)
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: f"{row.config} {row.dataset}")
 def test_classes_average_to_the_printed_mean(row: PaperRow) -> None:
     """A typing error would shift the mean; it is printed with one digit, as the classes are."""
     if not math.isnan(row.mean_iou):
@@ -33,18 +33,19 @@ def test_classes_average_to_the_printed_mean(row: PaperRow) -> None:
         assert len(row.iou) == (19 if "gta5" in row.config else 16)
 
 
-@pytest.mark.parametrize("row", ROWS, ids=lambda row: row.config)
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: f"{row.config} {row.dataset}")
 def test_the_page_on_reproducing_has_the_same_mean_for_the_file(row: PaperRow) -> None:
-    pages = REPRODUCING.read_text(encoding="utf-8").splitlines()
+    page, on_source = REPRODUCING.read_text(encoding="utf-8").split("## Table S11")
+    pages = (on_source if row.dataset == "gta5_train" else page).splitlines()
     name = re.escape(row.config.removesuffix(".yaml"))
     (line, *_) = [text for text in pages if re.search(rf"\[`{name}`\]", text)]
     if not math.isnan(row.mean_iou):
         assert re.split(r"\s*\|\s*", line)[3].startswith(f"{row.mean_iou:.1f}")
 
 
-@pytest.mark.parametrize("row", ROWS, ids=lambda row: row.config)
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: f"{row.config} {row.dataset}")
 def test_a_run_of_the_file_finds_its_row(row: PaperRow) -> None:
-    found = paper_row(settings_of(row.config, SEED=3, SOLVER__MAX_ITER=9), "cityscapes_val")
+    found = paper_row(settings_of(row.config, SEED=3, SOLVER__MAX_ITER=9), row.dataset)
     assert repr(found) == repr(row)  # a mean that is not printed is NaN, which equals nothing
 
 
@@ -60,6 +61,7 @@ def test_a_mean_over_fewer_classes_says_so() -> None:
     ("config", "dataset"),
     [
         ("gta5_to_cityscapes/t2sda_daformer_mit_b5.yaml", "acdc_val"),
+        ("gta5_to_cityscapes/t2sda_deeplabv2_r101.yaml", "gta5_train"),
         ("gta5_to_cityscapes/mic_daformer_mit_b5.yaml", "cityscapes_val"),
         ("gta5_to_cityscapes/t2sda_mic_daformer_mit_b5.yaml", "cityscapes_val"),
         ("gta5_to_cityscapes/dacs_deeplabv2_r101.yaml", "cityscapes_val"),
