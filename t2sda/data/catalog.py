@@ -169,7 +169,7 @@ class DatasetSpec:
         folders = self._folders()
         if found := next((folder for folder in folders if is_folder(folder / beginning)), None):
             return found
-        of_its_own = [folder for folder in folders if Path(self.root) != Path()]
+        of_its_own = [folder for folder in folders if Path(self.root).name not in ("", "..")]
         inner = [
             path
             for folder in of_its_own
