@@ -34,7 +34,8 @@ def read_coco(path: Path) -> Annotations:
         names = {int(entry["id"]): text(entry["name"]) for entry in content["categories"]}
         shapes: dict[Any, list[Shape]] = defaultdict(list)
         known = {entry["id"] for entry in content["images"]}
-    for index, entry in enumerate(content["annotations"]):
+        annotations = list(content["annotations"])
+    for index, entry in enumerate(annotations):
         with understood(f"{path}: annotation {index}", WHAT):
             if entry["image_id"] not in known:
                 raise ValueError(f"image_id {entry['image_id']} is that of no image")

@@ -108,6 +108,7 @@ class Runs:
     def mask(self, size: Size) -> np.ndarray:
         """The runs, put into their box."""
         left, top, width, height = self.box or (0, 0, size[1], size[0])
+        check_inside((left, top), (height, width), size)
         lengths = np.asarray(self.lengths, dtype=np.int64)
         if (lengths < 0).any() or lengths.sum() != width * height:
             raise ValueError(f"runs of {lengths.sum()} pixels for {height}x{width}")
@@ -128,20 +129,24 @@ class Bitmap:
     def mask(self, size: Size) -> np.ndarray:
         """Decoded and put into its place."""
         with Image.open(io.BytesIO(self.content), formats=["PNG"]) as image:
-            if image.width > size[1] or image.height > size[0]:
-                raise ValueError(f"a bitmap of {image.height}x{image.width}, larger than its image")
+            check_inside((self.left, self.top), (image.height, image.width), size)
             return placed(np.asarray(image.convert("L")) > 0, (self.left, self.top), size)
 
 
 def placed(mask: np.ndarray, left_top: tuple[int, int], size: Size) -> np.ndarray:
-    """A mask within an image, at (left, top); raises ValueError if it does not lie in it."""
-    left, top = left_top
-    height, width = mask.shape
-    if left < 0 or top < 0 or top + height > size[0] or left + width > size[1]:
-        raise ValueError(f"a mask of {height}x{width} at ({left}, {top}) leaves its image")
+    """A mask within an image, at (left, top); `check_inside` was asked."""
+    (left, top), (height, width) = left_top, mask.shape
     whole = np.zeros(size, dtype=bool)
     whole[top : top + height, left : left + width] = mask
     return whole
+
+
+def check_inside(left_top: tuple[int, int], own: Size, size: Size) -> None:
+    """Raise ValueError unless a mask of size `own` at (left, top) lies in an image of `size`."""
+    (left, top), (height, width) = left_top, own
+    inside = left >= 0 <= top and top + height <= size[0] and left + width <= size[1]
+    if not inside or min(own) < 0:
+        raise ValueError(f"a mask of {height}x{width} at ({left}, {top}) leaves its image")
 
 
 def as_points(values: object) -> np.ndarray:

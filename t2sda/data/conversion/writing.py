@@ -14,6 +14,7 @@ from typing import Any
 import cv2
 import numpy as np
 import yaml
+from PIL import Image
 
 from t2sda.constants import IGNORE_INDEX
 from t2sda.data.conversion.annotations import AnnotatedImage, Annotations
@@ -30,6 +31,11 @@ from t2sda.images.finding import IMAGE_SUFFIXES
 DESCRIPTION_NAME = "dataset.yaml"
 IGNORED_LABEL = "__ignore__"
 """LabelMe's name for what does not count."""
+_UNDRAWABLE = (
+    *(ValueError, TypeError, OSError, SyntaxError, OverflowError),
+    Image.DecompressionBombError,
+)
+"""What shapes that make no sense are refused with, by us or by Pillow."""
 _UPLOADED = re.compile(r"^[0-9a-f]{8}-")
 """What Label Studio puts before the name of a file that is uploaded."""
 
@@ -206,7 +212,7 @@ def drawn_label(image: AnnotatedImage, classes: Classes) -> np.ndarray:
     for index, shape in enumerate(image.shapes):
         try:
             label[shape.region.mask(image.size)] = classes.id_of(shape.label)
-        except (ValueError, OSError, OverflowError) as error:  # of Pillow, too
+        except _UNDRAWABLE as error:
             raise UserError(
                 f"{image.name}: shape {index}, '{shape.label}', cannot be drawn ({error}); remove "
                 f"or correct it, and export again"

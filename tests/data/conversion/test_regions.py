@@ -107,7 +107,7 @@ def test_run_lengths_that_are_none(counts: str) -> None:
         unpacked(counts)
 
 
-@pytest.mark.parametrize("lengths", [[3], [40], [-1, 13]])
+@pytest.mark.parametrize("lengths", [[3], [1 << 40], [-1, 13]])
 def test_run_lengths_of_another_size_are_refused(lengths: list[int]) -> None:
     with pytest.raises(ValueError, match=r"runs of .* pixels for 3x4"):
         Runs(lengths, by_columns=False).mask((3, 4))
@@ -116,6 +116,8 @@ def test_run_lengths_of_another_size_are_refused(lengths: list[int]) -> None:
 def test_a_box_that_leaves_the_image_is_refused() -> None:
     with pytest.raises(ValueError, match="leaves its image"):
         Runs([0, 4], by_columns=False, box=(3, 0, 2, 2)).mask((3, 4))
+    with pytest.raises(ValueError, match="leaves its image"):  # before a terabyte is asked for
+        Runs([1 << 40], by_columns=False, box=(0, 0, 1 << 20, 1 << 20)).mask((3, 4))
 
 
 def test_a_brush_of_label_studio_is_that_of_its_converter() -> None:
