@@ -5,8 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
 
 from t2sda.data.catalog import DATASETS, DATASETS_VARIABLE
+from t2sda.data.label_tables import COMMA10K
+from t2sda.engine.checkpoint import load_checkpoint
 from tests.data.layouts import CARLA_FILE, LAYOUTS, carla
 from tests.integration.conftest import Run
 
@@ -57,3 +60,23 @@ def test_a_recording_of_carla(t2sda_inline: Run, tmp_path: Path) -> None:
 def test_a_set_as_distributed(t2sda_inline: Run, tmp_path: Path, layout: str, dataset: str) -> None:
     LAYOUTS[layout](tmp_path)
     train(t2sda_inline, "DATASETS.SOURCE", dataset)
+
+
+def test_19_classes_are_fine_tuned_to_5_in_one_command(t2sda_inline: Run, tmp_path: Path) -> None:
+    LAYOUTS["synscapes"](tmp_path)
+    LAYOUTS["comma10k"](tmp_path)
+    train(t2sda_inline, "DATASETS.SOURCE", "synscapes_train")
+    done = t2sda_inline(
+        *("train", "--config-file", "run.yaml", "--weights", "run", "--output-dir", "five"),
+        *("DATASETS.SOURCE", "comma10k_train", "SOLVER.BASE_LR", "1e-30"),
+    )
+    assert done.returncode == 0, done.stderr
+    assert "classifier starts anew" in done.stdout + done.stderr
+    first, second = (
+        load_checkpoint(Path(run, "checkpoint_0000001.pth")) for run in ("run", "five")
+    )
+    assert second.taxonomy.class_names == COMMA10K.class_names
+    name = next(name for name in first.meta_arch if name.startswith("student.model.backbone."))
+    assert torch.equal(first.meta_arch[name], second.meta_arch[name])
+    shapes = {tuple(tensor.shape) for tensor in second.meta_arch.values()}
+    assert any(shape[:1] == (5,) for shape in shapes)
