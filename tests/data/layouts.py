@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -123,7 +124,9 @@ def mapillary(root: Path) -> None:
 
 
 def idd(root: Path) -> None:
-    """Part I has PNG, part II JPEG, under the same folders."""
+    """Part I has PNG, part II JPEG, under the same folders. Polygons are distributed, the PNGs are
+    made of them by the public code.
+    """
     for split, ending in (("train", "png"), ("train", "jpg"), ("val", "jpg"), ("test", "jpg")):
         frame = f"{split}/201/frame0029{ending}"
         write_image(root / f"IDD_Segmentation/leftImg8bit/{frame}_leftImg8bit.{ending}")
@@ -131,6 +134,10 @@ def idd(root: Path) -> None:
             fine = root / f"IDD_Segmentation/gtFine/{frame}_gtFine"
             write_ids(Path(f"{fine}_labellevel3Ids.png"), halves(24, 255))
             write_ids(Path(f"{fine}_instancelevel3Ids.png"), halves(1, 255))
+            polygon = [[0, 0], [11, 0], [11, 3], [0, 3]]
+            objects = [{"label": "vegetation", "polygon": polygon, "deleted": 0}]
+            content = {"imgHeight": 8, "imgWidth": 12, "objects": objects}
+            Path(f"{fine}_polygons.json").write_text(json.dumps(content))
 
 
 def kitti(root: Path) -> None:

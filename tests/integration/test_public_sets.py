@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from t2sda.data.catalog import DATASETS, DATASETS_VARIABLE
+from t2sda.data.check import check_dataset
+from t2sda.data.dataset_files import read_dataset_file
 from t2sda.data.label_tables import COMMA10K
 from t2sda.engine.checkpoint import load_checkpoint
-from tests.data.layouts import CARLA_FILE, LAYOUTS, carla
+from tests.data.layouts import CARLA_FILE, LAYOUTS, carla, halves
 from tests.integration.conftest import Run
 
 CONFIG = """
@@ -60,6 +64,18 @@ def test_a_recording_of_carla(t2sda_inline: Run, tmp_path: Path) -> None:
 def test_a_set_as_distributed(t2sda_inline: Run, tmp_path: Path, layout: str, dataset: str) -> None:
     LAYOUTS[layout](tmp_path)
     train(t2sda_inline, "DATASETS.SOURCE", dataset)
+
+
+def test_idd_from_its_polygons(t2sda_inline: Run, tmp_path: Path) -> None:
+    LAYOUTS["idd"](tmp_path)
+    words = ("data", "convert", "idd", "IDD_Segmentation", "--output", "idd_own")
+    assert t2sda_inline(*words).returncode == 0
+    file = "idd_own/dataset.yaml"
+    spec, _ = read_dataset_file(Path(file))
+    assert not check_dataset(spec.open(), spec).fatal
+    label = np.asarray(Image.open("idd_own/labels/train/201/frame0029png_leftImg8bit.png.png"))
+    np.testing.assert_array_equal(label, halves(8, 255))  # as its public code draws and names it
+    train(t2sda_inline, "DATASETS.FILES", f"[{file}]", "DATASETS.SOURCE", "idd_own_train")
 
 
 def test_19_classes_are_fine_tuned_to_5_in_one_command(t2sda_inline: Run, tmp_path: Path) -> None:
