@@ -36,6 +36,11 @@ READERS: dict[str, Callable[[Path], Annotations]] = {
     "idd": read_idd,
 }
 """By the format's name: file or folder -> what it says."""
+OF_TRAIN_IDS = {
+    name: taxonomy
+    for name, taxonomy in TAXONOMIES.items()
+    if not taxonomy.train_ids and not taxonomy.label_colors
+}
 IMAGES_OF_IDD = "leftImg8bit"
 
 
@@ -49,7 +54,7 @@ def command(argv: Sequence[str]) -> int:
     if not is_folder(images_dir):
         raise MissingFileError(f"--images {images_dir}: no such folder")
     found = READERS[args.format](args.annotations)
-    taxonomy = "cityscapes_19" if is_idd and not args.classes else args.taxonomy
+    taxonomy = args.taxonomy or ("cityscapes_19" if is_idd and not args.classes else None)
     classes = chosen_classes(found, _names(args.classes, taxonomy), taxonomy, args.background)
     console = standard_console()
     name = args.name or args.output.resolve().name
@@ -64,10 +69,13 @@ def _names(classes: Sequence[str], taxonomy: str | None) -> Sequence[str]:
         return classes
     if classes:
         raise UserError("--classes: have no effect beside --taxonomy; leave one of them out")
-    if taxonomy not in TAXONOMIES:
-        near = ", ".join(nearest_first(taxonomy, list(TAXONOMIES)))
-        raise UserError(f"--taxonomy {taxonomy}: unknown; known, nearest first: {near}")
-    return TAXONOMIES[taxonomy].class_names
+    if taxonomy not in OF_TRAIN_IDS:
+        near = ", ".join(nearest_first(taxonomy, list(OF_TRAIN_IDS)))
+        raise UserError(
+            f"--taxonomy {taxonomy}: no label set whose files hold train ids, as those written "
+            f"here do; nearest first: {near}"
+        )
+    return OF_TRAIN_IDS[taxonomy].class_names
 
 
 def _say(

@@ -61,6 +61,8 @@ FLAGS = {
     "layout": f"--layout {'|'.join(LAYOUTS)}",
     "output_kind": f"--output-kind {'|'.join(OUTPUT_KINDS)}",
 }
+_FEW = 3
+"""Channels that are likely to stand for no class; more are of another label set."""
 FLOATS = ("float16", "float32")
 INTEGERS = ("uint8", "int32", "int64")
 
@@ -142,23 +144,18 @@ def _check_output(signature: Signature, metadata: Metadata, path: object) -> Non
     if len(shape) != 4 or signature.output_type not in FLOATS:
         raise UserError(f"{gives}; {kind} are floats of shape (images, classes, height, width)")
     found, due = shape[1], metadata.taxonomy.num_classes
-    if found not in (None, due):
+    if found is not None and found != due:
         raise UserError(
             f"{path}: gives {found} classes, but {metadata.taxonomy.name} has {due}"
-            f"{_which_to_drop(found - due, found) if found is not None else ''}"
+            f"{_which_to_drop(found, due)}"
         )
 
 
-def _which_to_drop(too_many: int, channels: int) -> str:
-    if too_many < 1:
-        return ""
-    last = " ".join(str(channels - count) for count in range(too_many, 0, -1))
-    return (
-        f"; name the channels that stand for no class, such as the last {too_many} with "
-        f"--drop-channels {last}"
-        if too_many < channels
-        else ""
-    )
+def _which_to_drop(channels: int, num_classes: int) -> str:
+    """Advice where there are some too many; empty where there are too few, or of other classes."""
+    few = range(num_classes, channels if channels <= num_classes + _FEW else num_classes)
+    last = " ".join(map(str, few))
+    return f"; name those that stand for no class, such as --drop-channels {last}" if last else ""
 
 
 def chosen_output(outputs: Sequence[Collection[str]], wanted: str | None, path: object) -> int:

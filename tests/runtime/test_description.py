@@ -298,7 +298,7 @@ def test_channels_and_outputs_that_are_not_there(tmp_path: Path) -> None:
     espnet_like(path)
     for changes, message in (
         ({"output": "score"}, r"has no output 'score'; its outputs, nearest first: scores, "),
-        ({"dropped_channels": None}, r"gives 20 classes.*the last 1 with --drop-channels 19$"),
+        ({"dropped_channels": None}, r"gives 20 classes.*such as --drop-channels 19$"),
         (
             {"dropped_channels": (20,)},
             r"--drop-channels 20: different channels are needed, 0 to 19",

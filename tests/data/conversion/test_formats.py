@@ -206,6 +206,17 @@ def test_onto_a_taxonomy_by_name(tmp_path: Path, photos: Path) -> None:
     assert "taxonomy: cityscapes_19" in (tmp_path / "set/dataset.yaml").read_text()
 
 
+def test_a_taxonomy_of_other_ids_is_refused(
+    tmp_path: Path, photos: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ("--images", photos, "--output", tmp_path / "set")
+    path = coco(tmp_path)
+    assert convert("coco", path, *words, "--taxonomy", "gta5_label_ids") == 2
+    assert "files hold train ids" in capsys.readouterr().err
+    assert convert("coco", path, *words, "--taxonomy", "cityscapes_19", "--classes", "car") == 2
+    assert "--classes: have no effect beside --taxonomy" in capsys.readouterr().err
+
+
 def test_labels_that_are_no_classes_are_ignored_and_said(
     tmp_path: Path, photos: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
