@@ -246,6 +246,18 @@ def is_folder(path: Path) -> bool:
     return os.path.isdir(path)  # noqa: PTH112
 
 
+def subfolders(path: Path) -> list[Path]:
+    """The folders in a folder that are not hidden, by name; none where it cannot be listed."""
+    try:
+        return sorted(
+            path / entry.name
+            for entry in os.scandir(path)
+            if not entry.name.startswith(".") and entry.is_dir()
+        )
+    except (OSError, ValueError):
+        return []
+
+
 def is_missing(path: Path) -> bool:
     """Whether there is certainly nothing; not known where a folder may not be entered."""
     try:

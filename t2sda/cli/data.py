@@ -11,6 +11,10 @@ from t2sda.registry import nearest_first
 
 VERBS = {
     "check": ("t2sda.cli.data_check", "find out what is wrong with a dataset before training"),
+    "convert": (
+        "t2sda.cli.data_convert",
+        "annotations of COCO, CVAT, LabelMe and others, as a set",
+    ),
     "list": ("t2sda.cli.data_list", "the datasets that are registered, and where they were found"),
     "pack": ("t2sda.cli.data_pack", "write a dataset resized, as files that are fast to read"),
 }
@@ -31,5 +35,5 @@ def command(argv: Sequence[str]) -> int:
 
 
 def _usage() -> str:
-    verbs = "\n".join(f"  {verb:<8}{help_}" for verb, (_, help_) in VERBS.items())
+    verbs = "\n".join(f"  {verb:<9}{help_}" for verb, (_, help_) in VERBS.items())
     return f"usage: t2sda data VERB [options]   (t2sda data VERB --help)\n\n{verbs}"

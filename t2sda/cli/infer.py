@@ -21,6 +21,7 @@ from t2sda.images.finding import counted
 from t2sda.inference.results import KINDS, PROBABILITIES, check_label_ids
 from t2sda.inference.segmenter import Segmenter
 from t2sda.inference.sources import find_sources
+from t2sda.inference.visualisation import PLAIN, OverlayStyle
 from t2sda.inference.windows import check_stride
 from t2sda.runtime.identity import model_digest
 from t2sda.runtime.loading import load_model
@@ -36,6 +37,7 @@ WAITING = 2
 def command(argv: Sequence[str]) -> int:
     """Segment everything; returns 0, or SOME_LEFT_OUT if files were left out."""
     args = _parser().parse_args(argv)
+    style = _style(args)
     output_dir = Path(args.output)
     found = find_sources(args.input, output_dir)
     if found.passed_over:
@@ -64,12 +66,13 @@ def command(argv: Sequence[str]) -> int:
             sys.stdout,
             num_workers=workers,
             resume=args.resume,
-            settings=_settings(args),
+            settings=_settings(args, style),
+            style=style,
         )
         return inference.run(sources)
 
 
-def _settings(args: argparse.Namespace) -> dict[str, Any]:
+def _settings(args: argparse.Namespace, style: OverlayStyle) -> dict[str, Any]:
     """What results depend on besides the kinds; a model goes by its content, not by its name."""
     path = Path(args.model)
     description = description_of(args)
@@ -78,7 +81,17 @@ def _settings(args: argparse.Namespace) -> dict[str, Any]:
         "description": asdict(description) if description else None,
         "window": args.window,
         "stride": args.stride,
+        **({"style": asdict(style)} if style != PLAIN else {}),
     }
+
+
+def _style(args: argparse.Namespace) -> OverlayStyle:
+    style = OverlayStyle(args.opacity, args.outlines, args.numbers)
+    if style != PLAIN and not {"overlay", "panel"} & set(args.kind):
+        raise UserError(
+            "--opacity, --outlines and --numbers are of overlays; add overlay or panel to --kind"
+        )
+    return style
 
 
 def _newest_checkpoint(run: Path) -> Path:
@@ -117,6 +130,16 @@ def _segmenter(args: argparse.Namespace, model: Predictor) -> Segmenter:
     return Segmenter(model, args.batch, with_probabilities=PROBABILITIES in args.kind)
 
 
+def _share(text: str) -> float:
+    try:
+        share = float(text)
+    except ValueError:
+        share = -1.0
+    if not 0 <= share <= 1:
+        raise argparse.ArgumentTypeError(f"'{text}' is no number from 0 to 1")
+    return share
+
+
 def _kinds(text: str) -> list[str]:
     kinds = [kind.strip() for kind in text.split(",")]
     unknown = [kind for kind in kinds if kind not in KINDS]
@@ -148,6 +171,23 @@ def _parser() -> argparse.ArgumentParser:
         default=["overlay", "color", "trainid"],
         metavar="KINDS",
         help=f"comma-separated, of {', '.join(KINDS)} (default: overlay,color,trainid)",
+    )
+    parser.add_argument(
+        "--opacity",
+        type=_share,
+        default=PLAIN.opacity,
+        metavar="SHARE",
+        help="of the classes' colors in overlays and panels, 0 to 1 (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--outlines",
+        action="store_true",
+        help="broad outlines in light shades of the classes' colors: for dark images",
+    )
+    parser.add_argument(
+        "--numbers",
+        action="store_true",
+        help="train ids in regions and legends: for readers who cannot tell the colors apart",
     )
     parser.add_argument(
         "--window",

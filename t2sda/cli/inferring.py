@@ -35,7 +35,7 @@ from t2sda.inference.video import (
     draw_frame,
     video_path,
 )
-from t2sda.inference.visualisation import class_counts, legend
+from t2sda.inference.visualisation import PLAIN, OverlayStyle, class_counts, legend
 from t2sda.runtime.memory import TooLargeError, named_if_too_large
 
 SOME_LEFT_OUT = 3
@@ -79,6 +79,7 @@ class Inference:
         num_workers: images or frames in work at once.
         resume: leave out what an earlier run finished.
         settings: what results depend on besides `kinds`, for `resume`.
+        style: of overlays and panels.
     """
 
     def __init__(
@@ -90,11 +91,13 @@ class Inference:
         num_workers: int = 1,
         resume: bool = False,
         settings: Mapping[str, Any] | None = None,
+        style: OverlayStyle = PLAIN,
     ) -> None:
         self.segmenter = segmenter
         self.taxonomy = segmenter.model.taxonomy
         self.output_dir = output_dir
         self.kinds = kinds
+        self.style = style
         self.stream = stream
         self.num_workers = num_workers
         self.record = Record(
@@ -184,7 +187,7 @@ class Inference:
         for (source, image), own in zip(images.items(), found, strict=True):
             target = self.output_dir / source.name
             try:
-                write_results(target, image, own, self.taxonomy, self.kinds)
+                write_results(target, image, own, self.taxonomy, self.kinds, self.style)
             except NameTooLongError as error:
                 done.append(self._leave_out(source, error))
             else:
@@ -231,7 +234,10 @@ class Inference:
         images = [frame.image for frame in frames]
         return [
             DoneFrame(
-                [draw_frame(frame.image, own.labels, self.taxonomy, kind) for kind in self.kinds],
+                [
+                    draw_frame(frame.image, own.labels, self.taxonomy, kind, self.style)
+                    for kind in self.kinds
+                ],
                 frame.pts,
                 class_counts(own.labels, self.taxonomy),
             )
@@ -241,7 +247,9 @@ class Inference:
     def _write_legend(self, names: Sequence[str]) -> None:
         counts = self.record.counts(names)
         if counts.any():
-            write_png(self.output_dir / LEGEND_NAME, legend(counts, self.taxonomy, width=480))
+            numbers = self.style.numbers
+            drawn = legend(counts, self.taxonomy, width=480, numbers=numbers)
+            write_png(self.output_dir / LEGEND_NAME, drawn)
             self.record.write_shares(self.output_dir / SHARES_NAME, names, self.taxonomy)
 
     def _conclude(self, finished: Sequence[Done], num_earlier: int, seconds: float) -> None:

@@ -50,6 +50,16 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
         )
     described.add_argument("--layout", choices=LAYOUTS, help="of its input")
     described.add_argument("--output-kind", choices=OUTPUT_KINDS, help="of its output")
+    described.add_argument(
+        "--output-name", metavar="NAME", help="of several outputs, the one that counts"
+    )
+    described.add_argument(
+        "--drop-channels",
+        nargs="+",
+        type=int,
+        metavar="N",
+        help="channels of its output that stand for no class, counted from 0",
+    )
 
 
 def load_for_models(
@@ -71,5 +81,7 @@ def description_of(args: argparse.Namespace) -> Description | None:
         pixel_std=tuple(args.pixel_std) if args.pixel_std is not None else None,
         layout=args.layout,
         output_kind=args.output_kind,
+        output=args.output_name,
+        dropped_channels=tuple(args.drop_channels) if args.drop_channels is not None else None,
     )
     return said or None

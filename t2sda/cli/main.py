@@ -22,7 +22,7 @@ COMMANDS = {
     "export": ("t2sda.cli.export", "write a network for ONNX Runtime, OpenVINO or TensorRT"),
     "infer": ("t2sda.cli.infer", "segment images and videos"),
     "benchmark": ("t2sda.cli.benchmark", "time models side by side, in every runtime"),
-    "data": ("t2sda.cli.data", "list, check and pack datasets"),
+    "data": ("t2sda.cli.data", "list, check, convert and pack datasets"),
     "weights": ("t2sda.cli.weights", "import what others trained, as a checkpoint"),
     "show-config": ("t2sda.cli.show_config", "print a configuration, resolved and checked"),
     "gpu-check": ("t2sda.cli.gpu_check", "does all that needs a GPU work here? a report"),

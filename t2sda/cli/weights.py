@@ -71,6 +71,8 @@ def _describe(console: Console, network: Network) -> None:
     file = network.file
     _print(console, f"{file.path}: {network.layout.name}, the {network.branch}")
     _print(console, f"sha256 {file.sha256}")
+    if prefixes := [text for text in (*file.wrappers, network.prefix) if text]:
+        _print(console, f"names are read without {', '.join(map(repr, prefixes))}")
     for name, what in file.others.items():
         _print(console, f"left out: {name}, {what}, no part of a network")
     _print(console, f"licence: {network.layout.licence}")

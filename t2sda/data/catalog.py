@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,9 +14,11 @@ from t2sda.data.label_formats import LABEL_FORMATS
 from t2sda.data.patterns import check_below_root, check_image_pattern, check_label_pattern
 from t2sda.data.taxonomies import ClassGroup, Taxonomy
 from t2sda.errors import MissingFileError, UserError
-from t2sda.files import is_folder, is_missing, read_small_file, user_path
+from t2sda.files import is_folder, is_missing, read_small_file, subfolders, user_path
 from t2sda.images.finding import Found, alternatives, counted, find_files, fixed_folder
 from t2sda.registry import Registry, nearest_first
+
+logger = logging.getLogger(__name__)
 
 DATASETS_VARIABLE = "T2SDA_DATASETS"
 MAX_LIST_BYTES = 1 << 28
@@ -144,9 +147,47 @@ class DatasetSpec:
     def find_root(self) -> Path:
         """Its folder: the first that holds what the image pattern begins with, else the first.
 
+        Where none does, but one folder in them (archives are often unpacked into one of their own
+        name), it is that one.
+
         Raises:
             MissingFileError: if there is none.
+            UserError: if several folders in them do.
         """
+        beginning = fixed_folder(self.patterns[0])
+        return self._folder_with(beginning) or self._folders()[0]
+
+    def label_root(self) -> Path:
+        """The folder that `labels` is below: the root, or where labels were unpacked beside it."""
+        root, beginning = self.find_root(), fixed_folder(self.labels or "")
+        if is_folder(root / beginning):
+            return root
+        return self._folder_with(beginning) or root
+
+    def _folder_with(self, beginning: Path) -> Path | None:
+        """The folder of the set, or the one in it, that holds `beginning`; None if none does."""
+        folders = self._folders()
+        if found := next((folder for folder in folders if is_folder(folder / beginning)), None):
+            return found
+        of_its_own = [folder for folder in folders if Path(self.root).name not in ("", "..")]
+        inner = [
+            path
+            for folder in of_its_own
+            for path in subfolders(folder)
+            if is_folder(path / beginning)
+        ]
+        if len(inner) > 1:
+            raise UserError(
+                f"dataset '{self.name}': {beginning}/ is not in {folders[0]}, but in "
+                f"{' and in '.join(str(path) for path in inner[:5])}; move it, or describe the set "
+                f"in a YAML file whose `root` is the right one"
+            )
+        for path in inner:
+            logger.info("dataset '%s': %s/ was found in %s", self.name, beginning, path)
+        return inner[0] if inner else None
+
+    def _folders(self) -> list[Path]:
+        """Those that are there of all that may be the set's; MissingFileError if none is."""
         roots = (self.root, *self.other_roots)
         folders = [*([Path(self.beside)] if self.beside else []), *dataset_folders()]
         candidates = [folder / user_path(root, "root") for folder in folders for root in roots]
@@ -157,30 +198,32 @@ class DatasetSpec:
                 f"{' or '.join(map(str, dict.fromkeys(candidates)))}; "
                 f"set {DATASETS_VARIABLE} to the folder that holds {self.root}/"
             )
-        beginning = fixed_folder(self.patterns[0])
-        return next((root for root in existing if is_folder(root / beginning)), existing[0])
+        return existing
 
     def _pairs(self, root: Path) -> tuple[list[tuple[Path, Path | None]], Found]:
         """(image, its label or None) of each, and what was found."""
+        label_root = self.label_root()
         if self.stems is None:
             found = find_files(root, self.patterns)
             pairs = [
-                (image, self._label_of(root, image.stem, wildcards))
+                (image, self._label_of(label_root, image.stem, wildcards))
                 for image, wildcards in found.files.items()
             ]
         else:
             found = Found({})
             pairs = [
-                (self._image_of(root, stem), self._label_of(root, stem))
+                (self._image_of(root, stem), self._label_of(label_root, stem))
                 for stem in self._stems(root)
             ]
         if not pairs:
             looked_for = " or ".join(str(root / pattern) for pattern in self.patterns)
             passed_over = counted(found.passed_over)
+            inner = ", ".join(f"{path.name}/" for path in subfolders(root)[:5])
             raise MissingFileError(
                 f"dataset '{self.name}': no file matches {looked_for}"
-                f"{f' (passed over: {passed_over})' if passed_over else ''}; check the folder, and "
-                f"that {DATASETS_VARIABLE} names the right one"
+                f"{f' (passed over: {passed_over})' if passed_over else ''}; check the folder"
+                f"{f', which holds {inner}' if inner else ''}, and that {DATASETS_VARIABLE} names "
+                f"the right one"
             )
         return pairs, found
 

@@ -293,7 +293,7 @@ def _labels_without_image(spec: OpensDataset | None, known: set[Path]) -> list[F
             f"label",
             fatal=False,
         )
-        for path in find_files(spec.find_root(), [pattern]).files
+        for path in find_files(spec.label_root(), [pattern]).files
         if path not in known
     ]
 

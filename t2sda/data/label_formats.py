@@ -1,4 +1,4 @@
-"""How label files say which class a pixel has: ids, colors, SYNTHIA's 16-bit channels."""
+"""How label files say which class a pixel has: ids, colors, one channel of several."""
 
 from __future__ import annotations
 
@@ -31,9 +31,50 @@ def read_first_channel(path: Path) -> np.ndarray:
     return np.ascontiguousarray(label[..., 0])
 
 
+def read_red(path: Path) -> np.ndarray:
+    """The red channel of an RGB or RGBA mask -> ids (H, W); raises as `read_first_channel`.
+
+    CARLA's semantic cameras save the tag there
+    (https://carla.readthedocs.io/en/latest/ref_sensors/#semantic-segmentation-camera).
+    """
+    return _channel(path, 0)
+
+
+def read_green(path: Path) -> np.ndarray:
+    """The same of the green channel."""
+    return _channel(path, 1)
+
+
+def read_blue(path: Path) -> np.ndarray:
+    """The same of the blue channel."""
+    return _channel(path, 2)
+
+
+def read_alpha(path: Path) -> np.ndarray:
+    """The same of the alpha channel."""
+    return _channel(path, 3)
+
+
+def _channel(path: Path, index: int) -> np.ndarray:
+    """(H, W) uint8 or uint16, one of the three or four channels that a file stores."""
+    label = read_samples(path)
+    name, least = ("red", "green", "blue", "alpha")[index], max(index + 1, 3)
+    if label.ndim != 3 or label.shape[2] < least or label.dtype not in (np.uint8, np.uint16):
+        raise UnreadableFileError(
+            f"{path}: found shape {label.shape} and type {label.dtype}; label_format {name} takes "
+            f"its ids from one of {least} or more channels of 8 or 16 bits: use label_format ids "
+            f"for a label of one channel, another one of red, green, blue, alpha for other channels"
+        )
+    return np.ascontiguousarray(label[..., index])
+
+
 LABEL_FORMATS: dict[str, LabelReader] = {
     "ids": read_label,
     "colors": read_image,
+    "red": read_red,
+    "green": read_green,
+    "blue": read_blue,
+    "alpha": read_alpha,
     "first_channel": read_first_channel,
 }
 """Readers by the name that `DatasetSpec.label_format` gives."""

@@ -163,7 +163,7 @@ def _description(dataset: SegmentationDataset, bound: tuple[int, int]) -> dict[s
 
 def _classes(taxonomy: Taxonomy) -> dict[str, Any]:
     """The classes as a YAML file says them: by name where there is one, else one by one."""
-    plain = replace(taxonomy, train_ids={}, label_colors={})
+    plain = replace(taxonomy, train_ids={}, label_colors={}, others=None)
     for name, known in TAXONOMIES.items():
         same = replace(plain, name=name) == known and plain.things == known.things
         if same:

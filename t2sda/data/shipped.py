@@ -11,8 +11,12 @@ from t2sda.data.label_tables import (
     CAMVID_11_IDS,
     CAMVID_32_COLORS,
     CITYSCAPES_LABEL_IDS,
+    COMMA10K,
     GTA5_LABEL_IDS,
+    IDD_LEVEL3_IDS,
+    MAPILLARY_V1_2_IDS,
     SYNTHIA_LABEL_IDS,
+    VKITTI2_COLORS,
 )
 from t2sda.data.taxonomies import CITYSCAPES_19, STREET_GROUPS_11
 
@@ -31,6 +35,11 @@ def register_shipped() -> None:
         _register_dark_zurich,
         _register_bdd100k,
         _register_camvid,
+        _register_mapillary,
+        _register_idd,
+        _register_kitti,
+        _register_vkitti2_and_synscapes,
+        _register_comma10k,
     ):
         register()
 
@@ -202,5 +211,108 @@ def _register_camvid() -> None:
                 labels=f"{split}annot/{{stem}}.png",
                 taxonomy=CAMVID_11_IDS,
                 class_groups=STREET_GROUPS_11,
+            )
+        )
+
+
+def _register_mapillary() -> None:
+    """Mapillary Vistas, 18000, 2000 and 5000 images, in the 66 classes of v1.2.
+
+    Archives of v2.0 hold the labels of both versions, those of v1.x one folder less
+    (https://github.com/open-mmlab/mmsegmentation, docs/en/user_guides/2_dataset_prepare.md).
+    """
+    for version, labels in (("", "v1.2/labels"), ("_v1", "labels")):
+        for split, folder in (("train", "training"), ("val", "validation"), ("test", "testing")):
+            register_dataset(
+                DatasetSpec(
+                    name=f"mapillary{version}_{split}",
+                    root="mapillary",
+                    other_roots=("mapillary_vistas", "Mapillary", "mapillary-vistas"),
+                    images=f"{folder}/images/*.jpg",
+                    labels=None if split == "test" else f"{folder}/{labels}/{{stem}}.png",
+                    taxonomy=MAPILLARY_V1_2_IDS,
+                )
+            )
+
+
+def _register_idd() -> None:
+    """IDD Segmentation, 20k images in two parts, one JPEG; the labels of test are not public.
+
+    The archives hold polygons. These entries read the PNGs that the public code makes of them
+    (https://github.com/AutoNUE/public-code, README.md); `t2sda data convert idd` does without.
+    """
+    for split in ("train", "val", "test"):
+        labels = f"gtFine/{split}/{{1}}/{{2}}_gtFine_labellevel3Ids.png"
+        register_dataset(
+            DatasetSpec(
+                name=f"idd_{split}",
+                root="idd",
+                other_roots=("IDD", "IDD_Segmentation", "idd20k", "idd20kII"),
+                images=f"leftImg8bit/{split}/*/*_leftImg8bit.{{png,jpg}}",
+                labels=None if split == "test" else labels,
+                taxonomy=IDD_LEVEL3_IDS,
+            )
+        )
+
+
+def _register_kitti() -> None:
+    """KITTI's semantics of 2015, 200 images each, labels in Cityscapes' ids
+    (https://www.cvlibs.net/datasets/kitti/eval_semantics.php).
+    """
+    for split, folder in (("train", "training"), ("test", "testing")):
+        register_dataset(
+            DatasetSpec(
+                name=f"kitti_{split}",
+                root="kitti",
+                other_roots=("data_semantics", "KITTI", "kitti/data_semantics"),
+                images=f"{folder}/image_2/*.png",
+                labels=None if split == "test" else f"{folder}/semantic/{{stem}}.png",
+                taxonomy=CITYSCAPES_LABEL_IDS,
+            )
+        )
+
+
+def _register_vkitti2_and_synscapes() -> None:
+    """Rendered sets. Virtual KITTI 2: its archives unpacked into one folder, the left camera of all
+    scenes and variations (https://europe.naverlabs.com/research/computer-vision/
+    proxy-virtual-worlds-vkitti-2/). Synscapes: 25000 images of 1440x720, labels in Cityscapes' ids
+    (https://synscapes.on.liu.se/features.html).
+    """
+    register_dataset(
+        DatasetSpec(
+            name="vkitti2_train",
+            root="vkitti2",
+            other_roots=("vkitti", "VKITTI2", "vkitti_2.0.3"),
+            images="Scene*/*/frames/rgb/Camera_0/rgb_*.jpg",
+            labels="Scene{1}/{2}/frames/classSegmentation/Camera_0/classgt_{3}.png",
+            taxonomy=VKITTI2_COLORS,
+            label_format="colors",
+        )
+    )
+    register_dataset(
+        DatasetSpec(
+            name="synscapes_train",
+            root="synscapes",
+            other_roots=("Synscapes",),
+            images="img/rgb/*.png",
+            labels="img/class/{stem}.png",
+            taxonomy=CITYSCAPES_LABEL_IDS,
+        )
+    )
+
+
+def _register_comma10k() -> None:
+    """10000 images in five classes of its own; those that end in 9 are for validation
+    (https://github.com/commaai/comma10k, README.md).
+    """
+    for split, last in (("train", "[0-8]"), ("val", "9")):
+        register_dataset(
+            DatasetSpec(
+                name=f"comma10k_{split}",
+                root="comma10k",
+                images=f"imgs/*{last}.png",
+                labels="masks/{stem}.png",
+                taxonomy=COMMA10K,
+                label_format="colors",
             )
         )

@@ -44,6 +44,7 @@ class Taxonomy:
             ids already, with IGNORE_INDEX for ignored pixels. An id in neither is an error.
         label_colors: (R, G, B) in the label file -> train id or IGNORE_INDEX, for sets that give
             their labels as colors. Another color is an error.
+        others: train id or IGNORE_INDEX of ids and colors that neither table has; None: an error.
         subsets: further scores by name, each over some train ids (SYNTHIA's 16 and 13 classes).
         things: names of the classes that are countable objects, not stuff like road and sky.
     Raises:
@@ -55,6 +56,7 @@ class Taxonomy:
     palette: tuple[Color, ...]
     train_ids: Mapping[int, int] = field(default_factory=dict)
     label_colors: Mapping[Color, int] = field(default_factory=dict)
+    others: int | None = None
     subsets: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     things: tuple[str, ...] = field(default=(), compare=False)  # for training alone
 
@@ -74,6 +76,8 @@ class Taxonomy:
         self._check_raw_ids()
         self._check_targets("raw ids", self.train_ids)
         self._check_targets("label colors", self.label_colors)
+        if self.others is not None:
+            self._check_targets("others", {"others": self.others})
         self.ids_of(self.things)
 
     def _check_raw_ids(self) -> None:
@@ -111,12 +115,12 @@ class Taxonomy:
 
     @cached_property
     def _table(self) -> np.ndarray:
-        """(65536,) int16: train id of every raw id, -1 where the taxonomy knows none."""
+        """(65536,) int16: train id of every raw id, `_unlisted` where it is in no table."""
         mapping = self.train_ids or {
             **{index: index for index in range(self.num_classes)},
             IGNORE_INDEX: IGNORE_INDEX,
         }
-        table = np.full(1 << 16, -1, dtype=np.int16)
+        table = np.full(1 << 16, self._unlisted, dtype=np.int16)
         table[list(mapping)] = list(mapping.values())
         return table
 
@@ -139,7 +143,12 @@ class Taxonomy:
         keys, train_ids = self._color_table
         codes = _color_codes(raw_label)
         nearest = np.minimum(np.searchsorted(keys, codes), len(keys) - 1)
-        return np.where(keys[nearest] == codes, train_ids[nearest], np.int16(-1))
+        return np.where(keys[nearest] == codes, train_ids[nearest], np.int16(self._unlisted))
+
+    @property
+    def _unlisted(self) -> int:
+        """What an id or color in no table becomes; -1: it is unknown."""
+        return -1 if self.others is None else self.others
 
     @cached_property
     def _color_table(self) -> tuple[np.ndarray, np.ndarray]:
@@ -154,7 +163,8 @@ class Taxonomy:
         shown = _shortened(known) or f"0 to {self.num_classes - 1} and {IGNORE_INDEX} for ignored"
         return (
             f"label {what} {_shortened(unknown)} are unknown to taxonomy '{self.name}' "
-            f"(known: {shown}); map them to a class or to {IGNORE_INDEX} in its {table}"
+            f"(known: {shown}); map them to a class or to {IGNORE_INDEX} in its {table}, or say "
+            f"what all others are (`others: ignored` in a dataset's file)"
         )
 
 

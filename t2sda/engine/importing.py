@@ -139,12 +139,23 @@ def network_of(file: WeightFile, branch: str = "student") -> Network:
     if unknown:
         raise UserError(f"{file.path}: {_counted('belong to no network', unknown)}")
     layout = recognised(state.keys())
+    while layout is None and (common := _common_beginning(state)):
+        prefix += common
+        state = {name.removeprefix(common): tensor for name, tensor in state.items()}
+        layout = recognised(state.keys())
     if layout is None:
         raise UserError(
             f"{file.path}: {len(state)} tensors ({', '.join(list(state)[:_SHOWN])}, …) in no known "
             f"layout; known are: {'; '.join(layout.name for layout in FORMATS)}"
         )
     return Network(file, branch, layout, state, prefix, beside)
+
+
+def _common_beginning(names: Collection[str]) -> str:
+    """The part up to a first dot that all names have, such as "module."; "" if there is none."""
+    beginnings = {name.partition(".")[0] + "." for name in names}
+    (beginning,) = beginnings if len(beginnings) == 1 else ("",)
+    return beginning if all(len(name) > len(beginning) for name in names) else ""
 
 
 def import_network(

@@ -14,15 +14,15 @@ from t2sda.data.taxonomies import Taxonomy
 from t2sda.errors import UserError
 from t2sda.files import atomic_write
 from t2sda.inference.segmenter import Segmentation
-from t2sda.inference.visualisation import color_map, overlay, side_by_side
+from t2sda.inference.visualisation import PLAIN, OverlayStyle, color_map, overlay, side_by_side
 
-Draw = Callable[[np.ndarray, np.ndarray, Taxonomy], np.ndarray]
+Draw = Callable[[np.ndarray, np.ndarray, Taxonomy, OverlayStyle], np.ndarray]
 
 DRAWN: dict[str, Draw] = {
     "overlay": overlay,
-    "color": lambda image, labels, taxonomy: color_map(labels, taxonomy),
-    "trainid": lambda image, labels, taxonomy: labels,
-    "labelid": lambda image, labels, taxonomy: label_ids(labels, taxonomy),
+    "color": lambda image, labels, taxonomy, style: color_map(labels, taxonomy),
+    "trainid": lambda image, labels, taxonomy, style: labels,
+    "labelid": lambda image, labels, taxonomy, style: label_ids(labels, taxonomy),
     "panel": side_by_side,
 }
 """What can be drawn of an image (H, W, 3) and its train ids (H, W), by the name in the file."""
@@ -69,7 +69,12 @@ def result_paths(target: Path, kinds: Sequence[str]) -> list[Path]:
 
 
 def write_results(
-    target: Path, image: np.ndarray, found: Segmentation, taxonomy: Taxonomy, kinds: Sequence[str]
+    target: Path,
+    image: np.ndarray,
+    found: Segmentation,
+    taxonomy: Taxonomy,
+    kinds: Sequence[str],
+    style: OverlayStyle = PLAIN,
 ) -> None:
     """Write `target`_KIND.png (.npy of probabilities); folders on the way to it are made."""
     for kind, path in zip(kinds, result_paths(target, kinds), strict=True):
@@ -77,7 +82,7 @@ def write_results(
             assert found.probabilities is not None
             write_npy(path, found.probabilities)
         else:
-            write_png(path, DRAWN[kind](image, found.labels, taxonomy))
+            write_png(path, DRAWN[kind](image, found.labels, taxonomy, style))
 
 
 def write_png(path: Path, image: np.ndarray) -> None:

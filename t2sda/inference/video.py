@@ -19,7 +19,7 @@ from t2sda.data.taxonomies import Taxonomy
 from t2sda.errors import UnreadableFileError, UserError
 from t2sda.files import atomic_writer, unwritable
 from t2sda.images.files import check_regular_file, errors_name
-from t2sda.inference.visualisation import color_map, overlay
+from t2sda.inference.visualisation import PLAIN, OverlayStyle, color_map, overlay
 from t2sda.resources import is_out_of_memory
 
 VIDEO_KINDS = ("overlay", "color", "trainid", "panel")
@@ -339,13 +339,19 @@ def video_path(target: Path, kind: str) -> Path:
     return target.with_name(f"{target.name}_{kind}{'.mkv' if kind == 'trainid' else '.mp4'}")
 
 
-def draw_frame(image: np.ndarray, labels: np.ndarray, taxonomy: Taxonomy, kind: str) -> np.ndarray:
+def draw_frame(
+    image: np.ndarray,
+    labels: np.ndarray,
+    taxonomy: Taxonomy,
+    kind: str,
+    style: OverlayStyle = PLAIN,
+) -> np.ndarray:
     """What a kind of result shows of a frame; a panel is frame and overlay side by side."""
     if kind == "trainid":
         return labels
     if kind == "color":
         return color_map(labels, taxonomy)
-    drawn = overlay(image, labels, taxonomy)
+    drawn = overlay(image, labels, taxonomy, style)
     return np.concatenate([image, drawn], axis=1) if kind == "panel" else drawn
 
 

@@ -11,6 +11,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from t2sda.constants import IGNORE_INDEX
 from t2sda.data.taxonomies import Taxonomy
+from t2sda.inference.marks import draw_numbers_, draw_outlines_
 
 OVERLAY_ALPHA = 0.55
 BORDER_ALPHA = 0.75
@@ -34,19 +35,53 @@ def color_map(labels: np.ndarray, taxonomy: Taxonomy) -> np.ndarray:
     return np.take(table, labels, axis=0)  # several times as fast as an index
 
 
-def overlay(image: np.ndarray, labels: np.ndarray, taxonomy: Taxonomy) -> np.ndarray:
-    """The image under its classes' colors, with thin light lines where one class ends.
+@dataclass(frozen=True)
+class OverlayStyle:
+    """How an overlay looks.
+
+    Attributes:
+        opacity: share of the classes' colors, 0 to 1.
+        outlines: broad lines in light shades of the classes' colors, for dark images, instead of
+            thin light lines.
+        numbers: train ids in regions and legends, for readers who cannot tell the colors apart.
+    """
+
+    opacity: float = OVERLAY_ALPHA
+    outlines: bool = False
+    numbers: bool = False
+
+
+PLAIN = OverlayStyle()
+
+
+def overlay(
+    image: np.ndarray, labels: np.ndarray, taxonomy: Taxonomy, style: OverlayStyle = PLAIN
+) -> np.ndarray:
+    """The image under its classes' colors, with lines where one class ends.
 
     Args:
         image: (H, W, 3) uint8 RGB.
         labels: (H, W) train ids; what is no class shows the image alone.
         taxonomy: names and colors.
+        style: opacity, kind of lines, numbers.
 
     Returns:
         (H, W, 3) uint8 RGB.
     """
-    drawn = cv2.addWeighted(image, 1 - OVERLAY_ALPHA, color_map(labels, taxonomy), OVERLAY_ALPHA, 0)
+    colors = color_map(labels, taxonomy)
+    drawn = cv2.addWeighted(image, 1 - style.opacity, colors, style.opacity, 0)
     cv2.copyTo(image, _as_mask(labels >= taxonomy.num_classes), drawn)
+    if style.outlines:
+        draw_outlines_(drawn, labels, taxonomy)
+    else:
+        drawn = _with_light_lines(drawn, labels)
+    if style.numbers:
+        draw_numbers_(drawn, labels, taxonomy)
+    return drawn
+
+
+def _with_light_lines(drawn: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Thin, and lighter than what they lie on."""
     tones = np.arange(256, dtype=np.float32)
     light = (tones + (255 - tones) * np.float32(BORDER_ALPHA) + 0.5).astype(np.uint8)
     return cv2.copyTo(cv2.LUT(drawn, light), _as_mask(_borders(labels)), drawn)
@@ -86,7 +121,13 @@ class _Entry:
     share: str
 
 
-def legend(counts: np.ndarray, taxonomy: Taxonomy, width: int, font_size: int = 16) -> np.ndarray:
+def legend(
+    counts: np.ndarray,
+    taxonomy: Taxonomy,
+    width: int,
+    font_size: int = 16,
+    numbers: bool = False,
+) -> np.ndarray:
     """The classes that are there with their shares, the largest first, in as many columns as fit.
 
     Args:
@@ -94,11 +135,12 @@ def legend(counts: np.ndarray, taxonomy: Taxonomy, width: int, font_size: int = 
         taxonomy: names and colors.
         width: of the image; it becomes wider only if one column needs more.
         font_size: in pixels.
+        numbers: train ids before the names.
 
     Returns:
         (H, W, 3) uint8 RGB.
     """
-    entries = _entries(counts, taxonomy)
+    entries = _entries(counts, taxonomy, numbers)
     font = ImageFont.load_default(size=font_size)
     margin, gap, line = font_size, round(0.5 * font_size), round(1.75 * font_size)
     text_width = max(round(font.getlength(entry.name)) for entry in entries)
@@ -119,11 +161,15 @@ def legend(counts: np.ndarray, taxonomy: Taxonomy, width: int, font_size: int = 
     return np.asarray(canvas)
 
 
-def _entries(counts: np.ndarray, taxonomy: Taxonomy) -> list[_Entry]:
+def _entries(counts: np.ndarray, taxonomy: Taxonomy, numbers: bool) -> list[_Entry]:
     total = counts.sum()
-    order = [index for index in np.argsort(-counts, kind="stable") if counts[index]]
+    order = [int(index) for index in np.argsort(-counts, kind="stable") if counts[index]]
     return [
-        _Entry(taxonomy.class_names[index], taxonomy.palette[index], _percent(counts[index], total))
+        _Entry(
+            f"{index}  {taxonomy.class_names[index]}" if numbers else taxonomy.class_names[index],
+            taxonomy.palette[index],
+            _percent(counts[index], total),
+        )
         for index in order
     ] or [_Entry("no class", (0, 0, 0), "")]
 
@@ -152,7 +198,12 @@ def _draw_entry(
 
 
 def side_by_side(
-    image: np.ndarray, labels: np.ndarray, taxonomy: Taxonomy, height: int = 540
+    image: np.ndarray,
+    labels: np.ndarray,
+    taxonomy: Taxonomy,
+    style: OverlayStyle = PLAIN,
+    *,
+    height: int = 540,
 ) -> np.ndarray:
     """Image and overlay beside each other, the legend below them.
 
@@ -160,6 +211,7 @@ def side_by_side(
         image: (H, W, 3) uint8 RGB.
         labels: (H, W) train ids.
         taxonomy: names and colors.
+        style: of the overlay.
         height: of the two; 540 gives a sheet that fits a screen and a README. Panoramas of more
             than WIDEST to 1 become lower instead of wider.
 
@@ -172,9 +224,10 @@ def side_by_side(
     shown = cv2.resize(image, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC)
     # Lines are drawn at the final size: scaled ones would be ragged.
     shown_labels = cv2.resize(labels, size, interpolation=cv2.INTER_NEAREST)
-    panels = (shown, overlay(shown, shown_labels, taxonomy))
+    panels = (shown, overlay(shown, shown_labels, taxonomy, style))
     margin = 16
-    below = legend(class_counts(labels, taxonomy), taxonomy, 2 * size[0] + 3 * margin)
+    counts = class_counts(labels, taxonomy)
+    below = legend(counts, taxonomy, 2 * size[0] + 3 * margin, numbers=style.numbers)
     sheet = np.full((height + margin + below.shape[0], below.shape[1], 3), 255, dtype=np.uint8)
     for index, panel in enumerate(panels):
         left = margin + index * (size[0] + margin)

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import importlib
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 
 from t2sda.data.label_tables import TAXONOMIES
 from t2sda.data.taxonomies import Taxonomy
 from t2sda.errors import UserError
+from t2sda.registry import nearest_first
 
 from .metadata import LAYOUTS, OUTPUT_KINDS, Layout, Metadata, OutputKind
 
 
 @dataclass(frozen=True)
 class Signature:
-    """What a graph takes and what its first output is; None for a size that varies.
+    """What a graph takes and what the output that counts is; None for a size that varies.
 
     Types are NumPy's names ("uint8", "float32").
     """
@@ -36,6 +37,9 @@ class Description:
         pixel_mean, pixel_std: of R, G, B in [0, 255], for a graph that does not normalise.
         layout: of the input, where its shape leaves it open.
         output_kind: where the output's type leaves it open.
+        output: name of the output that counts, of a graph with several; None: the first.
+        dropped_channels: of an output with more channels than there are classes, those that stand
+            for none, such as ESPNet's last one.
     """
 
     taxonomy: str | None = None
@@ -43,6 +47,8 @@ class Description:
     pixel_std: tuple[float, ...] | None = None
     layout: Layout | None = None
     output_kind: OutputKind | None = None
+    output: str | None = None
+    dropped_channels: tuple[int, ...] | None = None
 
     def __bool__(self) -> bool:
         return self != Description()
@@ -55,6 +61,8 @@ FLAGS = {
     "layout": f"--layout {'|'.join(LAYOUTS)}",
     "output_kind": f"--output-kind {'|'.join(OUTPUT_KINDS)}",
 }
+_FEW = 3
+"""Channels that are likely to stand for no class; more are of another label set."""
 FLOATS = ("float16", "float32")
 INTEGERS = ("uint8", "int32", "int64")
 
@@ -135,11 +143,39 @@ def _check_output(signature: Signature, metadata: Metadata, path: object) -> Non
         return
     if len(shape) != 4 or signature.output_type not in FLOATS:
         raise UserError(f"{gives}; {kind} are floats of shape (images, classes, height, width)")
-    if shape[1] not in (None, metadata.taxonomy.num_classes):
+    found, due = shape[1], metadata.taxonomy.num_classes
+    if found is not None and found != due:
         raise UserError(
-            f"{path}: gives {shape[1]} classes, but {metadata.taxonomy.name} has "
-            f"{metadata.taxonomy.num_classes}"
+            f"{path}: gives {found} classes, but {metadata.taxonomy.name} has {due}"
+            f"{_which_to_drop(found, due)}"
         )
+
+
+def _which_to_drop(channels: int, num_classes: int) -> str:
+    """Advice where there are some too many; empty where there are too few, or of other classes."""
+    few = range(num_classes, channels if channels <= num_classes + _FEW else num_classes)
+    last = " ".join(map(str, few))
+    return f"; name those that stand for no class, such as --drop-channels {last}" if last else ""
+
+
+def chosen_output(outputs: Sequence[Collection[str]], wanted: str | None, path: object) -> int:
+    """Which output counts: the one that is asked for by its name, else the first.
+
+    Args:
+        outputs: the names of each.
+        wanted: by Description.output.
+        path: for messages.
+    Raises:
+        UserError: if none is called like that; it lists the names.
+    """
+    if wanted is None:
+        return 0
+    found = [index for index, names in enumerate(outputs) if wanted in names]
+    if not found:
+        names = [name for own in outputs for name in sorted(own)]
+        known = ", ".join(nearest_first(wanted, names)) or "none has a name"
+        raise UserError(f"{path}: has no output '{wanted}'; its outputs, nearest first: {known}")
+    return found[0]
 
 
 def taxonomy_called(name: str) -> Taxonomy:

@@ -10,7 +10,7 @@ import numpy as np
 
 from t2sda.errors import UserError
 
-from .description import Signature
+from .description import Signature, chosen_output
 from .metadata import check_seal, is_ours
 from .onnx_content import (
     check_external_data,
@@ -31,13 +31,16 @@ def open_in_onnxruntime(path: Path, options: LoadOptions) -> OpenedFile:
     session = open_session(path, options.device, threads=options.threads)
     inputs, outputs = session.get_inputs(), session.get_outputs()
     check_one_input(path, len(inputs), len(outputs))
-    taken, given = inputs[0], outputs[0]
+    wanted = options.description.output
+    taken, given = inputs[0], outputs[chosen_output([{o.name} for o in outputs], wanted, path)]
     signature = Signature(
         _sizes(taken.shape), _type(taken.type), _sizes(given.shape), _type(given.type)
     )
     static = None not in signature.input_shape
     return OpenedFile(
-        static_runner(session, path, options.threads) if static else SessionRunner(session),
+        static_runner(session, path, options.threads, given.name)
+        if static
+        else SessionRunner(session, output=given.name),
         properties,
         signature,
         max_batch_size=signature.input_shape[0] if signature.input_shape else None,
@@ -61,11 +64,11 @@ def takes_gpu(device: str) -> bool:
 
 
 def check_one_input(path: Path, num_inputs: int, num_outputs: int) -> None:
-    """Raise UserError for what is no graph of images; of several outputs the first counts."""
+    """Raise UserError for what is no graph of images."""
     if num_inputs != 1 or not num_outputs:
         raise UserError(
             f"{path}: has {num_inputs} inputs and {num_outputs} outputs; a graph that segments "
-            f"images has one input, and its first output is what counts"
+            f"images has one input, and its first output, or --output-name, is what counts"
         )
 
 
@@ -129,7 +132,9 @@ def open_session(
     return session
 
 
-def static_runner(session: Any, model: Path, threads: int) -> SessionRunner:
+def static_runner(
+    session: Any, model: Path, threads: int, output: str | None = None
+) -> SessionRunner:
     """Runs a graph whose shapes are fixed, on a GPU as one CUDA graph where it can be recorded.
 
     ONNX Runtime refuses to record control flow, and nodes that it left on the CPU; the session
@@ -138,18 +143,19 @@ def static_runner(session: Any, model: Path, threads: int) -> SessionRunner:
     Args:
         session: of `open_session`.
         model, threads: that it was opened with.
+        output: as of a SessionRunner.
     """
     if session.get_providers()[0] != PROVIDERS["cuda"]:
-        return SessionRunner(session)
+        return SessionRunner(session, output=output)
     try:
         recording = open_session(model, "cuda", threads=threads, graphs=True)
     except UserError:  # not for the file or the GPU: `session` has both
-        return SessionRunner(session)
-    return SessionRunner(recording, recorded=True)
+        return SessionRunner(session, output=output)
+    return SessionRunner(recording, recorded=True, output=output)
 
 
 class SessionRunner:
-    """Batches through a session: its first output; safe from several threads.
+    """Batches through a session: one of its outputs; safe from several threads.
 
     Tensors of a recorded CUDA graph stay where they are between calls (I/O binding); calls then
     come one after the other.
@@ -157,12 +163,13 @@ class SessionRunner:
     Args:
         session: of `open_session`.
         recorded: whether it was opened with `graphs`.
+        output: name of the one that counts; None: the first.
     """
 
-    def __init__(self, session: Any, *, recorded: bool = False) -> None:
+    def __init__(self, session: Any, *, recorded: bool = False, output: str | None = None) -> None:
         self._session = session
         self.input_name = session.get_inputs()[0].name
-        self._output_name = session.get_outputs()[0].name
+        self._output_name = output or session.get_outputs()[0].name
         self._bound = recorded
         self._lock = threading.Lock()
         self._input: Any = None

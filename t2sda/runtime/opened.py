@@ -10,7 +10,7 @@ import numpy as np
 from .description import Description, Signature
 
 Runner = Callable[[np.ndarray], np.ndarray]
-"""A batch of images as the graph takes them -> its first output; safe from several threads."""
+"""A batch of images as the graph takes them -> one output; safe from several threads."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class OpenedFile:
     Attributes:
         run: batches through it.
         properties: the metadata that lies in or beside the file, as text by key.
-        signature: of its input and first output; None where the runtime cannot say.
+        signature: of its input and the output that counts; None where the runtime cannot say.
         max_batch_size: most images it takes at once; None: any number.
     """
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
+import tempfile
 import threading
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,9 +18,9 @@ import numpy as np
 from t2sda.errors import UserError
 from t2sda.resources import is_out_of_memory
 
-from .description import Signature
+from .description import Signature, chosen_output
 from .metadata import DIGEST_KEY, KEYS, check_seal, is_ours, sealed
-from .onnx_content import has_nonsense, nonsense_in
+from .onnx_content import external_files, has_nonsense, nonsense_in
 from .onnxruntime_file import check_one_input, checked_properties
 from .opened import LoadOptions, OpenedFile
 from .packages import DeviceUnavailableError, first_line, require
@@ -44,13 +46,17 @@ def open_in_openvino(path: Path, options: LoadOptions) -> OpenedFile:
         graph = _checked_ir(path)
         properties = properties_of(graph)
     check_one_input(path, len(graph.inputs), len(graph.outputs))
-    taken, given = graph.inputs[0], graph.outputs[0]
+    names = [port.get_names() for port in graph.outputs]
+    counts = chosen_output(names, options.description.output, path)
+    taken, given = graph.inputs[0], graph.outputs[counts]
     signature = Signature(
         *(_sizes(taken), taken.element_type.to_dtype().name),
         *(_sizes(given), given.element_type.to_dtype().name),
     )
     precision = properties.get("precision", "").strip('"')
-    run = OpenVinoRunner(graph, options.device, precision, options.threads, path, options.streams)
+    run = OpenVinoRunner(
+        graph, options.device, precision, options.threads, path, options.streams, counts
+    )
     size = signature.input_shape[0] if signature.input_shape else None
     return OpenedFile(run, properties, signature, max_batch_size=size)
 
@@ -117,12 +123,37 @@ def open_core() -> Any:
     return core
 
 
+@contextmanager
+def _without_links(path: Path) -> Iterator[Path]:
+    """The file, or for as long as it is read one beside its weights, where links lead to those.
+
+    OpenVINO follows no link out of the file's folder, which is how the cache of the Hugging Face
+    hub keeps them; `check_external_data` has found them allowed. Files are linked hard where the
+    system can, else copied; what is mapped into memory stays there.
+    """
+    weights = external_files(path) if path.suffix.lower() == ".onnx" else []
+    folder = path.parent.resolve()
+    if all(file.resolve().is_relative_to(folder) for file in weights):
+        yield path
+        return
+    with tempfile.TemporaryDirectory(prefix="t2sda_") as temporary:
+        for file in (path, *weights):
+            place = Path(temporary) / file.relative_to(path.parent)
+            place.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                place.hardlink_to(file.resolve())
+            except OSError:  # another disk, or a system without such links
+                shutil.copyfile(file, place)
+        yield Path(temporary) / path.name
+
+
 def read_model(path: Path) -> Any:
     """The graph of an IR (`.xml`, with its `.bin`) or ONNX file; UserError if it is none."""
     core = open_core()
     check_is_whole(path)
     try:
-        return core.read_model(str(path))
+        with _without_links(path) as real:
+            return core.read_model(str(real))
     except RuntimeError as error:
         raise unloadable(path, "OpenVINO", _version(), _cause(error)) from None
 
@@ -163,7 +194,7 @@ def set_properties(model: Any, properties: Mapping[str, str]) -> None:
 
 
 class OpenVinoRunner:
-    """Batches through a compiled graph of one input and one output; safe from several threads.
+    """Batches through a compiled graph of one input; safe from several threads.
 
     Args:
         model: of `read_model`.
@@ -173,6 +204,7 @@ class OpenVinoRunner:
         threads: of each call; 0: one a core.
         streams: calls that run at the same time, each with its own threads; others wait.
         name: what messages call the model.
+        output: which of its outputs counts.
 
     Raises:
         DeviceUnavailableError: if the device is none of OpenVINO's here.
@@ -187,6 +219,7 @@ class OpenVinoRunner:
         threads: int,
         name: object,
         streams: int = 1,
+        output: int = 0,
     ) -> None:
         openvino = require("openvino", "openvino")
         core = open_core()
@@ -215,6 +248,7 @@ class OpenVinoRunner:
                 f"{name}: OpenVINO {_version()} {cause}; {again(Path(str(name)))}"
             ) from None
         self._local = threading.local()
+        self._output = output
 
     @property
     def precision(self) -> str:
@@ -223,8 +257,8 @@ class OpenVinoRunner:
         return element.get_type_name()
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
-        """The first output for a batch; raises UserError if the graph refuses it."""
-        return self.all_outputs(images)[0]
+        """The output that counts for a batch; raises UserError if the graph refuses it."""
+        return self.all_outputs(images)[self._output]
 
     def all_outputs(self, images: np.ndarray) -> list[np.ndarray]:
         """Every output, copied out of the runtime's own memory."""

@@ -8,11 +8,12 @@ where `open_npz(path, options)` gives an OpenedFile.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from t2sda.errors import MissingFileError, UserError
 
+from .channels import without_channels
 from .description import check_signature, described
 from .metadata import Metadata, is_ours
 from .onnxruntime_file import open_in_onnxruntime, takes_gpu
@@ -48,7 +49,7 @@ def runs(open_file: Callable[[Path, LoadOptions], OpenedFile]) -> Load:
     """The `load` of a runtime that opens graphs: metadata is read and checked against the graph."""
 
     def load(path: Path, options: LoadOptions, runtime: str) -> Predictor:
-        opened = open_file(path, options)
+        opened = _without_channels(open_file(path, options), options, path)
         metadata = _metadata(opened, options, path)
         if opened.signature is not None:
             check_signature(opened.signature, metadata, path)
@@ -62,6 +63,15 @@ def runs(open_file: Callable[[Path, LoadOptions], OpenedFile]) -> Load:
         )
 
     return load
+
+
+def _without_channels(opened: OpenedFile, options: LoadOptions, path: Path) -> OpenedFile:
+    """What was opened, without the channels that a description drops; nothing of a file of ours."""
+    dropped = options.description.dropped_channels
+    if not dropped or is_ours(opened.properties) or opened.signature is None:
+        return opened
+    signature, run = without_channels(opened.signature, opened.run, dropped, path)
+    return replace(opened, signature=signature, run=run)
 
 
 def _metadata(opened: OpenedFile, options: LoadOptions, path: Path) -> Metadata:

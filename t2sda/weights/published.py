@@ -45,12 +45,14 @@ class WeightFile:
         sha256: of all of it.
         tensors: by name; those of several networks have the name of theirs in front.
         others: what else there is, in words.
+        wrappers: what torch had put before names, such as "module."; they are left out.
     """
 
     path: Path
     sha256: str
     tensors: dict[str, Tensor]
     others: dict[str, str]
+    wrappers: tuple[str, ...] = ()
 
 
 class OwnCheckpointError(UserError):
@@ -72,8 +74,8 @@ def read_weight_file(path: Path) -> WeightFile:
     open_regular(path).close()
     is_safe = path.suffix == ".safetensors"
     content = read_safetensors(path) if is_safe else _read_pickle(path)
-    tensors, others = _sorted_out(path, content)
-    return WeightFile(path, sha256_of(path), tensors, others)
+    tensors, others, wrappers = _sorted_out(path, content)
+    return WeightFile(path, sha256_of(path), tensors, others, wrappers)
 
 
 def sha256_of(path: Path) -> str:
@@ -89,8 +91,10 @@ def _read_pickle(path: Path) -> Any:
         raise UserError(f"{path}: refused, nothing in it was run: {error}") from None
 
 
-def _sorted_out(path: Path, content: Any) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Tensors by name, and what else there is."""
+def _sorted_out(
+    path: Path, content: Any
+) -> tuple[dict[str, Tensor], dict[str, str], tuple[str, ...]]:
+    """Tensors by name, what else there is, and what was left out of names."""
     if not isinstance(content, Mapping):
         raise UserError(f"{path}: expected tensors by name, found a {type(content).__name__}")
     if str(content.get("format", "")).startswith(OWN_MARK):
@@ -110,9 +114,12 @@ def _sorted_out(path: Path, content: Any) -> tuple[dict[str, Tensor], dict[str, 
         networks[""], beside = content, {}
     tensors: dict[str, Tensor] = {}
     others = {str(key): _described(value) for key, value in beside.items()}
+    wrappers: dict[str, None] = {}
     for prefix, state in networks.items():
         for name, value in state.items():
             if isinstance(value, Tensor):
+                if wrapped := _WRAPPED_BY_TORCH.match(str(name)):
+                    wrappers[wrapped[0]] = None
                 plain = prefix + _WRAPPED_BY_TORCH.sub("", str(name), count=1)
                 if plain in tensors:
                     raise UserError(f"{path}: holds {plain} twice, once as {name}; which is meant?")
@@ -126,7 +133,7 @@ def _sorted_out(path: Path, content: Any) -> tuple[dict[str, Tensor], dict[str, 
             f"{', '.join(others) or 'nothing'}; save the tensors alone: "
             f"torch.save(model.state_dict(), 'weights.pth')"
         )
-    return tensors, others
+    return tensors, others, tuple(wrappers)
 
 
 def _described(value: Any) -> str:

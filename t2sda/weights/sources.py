@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
@@ -19,13 +20,15 @@ from t2sda.weights.efficientnet_lite import is_efficientnet_lite, rename_efficie
 from t2sda.weights.hub import HUB_PREFIX, HubHandler
 from t2sda.weights.torch_files import OWN_MARK, DamagedFileError, read_torch_file
 
+logger = logging.getLogger(__name__)
+
 PIP_PREFIX = "pip://"
 OWN_BACKBONE = "student.model.backbone."
 """What names of a checkpoint of ours begin with that are of its student's backbone."""
 SUFFIXES = (".pth", ".pt", ".bin", ".safetensors")
 _WRAPPERS = ("state_dict", "model")  # where training scripts put the state dict in a checkpoint
 
-_TRAINED_UNDER = ("module.", "model.")
+_TRAINED_UNDER = ("module.", "_orig_mod.", "model.")
 _BESIDE_TRAINED = ("ema_model.", "imnet_model.")  # of the DAFormer family's checkpoints
 
 
@@ -50,7 +53,10 @@ def load_weights(source: str) -> dict[str, Tensor]:
         )
     if not is_regular_file(path):
         raise MissingFileError(f"weights '{source}': there is no file {path.absolute()}")
-    state = read_safetensors(path) if path.suffix == ".safetensors" else _read_pickle(path)
+    if path.suffix == ".safetensors":
+        state = _without_prefixes(read_safetensors(path), path)
+    else:
+        state = _read_pickle(path)
     return rename_efficientnet_lite(state) if is_efficientnet_lite(state) else state
 
 
@@ -126,28 +132,40 @@ def _state_dict_of(content: Any, path: Path) -> dict[str, Tensor]:
     if isinstance(content, Mapping):
         for candidate in (content, *(content.get(wrapper) for wrapper in _WRAPPERS)):
             if _is_state_dict(candidate):
-                return _without_prefixes(candidate)
+                return _without_prefixes(candidate, path)
     raise UserError(
         f"weights '{path}': expected a dictionary of tensors, at the top or under "
         f"{' or '.join(map(repr, _WRAPPERS))}, found {_describe(content)}"
     )
 
 
-def _without_prefixes(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Names as the network itself has them, without what a training script put in front.
+def _without_prefixes(state: Mapping[str, Tensor], path: Path) -> dict[str, Tensor]:
+    """Names as the network itself has them; what a training script put in front is said.
 
-    Such scripts wrap the network (`module.`) or keep several, of which the trained one is taken.
+    Such scripts wrap the network (`module.`, also within `model.`) or keep several, of which the
+    trained one is taken.
     """
-    for prefix in _TRAINED_UNDER:
-        inner = {
+    removed = ""
+    while (prefix := _prefix_of(state)) is not None:
+        state = {
             name.removeprefix(prefix): tensor
             for name, tensor in state.items()
             if name.startswith(prefix)
         }
-        others = [name for name in state if not name.startswith((prefix, *_BESIDE_TRAINED))]
-        if inner and not others:
-            state = inner
+        removed += prefix
+    if removed:
+        logger.info("weights '%s': the tensors' names are read without '%s'", path, removed)
     return dict(state)
+
+
+def _prefix_of(state: Mapping[str, Tensor]) -> str | None:
+    """What all names begin with that belong to the trained network."""
+    for prefix in _TRAINED_UNDER:
+        if any(name.startswith(prefix) for name in state) and all(
+            name.startswith((prefix, *_BESIDE_TRAINED)) for name in state
+        ):
+            return prefix
+    return None
 
 
 def _is_state_dict(candidate: Any) -> TypeGuard[Mapping[str, Tensor]]:

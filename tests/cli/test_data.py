@@ -161,7 +161,7 @@ def test_verbs(
 
 @pytest.mark.parametrize("num_classes", [2, 255])
 def test_images_of_any_number_of_classes(tmp_path: Path, num_classes: int) -> None:
-    from t2sda.data.dataset_files import distinct_colors
+    from t2sda.data.dataset_classes import distinct_colors
     from t2sda.data.datasets import Sample
     from t2sda.data.taxonomies import Taxonomy
 

@@ -95,3 +95,12 @@ def test_what_cannot_be_imported_is_one_message(
     assert main(["weights", *arguments]) == 2
     assert message in capsys.readouterr().err
     assert not Path("a.pth").exists()
+
+
+def test_what_scripts_put_before_names_is_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    state = layouts.tensors(layouts.mit("b0"))
+    torch.save({f"module.net.{name}": tensor for name, tensor in state.items()}, tmp_path / "a.pth")
+    assert main(["weights", "inspect", str(tmp_path / "a.pth")]) == 0
+    assert "names are read without 'module.', 'net.'" in capsys.readouterr().out

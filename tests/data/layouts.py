@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -111,6 +112,84 @@ def camvid_segnet(root: Path) -> None:
         write_ids(root / f"CamVid/{split}annot/0001TP_006690.png", halves(10, 11))
 
 
+def mapillary(root: Path) -> None:
+    """v2.0: labels of both versions; and the folder of v1.x, which is one level less."""
+    for folder in ("training", "validation", "testing"):
+        write_image(root / f"mapillary/{folder}/images/-3jT-yUQ.jpg")
+    for folder in ("training", "validation"):
+        labels = halves(61, 65)
+        write_palette(root / f"mapillary/{folder}/v1.2/labels/-3jT-yUQ.png", labels)
+        write_palette(root / f"mapillary/{folder}/v2.0/labels/-3jT-yUQ.png", halves(120, 123))
+        write_palette(root / f"mapillary/{folder}/labels/-3jT-yUQ.png", labels)
+
+
+def idd(root: Path) -> None:
+    """Part I has PNG, part II JPEG, under the same folders. Polygons are distributed, the PNGs are
+    made of them by the public code.
+    """
+    for split, ending in (("train", "png"), ("train", "jpg"), ("val", "jpg"), ("test", "jpg")):
+        frame = f"{split}/201/frame0029{ending}"
+        write_image(root / f"IDD_Segmentation/leftImg8bit/{frame}_leftImg8bit.{ending}")
+        if split != "test":
+            fine = root / f"IDD_Segmentation/gtFine/{frame}_gtFine"
+            write_ids(Path(f"{fine}_labellevel3Ids.png"), halves(24, 255))
+            write_ids(Path(f"{fine}_instancelevel3Ids.png"), halves(1, 255))
+            polygon = [[0, 0], [11, 0], [11, 3], [0, 3]]
+            objects = [{"label": "vegetation", "polygon": polygon, "deleted": 0}]
+            content = {"imgHeight": 8, "imgWidth": 12, "objects": objects}
+            Path(f"{fine}_polygons.json").write_text(json.dumps(content))
+
+
+def kitti(root: Path) -> None:
+    write_image(root / "data_semantics/training/image_2/000000_10.png")
+    write_ids(root / "data_semantics/training/semantic/000000_10.png", halves(26, 9))
+    colors = np.zeros((8, 12, 3), np.uint8)
+    write_colors(root / "data_semantics/training/semantic_rgb/000000_10.png", colors)
+    write_image(root / "data_semantics/testing/image_2/000000_10.png")
+
+
+def vkitti2(root: Path) -> None:
+    colors = np.zeros((8, 12, 3), dtype=np.uint8)
+    colors[:4] = (0, 139, 139)
+    for scene, variation in (("Scene01", "clone"), ("Scene20", "15-deg-left")):
+        frames = root / f"vkitti2/{scene}/{variation}/frames"
+        for camera in ("Camera_0", "Camera_1"):
+            write_image(frames / f"rgb/{camera}/rgb_00000.jpg")
+            write_colors(frames / f"classSegmentation/{camera}/classgt_00000.png", colors)
+
+
+def synscapes(root: Path) -> None:
+    for folder in ("rgb", "rgb-2k"):
+        write_image(root / f"Synscapes/img/{folder}/1.png")
+    write_ids(root / "Synscapes/img/class/1.png", halves(31, 5))
+
+
+def comma10k(root: Path) -> None:
+    colors = np.full((8, 12, 3), (0xCC, 0x00, 0xFF), dtype=np.uint8)
+    colors[:4] = (0x00, 0xFF, 0x66)
+    for stem in ("0000_0085e9e41513078a_11_864", "0009_13591d1e8bb0f230_14_739"):
+        write_image(root / f"comma10k/imgs/{stem}.png")
+        write_colors(root / f"comma10k/masks/{stem}.png", colors)
+
+
+def carla(root: Path) -> None:
+    """Of one's own recording: BGRA in memory, RGBA in the file, the tag in red."""
+    for stem in ("000017", "000018"):
+        write_image(root / f"town/rgb/{stem}.png")
+        mask = np.dstack([halves(14, 24), *[np.zeros((8, 12), np.uint8)] * 2, halves(255, 255)])
+        write_colors(root / f"town/seg/{stem}.png", mask)
+
+
+CARLA_FILE = """\
+name: town
+root: town
+images: rgb/*.png
+labels: seg/{stem}.png
+label_format: red
+taxonomy: carla_tags
+"""
+"""What describes `carla`."""
+
 LAYOUTS: dict[str, Callable[[Path], None]] = {
     "gta5": gta5,
     "synthia": synthia,
@@ -120,5 +199,11 @@ LAYOUTS: dict[str, Callable[[Path], None]] = {
     "bdd100k": bdd100k,
     "camvid_701": camvid,
     "camvid_segnet": camvid_segnet,
+    "mapillary": mapillary,
+    "idd": idd,
+    "kitti": kitti,
+    "vkitti2": vkitti2,
+    "synscapes": synscapes,
+    "comma10k": comma10k,
 }
 """Every public set's files, below a folder of T2SDA_DATASETS."""

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from t2sda.data.catalog import DATASETS, DatasetSpec, open_dataset, register_dataset
+from t2sda.data.check import check_dataset
 from t2sda.errors import MissingFileError, UserError
 from t2sda.registry import UnknownNameError
 
@@ -121,3 +122,53 @@ def test_a_name_is_registered_once(harbour: DatasetSpec) -> None:
             register_dataset(dataclasses.replace(harbour, name="harbour_twice"))
     finally:
         DATASETS._components.pop("harbour_twice")
+
+
+def moved_into(folder: Path, names: tuple[str, ...], inner: str) -> None:
+    """As an archive unpacked into a folder of its own name leaves them."""
+    (folder / inner).mkdir()
+    for name in names:
+        (folder / name).rename(folder / inner / name)
+
+
+def test_a_set_unpacked_one_folder_deeper_is_found(harbour: DatasetSpec) -> None:
+    root = Path(harbour.root)
+    moved_into(root, ("images", "labels"), "harbour_v1")
+    (root / "__MACOSX").mkdir()
+    assert harbour.location == str(root / "harbour_v1")
+    assert harbour.open().load(0).label is not None
+    assert not check_dataset(harbour.open(), harbour).fatal
+
+
+def test_labels_unpacked_into_another_folder_are_found(harbour: DatasetSpec) -> None:
+    root = Path(harbour.root)
+    moved_into(root, ("images",), "images_trainval")
+    moved_into(root, ("labels",), "labels_trainval")
+    image, label = harbour.open().pairs[0]
+    assert image == root / "images_trainval/images/0.png"
+    assert label == root / "labels_trainval/labels/0.png"
+    (root / "labels_trainval/labels/extra.png").write_bytes(b"")
+    findings = check_dataset(harbour.open(), harbour).findings
+    assert "labels without image" in {found.kind for found in findings}
+
+
+def test_two_folders_that_hold_the_images_are_named(harbour: DatasetSpec) -> None:
+    root = Path(harbour.root)
+    moved_into(root, ("images",), "a")
+    (root / "b/images").mkdir(parents=True)
+    with pytest.raises(UserError, match=r"images/ is not in .*harbour, but in .*/a and in .*/b;"):
+        harbour.open()
+
+
+def test_what_a_folder_without_the_images_holds_is_said(harbour: DatasetSpec) -> None:
+    spec = dataclasses.replace(harbour, images="*.png", labels=None)
+    with pytest.raises(MissingFileError, match="check the folder, which holds images/, labels/"):
+        spec.open()
+
+
+def test_neighbours_of_a_file_that_describes_its_own_folder_are_not_taken(
+    harbour: DatasetSpec, tmp_path: Path
+) -> None:
+    spec = dataclasses.replace(harbour, root=".", beside=str(tmp_path))
+    with pytest.raises(MissingFileError, match="no file matches"):  # harbour/images is not its own
+        spec.open()

@@ -12,7 +12,8 @@ import pytest
 from PIL import Image
 
 from t2sda.data.catalog import DATASETS, DATASETS_VARIABLE, open_dataset
-from t2sda.data.dataset_files import distinct_colors, read_dataset_file, register_dataset_files
+from t2sda.data.dataset_classes import distinct_colors
+from t2sda.data.dataset_files import read_dataset_file, register_dataset_files
 from t2sda.data.label_tables import GTA5_LABEL_IDS
 from t2sda.data.taxonomies import ClassGroup
 from t2sda.errors import MissingFileError, UserError
@@ -104,6 +105,115 @@ def test_labels_as_colors(tmp_path: Path) -> None:
     assert first_label(tmp_path, text) == [2, 255]
 
 
+def test_ranges_of_ids(tmp_path: Path) -> None:
+    write_image(tmp_path / "harbour/images/a.png")
+    write_ids(tmp_path / "harbour/labels/a.png", halves(199, 6))
+    text = WHOLE + 'ids: {road: 7, car: [100-199, 8], quay: "300 - 399"}\nignored: [0-6]\n'
+    assert first_label(tmp_path, text) == [1, 255]
+
+
+@pytest.mark.parametrize(("others", "train_id"), [("ignored", 255), ("quay", 2)])
+def test_all_other_ids_are_ignored_or_a_class(tmp_path: Path, others: str, train_id: int) -> None:
+    write_image(tmp_path / "harbour/images/a.png")
+    write_ids(tmp_path / "harbour/labels/a.png", halves(7, 99))
+    text = WHOLE + "ids: {road: 7, car: 8, quay: 9}\n"
+    with pytest.raises(UserError, match=r"label ids 99 are unknown .*`others: ignored`"):
+        first_label(tmp_path, text)
+    assert first_label(tmp_path, text + f"others: {others}\n") == [0, train_id]
+
+
+def test_several_colors_for_a_class_and_others_to_draw_with(tmp_path: Path) -> None:
+    write_image(tmp_path / "harbour/images/a.png")
+    colors = np.zeros((8, 12, 3), dtype=np.uint8)
+    colors[:4] = (255, 128, 0)
+    write_colors(tmp_path / "harbour/labels/a.png", colors)
+    text = WHOLE + (
+        "label_format: colors\n"
+        "colors: {road: [[9, 9, 9], [0, 0, 0]], car: [[255, 0, 0], [255, 128, 0]], "
+        "quay: [1, 1, 1]}\n"
+    )
+    assert first_label(tmp_path, text) == [1, 0]
+    (spec,) = read_dataset_file(tmp_path / "harbour.yaml")
+    assert spec.taxonomy.palette == ((9, 9, 9), (255, 0, 0), (1, 1, 1))
+    drawn = "palette: [[10, 10, 10], [20, 20, 20], [30, 30, 30]]\n"
+    assert first_label(tmp_path, text + drawn) == [1, 0]
+    (spec,) = read_dataset_file(tmp_path / "harbour.yaml")
+    assert spec.taxonomy.palette == ((10, 10, 10), (20, 20, 20), (30, 30, 30))
+
+
+def test_other_colors_are_ignored_where_the_file_says_so(tmp_path: Path) -> None:
+    write_image(tmp_path / "harbour/images/a.png")
+    colors = np.full((8, 12, 3), 77, dtype=np.uint8)
+    colors[:4] = (0, 0, 200)
+    write_colors(tmp_path / "harbour/labels/a.png", colors)
+    text = WHOLE + ("label_format: colors\npalette: [[90, 90, 90], [0, 0, 200], [250, 120, 0]]\n")
+    with pytest.raises(UserError, match=r"label colors \[77, 77, 77\] are unknown"):
+        first_label(tmp_path, text)
+    assert first_label(tmp_path, text + "others: ignored\n") == [1, 255]
+
+
+@pytest.mark.parametrize(
+    ("channel", "place"), [("red", 0), ("green", 1), ("blue", 2), ("alpha", 3)]
+)
+def test_ids_in_any_channel(tmp_path: Path, channel: str, place: int) -> None:
+    write_image(tmp_path / "harbour/images/a.png")
+    channels = [halves(0, 77) for _ in range(4)]
+    channels[place] = halves(2, 1)
+    write_colors(tmp_path / "harbour/labels/a.png", np.dstack(channels))
+    assert first_label(tmp_path, WHOLE + f"label_format: {channel}\n") == [2, 1]
+
+
+@pytest.mark.parametrize(
+    ("channel", "shape"), [("red", (8, 12)), ("alpha", (8, 12, 3)), ("blue", (8, 12, 2))]
+)
+def test_a_channel_that_a_label_lacks(tmp_path: Path, channel: str, shape: tuple[int, ...]) -> None:
+    write_image(tmp_path / "harbour/images/a.png")
+    write_ids(tmp_path / "harbour/labels/a.png", np.zeros(shape, dtype=np.uint8))
+    with pytest.raises(UserError, match=rf"a\.png: found shape .*label_format {channel} takes"):
+        first_label(tmp_path, WHOLE + f"label_format: {channel}\n")
+
+
+def test_own_ids_onto_a_taxonomy_by_name(tmp_path: Path) -> None:
+    write_image(tmp_path / "harbour/images/a.png")
+    write_ids(tmp_path / "harbour/labels/a.png", halves(40, 3))
+    text = WHOLE.replace("classes: [road, car, quay]", "taxonomy: cityscapes_19")
+    text += "ids: {car: [40-49], road: 1}\nothers: ignored\n"
+    assert first_label(tmp_path, text) == [13, 255]
+    (spec,) = read_dataset_file(tmp_path / "harbour.yaml")
+    assert spec.taxonomy.class_names == GTA5_LABEL_IDS.class_names
+    assert spec.taxonomy.name == "harbour"
+
+
+def test_own_colors_onto_a_taxonomy_by_name(tmp_path: Path) -> None:
+    write_image(tmp_path / "harbour/images/a.png")
+    colors = np.zeros((8, 12, 3), dtype=np.uint8)
+    colors[:4] = (1, 2, 3)
+    write_colors(tmp_path / "harbour/labels/a.png", colors)
+    text = WHOLE.replace("classes: [road, car, quay]", "taxonomy: cityscapes_19")
+    text += "label_format: colors\ncolors: {sky: [1, 2, 3]}\nignored: [[0, 0, 0]]\n"
+    assert first_label(tmp_path, text) == [10, 255]
+    (spec,) = read_dataset_file(tmp_path / "harbour.yaml")
+    assert spec.taxonomy.palette == GTA5_LABEL_IDS.palette
+
+
+def test_further_ids_of_a_shipped_table_are_ignored(tmp_path: Path) -> None:
+    write_image(tmp_path / "harbour/images/a.png")
+    write_ids(tmp_path / "harbour/labels/a.png", halves(7, 99))
+    text = WHOLE.replace("classes: [road, car, quay]", "taxonomy: gta5_label_ids\nignored: [99]")
+    assert first_label(tmp_path, text) == [0, 255]
+
+
+def test_a_split_without_labels_in_one_file(tmp_path: Path) -> None:
+    text = WHOLE.replace("images/*", "images/{split}/*").replace("labels/", "labels/{split}/")
+    for split in ("train", "test"):
+        write_image(tmp_path / f"harbour/images/{split}/a.png")
+    write_ids(tmp_path / "harbour/labels/train/a.png", halves(0, 1))
+    path = dataset_file(tmp_path, text + "splits: [train, test]\nunlabelled: [test]\n")
+    train, test = (spec.open() for spec in read_dataset_file(path))
+    assert train.labelled
+    assert not test.labelled
+
+
 def test_a_shipped_taxonomy_by_name(tmp_path: Path) -> None:
     text = WHOLE.replace("classes: [road, car, quay]", "taxonomy: gta5_label_ids")
     (spec,) = read_dataset_file(dataset_file(tmp_path, text))
@@ -185,6 +295,25 @@ def test_a_shipped_name_is_taken(tmp_path: Path) -> None:
         ("taxonomy: cityscapes_19", "classes: has no effect beside `taxonomy`"),
         ("splits: [train]", "neither `images` nor `stems` has {split}"),
         ("groups: {land: [road, quay]}", "groups: 'car' must be in exactly one group"),
+        ("ids: {road: 9-7, car: 1, quay: 2}", "ids: found 9-7; a range is FIRST-LAST"),
+        ("ids: {road: 0-70000, car: 1, quay: 2}", "its ids are 0 to 65535"),
+        ("ids: {road: 0-9, car: 9, quay: 10}", "ids: 9 stands for both 'road' and 'car'"),
+        ("ignored: [0-65535, 0-65535]", "ignored: more than the 65536 ids"),
+        ("others: quai", "others: no class 'quai'; nearest: quay"),
+        ("colors: {road: [0, 0, 0]}", "colors: has no effect without label_format colors; use"),
+        (
+            "label_format: colors\ncolors: {road: [0, 0, 0], car: [1, 1, 1]}",
+            "colors: nothing for class 'quay'",
+        ),
+        (
+            "label_format: colors\ncolors: {road: [0, 0, 0], car: [1, 1, 1], quay: []}",
+            r"colors: found \[\]; a color is \[R, G, B\]",
+        ),
+        (
+            "label_format: colors\nids: {road: 0, car: 1, quay: 2}",
+            "ids: has no effect with label_format colors; use `colors`",
+        ),
+        ("unlabelled: [test]", "unlabelled: has no effect without `splits`"),
     ],
 )
 def test_files_that_cannot_be_used(tmp_path: Path, change: str, message: str) -> None:
@@ -205,6 +334,11 @@ def test_files_that_cannot_be_used(tmp_path: Path, change: str, message: str) ->
         ("root: harbour", "root: !!python/object:os.system x", "is refused"),
         (WHOLE, "- a list", "it holds `key: value` lines"),
         ("labels/{stem}.png", "labels/a.png", "share one label"),
+        (
+            "images/*.png",
+            "images/{split}/*.png\nsplits: [train, test]\nunlabelled: [tests]",
+            "unlabelled: no split 'tests'; nearest: test",
+        ),
     ],
 )
 def test_contents_that_are_refused(tmp_path: Path, before: str, after: str, message: str) -> None:

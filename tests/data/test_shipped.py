@@ -9,9 +9,20 @@ import numpy as np
 import pytest
 
 from t2sda.data.catalog import DATASETS, DATASETS_VARIABLE, open_dataset
+from t2sda.data.check import check_dataset
+from t2sda.data.dataset_files import read_dataset_file
+from t2sda.data.label_tables import CARLA_TAGS, CARLA_TAGS_0_9_13
 from t2sda.data.transforms import keep_ratio_size
 from t2sda.errors import UnreadableFileError
-from tests.data.layouts import LAYOUTS, halves, write_ids, write_image, write_synthia
+from tests.data.layouts import (
+    CARLA_FILE,
+    LAYOUTS,
+    carla,
+    halves,
+    write_ids,
+    write_image,
+    write_synthia,
+)
 
 
 @pytest.fixture
@@ -42,6 +53,20 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ("camvid_701", "camvid_701", 1, (17, 255)),
         ("camvid_segnet", "camvid_segnet_train", 1, (18, 255)),
         ("camvid_segnet", "camvid_segnet_test", 1, (18, 255)),
+        ("mapillary", "mapillary_train", 1, (14, 255)),
+        ("mapillary", "mapillary_val", 1, (14, 255)),
+        ("mapillary", "mapillary_test", 1, None),
+        ("mapillary", "mapillary_v1_train", 1, (14, 255)),
+        ("mapillary", "mapillary_v1_val", 1, (14, 255)),
+        ("idd", "idd_train", 2, (8, 255)),
+        ("idd", "idd_val", 1, (8, 255)),
+        ("idd", "idd_test", 1, None),
+        ("kitti", "kitti_train", 1, (13, 255)),
+        ("kitti", "kitti_test", 1, None),
+        ("vkitti2", "vkitti2_train", 2, (13, 255)),
+        ("synscapes", "synscapes_train", 1, (16, 255)),
+        ("comma10k", "comma10k_train", 1, (3, 4)),
+        ("comma10k", "comma10k_val", 1, (3, 4)),
     ],
 )
 def test_read_as_distributed(
@@ -57,6 +82,30 @@ def test_read_as_distributed(
     else:
         assert sample.label is not None
         np.testing.assert_array_equal(sample.label, halves(*train_ids, sample.image.shape[:2]))
+    stem = dataset.rpartition("_")[0]
+    others = [open_dataset(f"{stem}_{split}") for split in ("train", "val") if stem == "comma10k"]
+    report = check_dataset(opened, DATASETS.get(dataset), others=others)
+    assert [found for found in report.findings if found.fatal] == []
+    assert "labels without image" not in {found.kind for found in report.findings}
+
+
+def test_a_recording_of_carla_in_six_lines(tmp_path: Path) -> None:
+    carla(tmp_path)
+    (tmp_path / "town.yaml").write_text(CARLA_FILE)
+    (spec,) = read_dataset_file(tmp_path / "town.yaml")
+    label = spec.open().load(0).label
+    np.testing.assert_array_equal(label, halves(13, 0))
+    assert not check_dataset(spec.open(), spec).fatal
+
+
+def test_tags_of_carla_are_those_of_its_documentation() -> None:
+    ids = np.arange(29, dtype=np.uint8)[None]
+    train_ids = CARLA_TAGS.to_train_ids(ids)[0].tolist()
+    assert train_ids[:20] == [255, *range(19)]
+    assert train_ids[20:] == [255, 255, 255, 255, 0, 255, 255, 255, 255]
+    old = CARLA_TAGS_0_9_13.to_train_ids(ids[:, :23])[0].tolist()
+    assert old[:14] == [255, 2, 4, 255, 11, 5, 0, 0, 1, 8, 13, 3, 7, 10]
+    assert old[14:] == [255, 255, 255, 255, 6, 255, 255, 255, 9]
 
 
 def test_every_shipped_set_of_files_has_a_layout_here() -> None:

@@ -345,6 +345,18 @@ def test_networks_of_timm_are_taken_as_they_are(
     model_of(found, tmp_path)
 
 
+@pytest.mark.parametrize("prefix", ["", "module.", "model.", "model.module.", "net.inner."])
+def test_a_network_is_found_behind_what_scripts_put_before_names(
+    prefix: str, tmp_path: Path
+) -> None:
+    state = layouts.tensors(layouts.mit("b0"))
+    torch.save({f"{prefix}{name}": tensor for name, tensor in state.items()}, tmp_path / "a.pth")
+    network = network_of(read_weight_file(tmp_path / "a.pth"))
+    assert network.state.keys() == state.keys()
+    assert "".join((*network.file.wrappers, network.prefix)) == prefix
+    assert network.layout.name == "Mix Transformer, original"
+
+
 def test_timm_does_not_tell_its_networks_name(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="network of timm: give MODEL.BACKBONE.TIMM_NAME"):
         imported({"blocks.0.attn.qkv.weight": torch.zeros(3, 1)}, tmp_path)

@@ -25,7 +25,7 @@ labels: labels/{stem}.png
 classes: [road, car, quay]
 """
 LISTED = VALID.replace("images/*.png", "'images/{stem}.png'") + "stems: list.txt\n"
-MAPPED = VALID + "ids: {road: 0, car: [1, 2], quay: 3}\nignored: [255]\n"
+MAPPED = VALID + "ids: {road: 0, car: [1, 2], quay: 3-9}\nignored: [255]\n"
 PATTERNS: dict[str, Choose] = dict.fromkeys(("images", "labels", "root", "stems"), path)
 ANY: dict[str, Choose] = {
     **dict.fromkeys(

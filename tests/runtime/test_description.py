@@ -9,14 +9,18 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+import torch
 from onnx import TensorProto, helper, numpy_helper
 
 from t2sda import load_model
 from t2sda.cli.main import main
-from t2sda.data.taxonomies import CITYSCAPES_19
+from t2sda.data.dataset_classes import distinct_colors
+from t2sda.data.label_tables import TAXONOMIES
+from t2sda.data.taxonomies import CITYSCAPES_19, Taxonomy
 from t2sda.errors import UserError
 from t2sda.export.openvino import export_openvino
 from t2sda.runtime.description import Description
+from t2sda.runtime.letterbox import resize_maps
 from t2sda.runtime.onnx_content import check_external_data
 from tests.deployed import STATIC, shared_export, street
 
@@ -196,3 +200,166 @@ def test_weights_outside_the_folder_are_not_read(
     path.write_bytes(model_proto.SerializeToString())
     with pytest.raises(UserError, match=r"its weights file 'gone\.bin' is not beside it"):
         load_model(path, runtime, description=SAID)
+
+
+ESP_GROUPS = 4
+ESP_CLASSES = 20
+"""ESPNet's networks for Cityscapes: the 19 classes in order, then one for what is ignored."""
+
+
+def espnet_like(path: Path, input_type: int = TensorProto.FLOAT) -> dict[str, np.ndarray]:
+    """Grouped dilated convolutions, then 20 channels; two more outputs before and after.
+
+    Returns:
+        The weights by name.
+    """
+    info, dice = helper.make_tensor_value_info, np.random.default_rng(1)
+    weights = {
+        "first": dice.normal(size=(8, 3, 3, 3)).astype(np.float32),
+        "dilated": dice.normal(size=(8, 8 // ESP_GROUPS, 3, 3)).astype(np.float32),
+        "last": dice.normal(size=(ESP_CLASSES, 8, 1, 1)).astype(np.float32),
+    }
+    weights["last"][-1] *= 5  # wins on a quarter, where it is not left out
+    dilation = {"dilations": [4, 4], "pads": [4, 4, 4, 4], "group": ESP_GROUPS}
+    floats = "pixels" if input_type == TensorProto.FLOAT else "floats"
+    nodes = [
+        helper.make_node("Conv", [floats, "first"], ["low"], strides=[2, 2], pads=[1, 1, 1, 1]),
+        helper.make_node("Conv", ["low", "dilated"], ["wide"], **dilation),
+        helper.make_node("Add", ["low", "wide"], ["sum"]),
+        helper.make_node("Conv", ["sum", "last"], ["scores"]),
+        helper.make_node("ArgMax", ["scores"], ["ids"], axis=1, keepdims=1),
+    ]
+    if floats != "pixels":
+        nodes.insert(0, helper.make_node("Cast", ["pixels"], ["floats"], to=TensorProto.FLOAT))
+    graph = helper.make_graph(
+        nodes,
+        "espnet",
+        [info("pixels", input_type, ["b", 3, "h", "w"])],
+        [
+            info("low", TensorProto.FLOAT, ["b", 8, None, None]),
+            info("scores", TensorProto.FLOAT, ["b", ESP_CLASSES, None, None]),
+            info("ids", TensorProto.INT64, ["b", 1, None, None]),
+        ],
+        [numpy_helper.from_array(value, name) for name, value in weights.items()],
+    )
+    opset = [helper.make_opsetid("", 17)]
+    onnx.save(helper.make_model(graph, opset_imports=opset, ir_version=8), path)
+    return weights
+
+
+def espnet_logits(weights: dict[str, np.ndarray], image: np.ndarray) -> np.ndarray:
+    """(20, h/2, w/2), by torch."""
+    pixels = ((image.astype(np.float32) - MEAN) / STD).transpose(2, 0, 1)[None]
+    first, dilated, last = (torch.from_numpy(weights[name]) for name in weights)
+    conv = torch.nn.functional.conv2d
+    low = conv(torch.from_numpy(pixels).float(), first, stride=2, padding=1)
+    wide = conv(low, dilated, padding=4, dilation=4, groups=ESP_GROUPS)
+    return conv(low + wide, last)[0].numpy()
+
+
+ESP_SAID = replace(SAID, output="scores", dropped_channels=(19,))
+
+
+@pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
+def test_an_output_is_chosen_by_name_and_a_channel_left_out(tmp_path: Path, runtime: str) -> None:
+    weights = espnet_like(tmp_path / "espnet.onnx")
+    image = street((64, 96))
+    model = load_model(tmp_path / "espnet.onnx", runtime, description=ESP_SAID)
+    found = model.logits(image)
+    expected = espnet_logits(weights, image)
+    assert found.shape == (19, 64, 96)
+    whole = resize_maps(expected, (64, 96))
+    np.testing.assert_allclose(found, whole[:19], atol=1e-3 * np.abs(whole).max())
+    assert (model.predict(image) == whole[:19].argmax(axis=0)).mean() > 0.999
+    assert (whole.argmax(axis=0) == 19).mean() > 0.2  # what would not be a class
+
+
+def test_an_espnet_from_the_command_line(tmp_path: Path) -> None:
+    from PIL import Image
+
+    espnet_like(tmp_path / "espnet.onnx")
+    Image.fromarray(street((64, 96))).save(tmp_path / "a.png")
+    code = main(
+        [
+            *("infer", "--model", str(tmp_path / "espnet.onnx"), "--device", "cpu"),
+            *("--input", str(tmp_path / "a.png"), "--output", str(tmp_path / "out")),
+            *("--kind", "trainid", "--taxonomy", "cityscapes_19", "--output-name", "scores"),
+            *("--drop-channels", "19", "--pixel-mean", *map(str, MEAN)),
+            *("--pixel-std", *map(str, STD)),
+        ]
+    )
+    assert code == 0
+    expected = load_model(tmp_path / "espnet.onnx", description=ESP_SAID).predict(street((64, 96)))
+    assert np.array_equal(np.asarray(Image.open(tmp_path / "out/a_trainid.png")), expected)
+
+
+def test_channels_and_outputs_that_are_not_there(tmp_path: Path) -> None:
+    path = tmp_path / "espnet.onnx"
+    espnet_like(path)
+    for changes, message in (
+        ({"output": "score"}, r"has no output 'score'; its outputs, nearest first: scores, "),
+        ({"dropped_channels": None}, r"gives 20 classes.*such as --drop-channels 19$"),
+        (
+            {"dropped_channels": (20,)},
+            r"--drop-channels 20: different channels are needed, 0 to 19",
+        ),
+        ({"dropped_channels": (3, 3)}, r"--drop-channels 3 3: different channels"),
+        ({"dropped_channels": (18, 19)}, r"gives 18 classes, but cityscapes_19 has 19$"),
+        ({"output": "ids"}, r"gives int64 of shape .*--drop-channels is for floats"),
+        ({"output": None}, r"gives 7 classes|--drop-channels 19: different channels .* 0 to 7"),
+    ):
+        with pytest.raises(UserError, match=message):
+            load_model(path, description=replace(ESP_SAID, **changes))
+
+
+@pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
+def test_a_background_that_comes_first_is_left_out(tmp_path: Path, runtime: str) -> None:
+    weights = espnet_like(tmp_path / "espnet.onnx")
+    said = replace(ESP_SAID, dropped_channels=(0,))
+    image = street((64, 96))
+    whole = resize_maps(espnet_logits(weights, image), (64, 96))
+    labels = load_model(tmp_path / "espnet.onnx", runtime, description=said).predict(image)
+    assert (labels == whole[1:].argmax(axis=0)).mean() > 0.999
+
+
+@pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
+def test_labels_as_int64_of_float16_images(tmp_path: Path, runtime: str) -> None:
+    weights = espnet_like(tmp_path / "espnet.onnx", TensorProto.FLOAT16)
+    image = street((64, 96))
+    expected = espnet_logits(weights, image)
+    said = replace(SAID, output="ids")
+    model = load_model(tmp_path / "espnet.onnx", runtime, description=said)
+    if (expected.argmax(axis=0) == 19).any():  # the graph's own labels know no channel to drop
+        with pytest.raises(UserError, match="gives the labels 0 to 19, but cityscapes_19"):
+            model.predict(image)
+    twenty = Taxonomy("twenty", tuple(f"c{i}" for i in range(20)), distinct_colors(20))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(TAXONOMIES, "twenty", twenty)
+        said = replace(said, taxonomy="twenty")
+        labels = load_model(tmp_path / "espnet.onnx", runtime, description=said).predict(image)
+    nearest = expected.argmax(axis=0).repeat(2, axis=0).repeat(2, axis=1)
+    assert (labels == nearest).mean() > 0.99  # float16 images differ by half a level
+
+
+@pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
+def test_links_of_the_hugging_face_cache_are_followed(tmp_path: Path, runtime: str) -> None:
+    # models--OWNER--NAME/snapshots/COMMIT/FILE -> ../../blobs/DIGEST, of every file.
+    folder = tmp_path / "models--someone--net"
+    snapshot, blobs = folder / "snapshots/0123abcd/onnx", folder / "blobs"
+    snapshot.mkdir(parents=True)
+    blobs.mkdir()
+    path = scores_of(blobs / "plain.onnx", [1, 3, 64, 96])
+    model_proto = onnx.load(path)
+    tensor = model_proto.graph.initializer[0]
+    tensor.ClearField("raw_data")
+    tensor.data_location = TensorProto.EXTERNAL
+    tensor.external_data.add(key="location", value="model.onnx_data")
+    (blobs / "ab12").write_bytes(model_proto.SerializeToString())
+    (blobs / "cd34").write_bytes(WEIGHTS.tobytes())
+    for name, blob in (("model.onnx", "ab12"), ("model.onnx_data", "cd34")):
+        (snapshot / name).symlink_to(Path("../../../blobs") / blob)
+    image = street((64, 96))
+    labels = load_model(snapshot / "model.onnx", runtime, description=SAID).predict(image)
+    np.testing.assert_array_equal(
+        labels, load_model(path, runtime, description=SAID).predict(image)
+    )

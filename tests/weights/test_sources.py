@@ -36,6 +36,30 @@ def test_state_dict_is_found_bare_and_in_a_checkpoint(tmp_path: Path, wrapper: s
     assert_is_state(load_weights(str(path)))
 
 
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+@pytest.mark.parametrize(
+    "prefix", ["module.", "model.", "_orig_mod.", "module.model.", "model.module."]
+)
+def test_what_scripts_put_before_names_is_left_out_and_said(
+    tmp_path: Path, suffix: str, prefix: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    state = {f"{prefix}{name}": tensor for name, tensor in STATE.items()}
+    path = tmp_path / f"weights{suffix}"
+    if suffix == ".pth":
+        torch.save({"state_dict": state}, path)
+    else:
+        save_file(state, path)
+    with caplog.at_level("INFO", logger="t2sda"):
+        assert_is_state(load_weights(str(path)))
+    assert f"the tensors' names are read without '{prefix}'" in caplog.text
+
+
+def test_names_that_only_some_tensors_have_in_front_stay(tmp_path: Path) -> None:
+    state = {"model.a": torch.zeros(1), "head.b": torch.ones(1)}
+    torch.save(state, tmp_path / "weights.pth")
+    assert load_weights(str(tmp_path / "weights.pth")).keys() == state.keys()
+
+
 def test_safetensors_are_read(tmp_path: Path) -> None:
     path = tmp_path / "weights.safetensors"
     save_file(STATE, path)
