@@ -4,7 +4,7 @@ Those that are not installed are left out (`pip install pyspng` adds one). One t
 interleaved, files in memory. The last table is about packed images: what decoding costs, and the
 disk, by how they are compressed.
 
-    python benchmarks/decoders.py
+    python -m benchmarks.decoders
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ import imagecodecs
 import numpy as np
 import simplejpeg
 from PIL import Image
-from street_files import cityscapes_png, gta5_jpeg, gta5_png
 
+from benchmarks.street_files import cityscapes_png, gta5_jpeg, gta5_png
 from t2sda.images import faster, read_image
 
 Decode = Callable[[bytes], Any]

@@ -8,7 +8,7 @@ for a crop without enough of the wanted class all of it is done again, up to 10 
 what it does besides (float32 normalisation in the loader). One thread, one process; rounds are
 interleaved, and files are in the page cache for all.
 
-    python benchmarks/loader.py
+    python -m benchmarks.loader
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ import cv2
 import numpy as np
 import torch
 from PIL import Image
-from street_files import cityscapes_png, gta5_jpeg, gta5_png
 
+from benchmarks.street_files import cityscapes_png, gta5_jpeg, gta5_png
 from t2sda.data.catalog import DatasetSpec
 from t2sda.data.dataset_files import read_dataset_file
 from t2sda.data.datasets import FileDataset, SegmentationDataset

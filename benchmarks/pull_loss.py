@@ -7,7 +7,7 @@ proportions. Rounds are interleaved; medians are printed. Then ours alone, with 
 The training step is that of DeepLabV2 with ResNet-101 on random weights; at a smaller crop than 512
 its time is scaled by the number of pixels, as that of convolutions is.
 
-    python benchmarks/pull_loss.py --step-crop 256
+    python -m benchmarks.pull_loss --step-crop 256
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from train_step import build, peak, timed
 
+from benchmarks.train_step import build, peak, timed
 from t2sda.config import load_config
 from t2sda.losses.pseudo_labels import confidence_threshold, unreliable_labels
 from t2sda.losses.pull import Keys, PullLoss
