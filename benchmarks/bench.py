@@ -66,6 +66,11 @@ SCRIPTS: Mapping[str, Script] = {
         _steps("quickstart_source_only.yaml", "10"),
         _steps("quickstart_source_only.yaml", "3", *SMALL_CROP),
     ),
+    "cost model": Script(
+        "scaling",
+        ("--configs", "quickstart.yaml", "quickstart_source_only.yaml"),
+        ("--rounds", "1"),
+    ),
     "networks": Script("networks", quick=("--rounds", "1")),
     "scoring": Script("evaluation", quick=("--rounds", "1")),
     "loader": Script("loader", quick=("--images", "4", "--samples", "3", "--rounds", "1")),
