@@ -6,7 +6,7 @@ STAMP  := $(VENV)/.installed
 FAST_MALLOC := MALLOC_MMAP_THRESHOLD_=4294967296 MALLOC_TRIM_THRESHOLD_=8589934592 \
                MALLOC_TOP_PAD_=268435456
 
-.PHONY: quickstart gpu-check test lint types pytest test-slow install format clean
+.PHONY: quickstart gpu-check test lint types pytest test-slow coverage bench install format clean
 
 quickstart: $(STAMP)  ## the whole way once: train, adapt, score, export, segment
 	$(FAST_MALLOC) $(BIN)/t2sda quickstart --output-dir output/quickstart
@@ -37,6 +37,15 @@ pytest: $(STAMP)
 
 test-slow: $(STAMP)  ## what takes minutes: everything marked slow
 	$(BIN)/python -m pytest -n 2 -m slow
+
+coverage: $(STAMP)  ## line coverage of losses, passes and engine by the tests of their own
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 tests/losses tests/meta_arch tests/engine \
+		--cov=t2sda.losses --cov=t2sda.meta_arch --cov=t2sda.engine \
+		--cov-report=term-missing:skip-covered --cov-fail-under=95
+
+bench: $(STAMP)  ## all benchmarks with their peers, one table; MODEL=FILE RUN=FOLDER for more
+	$(FAST_MALLOC) $(BIN)/python -m benchmarks.bench --output output/bench \
+		$(if $(MODEL),--model $(MODEL)) $(if $(RUN),--run $(RUN)) $(if $(QUICK),--quick)
 
 format: $(STAMP)
 	$(BIN)/ruff check --fix .

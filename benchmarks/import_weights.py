@@ -7,6 +7,7 @@ Each import is a process of its own: time without the imports of Python, memory 
 
 from __future__ import annotations
 
+import argparse
 import json
 import re
 import subprocess
@@ -18,11 +19,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from benchmarks.ratios import Ratio, add_ratios_argument, save_ratios
 from t2sda.config import load_config
 from t2sda.modeling.segmentor import build_segmentation_model
 
 CONFIG = "models/daformer_mit_b5.yaml"
 MIB = 1 << 20
+MEMORY, SECONDS = 2.2, 5.0
+"""What an import may take, as a multiple of the file and in seconds."""
 PROGRAM = """
 import json, sys, time
 import t2sda.builtin
@@ -39,6 +43,10 @@ sys.exit(code)
 
 def main() -> None:
     """Print a table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    add_ratios_argument(parser)
+    args = parser.parse_args()
+    ratios = []
     print("| checkpoint | MiB | s | s of the CPU | peak MiB | peak / size |")
     print("| --- | ---: | ---: | ---: | ---: | ---: |")
     with tempfile.TemporaryDirectory() as folder:
@@ -50,6 +58,15 @@ def main() -> None:
             print(
                 f"| {name} | {size:.0f} | {wall:.1f} | {cpu:.1f} | {peak:.0f} | {peak / size:.2f} |"
             )
+            what = f"import of a published MiT-B5, {name}"
+            detail = f"{peak:.0f} MiB for {size:.0f} MiB"
+            ratios += [
+                Ratio(f"{what}: memory / size", peak / size, detail, at_most=MEMORY),
+                Ratio(
+                    f"{what}: s of the CPU", cpu, f"{wall:.1f} s wall", at_most=SECONDS, unit="s"
+                ),
+            ]
+    save_ratios(args.ratios, ratios)
 
 
 def _measured(path: Path, output: Path) -> list[float]:

@@ -22,10 +22,13 @@ from pathlib import Path
 import cv2
 from PIL import Image
 
+from benchmarks.ratios import Ratio, add_ratios_argument, save_ratios
 from t2sda.data.transforms import resize_image
 from t2sda.export.latency import busy_seconds
 from t2sda.streets import draw_street
 
+BUSY = 95.0
+"""Per cent of the cores that a folder of images is to keep busy."""
 NUM_DRAWN = 8
 """Different images; the others are copies."""
 
@@ -36,6 +39,7 @@ def main() -> int:
     parser.add_argument("--model", required=True)
     parser.add_argument("--images", type=int, default=200)
     parser.add_argument("--size", nargs=2, type=int, default=[512, 1024])
+    add_ratios_argument(parser)
     args = parser.parse_args()
     cores = len(os.sched_getaffinity(0))
     with tempfile.TemporaryDirectory() as name:
@@ -55,6 +59,10 @@ def main() -> int:
         f"without start-up: {args.images / wall:.1f} images a second; cores busy "
         f"{100 * cpu / (cores * wall):.1f} %, wall / (CPU / cores) = {wall * cores / cpu:.3f}"
     )
+    busy_share = 100 * cpu / ((cores - others) * wall)
+    what = "infer on a folder: share of the cores that others left"
+    detail = f"{cpu:.1f} s of the CPU in {wall:.1f} s, others {others:.2f} cores"
+    save_ratios(args.ratios, [Ratio(what, busy_share, detail, at_least=BUSY, unit="%")])
     return 0
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from benchmarks.ratios import Ratio, add_ratios_argument, save_ratios
 from t2sda.data.transforms import resize_image
 from t2sda.streets import draw_street
 
@@ -31,18 +32,24 @@ def main() -> int:
     parser.add_argument("--model", required=True)
     parser.add_argument("--window", nargs=2, type=int, default=[512, 1024])
     parser.add_argument("--width", type=int, default=20_000, help="of the panorama")
+    add_ratios_argument(parser)
     args = parser.parse_args()
     height, width = args.window
     street = resize_image(draw_street("hazy", 9, 0, (256, 512))[0], (height, width))
     panorama = np.tile(street, (2, -(-args.width // width), 1))[:, : args.width]
+    peaks = []
     with tempfile.TemporaryDirectory() as name:
         for title, image in (("one window", street), ("panorama", panorama)):
             path = Path(name) / f"{title.replace(' ', '_')}.png"
             Image.fromarray(image).save(path)
+            peaks.append(peak(args.model, path, (height, width)))
             print(
                 f"{title}: {image.shape[1]}x{image.shape[0]}, {image.nbytes / 2**20:.0f} MiB "
-                f"decoded, peak {peak(args.model, path, (height, width)):.0f} MiB"
+                f"decoded, peak {peaks[-1]:.0f} MiB"
             )
+    detail = f"{peaks[1]:.0f} MiB, one window {peaks[0]:.0f} MiB"
+    what = f"infer: memory of a panorama of {args.width}x{height} beside one window"
+    save_ratios(args.ratios, [Ratio(what, peaks[1] / peaks[0], detail)])
     return 0
 
 

@@ -29,6 +29,7 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
+from benchmarks.ratios import Ratio, add_ratios_argument, save_ratios
 from t2sda.cli.benchmark import load_candidate, table_of
 from t2sda.cli.common import load_components, run_command
 from t2sda.cli.export import command as export
@@ -38,7 +39,7 @@ from t2sda.data.taxonomies import CITYSCAPES_19
 from t2sda.data.transforms import resize_image
 from t2sda.engine.metrics import standard_console
 from t2sda.evaluation.evaluator import evaluate
-from t2sda.export.latency import Candidate, Segment, Task, compare_latency
+from t2sda.export.latency import Candidate, Comparison, Segment, Task, compare_latency
 from t2sda.export.onnx import export_onnx
 from t2sda.export.openvino import export_openvino
 from t2sda.export.verify import TOLERANCES, street_images
@@ -51,6 +52,8 @@ from t2sda.runtime.loading import load_model
 MALLOC = ("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_", "MALLOC_TOP_PAD_")
 OTHERS = {"DAFormer, MiT-B5": "daformer_mit_b5", "DeepLabV2, ResNet-101": "deeplabv2_r101"}
 """Timed with random weights: their speed does not depend on them."""
+LEAST, LEAST_AMX, LEAST_ONNX = 2.5, 7.5, 2.0
+"""How many times as fast as the peer: the best file without and with AMX, float32 ONNX."""
 UNTRAINED = {"fp32": TOLERANCES["fp32"], "bf16": TOLERANCES["bf16"]._replace(changed=1.0)}
 """Random weights hardly prefer one class to another, so bf16 rounding may change any label."""
 
@@ -76,6 +79,7 @@ def main(argv: list[str] | None = None) -> int:
     console.print(table_of(comparison))
     console.print(f"other processes kept {comparison.other_load:.2f} cores busy", highlight=False)
     print_changed(args, files)
+    save_ratios(args.ratios, ratios_of(comparison))
     model = model_of_checkpoint(open_checkpoint(Path(args.run)))
     peak = matmul_peak(args.threads)
     print(f"float32 matrix product: {peak / 1e9:.0f} GFLOP/s on {args.threads} threads")
@@ -89,6 +93,23 @@ def main(argv: list[str] | None = None) -> int:
     if args.others:
         print_others(args, output, task, peak)
     return 0
+
+
+def ratios_of(comparison: Comparison) -> list[Ratio]:
+    """How many times as fast as the peer, which comes first, the files are."""
+    peer, *others = comparison.results
+    of_peer = peer.percentile(50)
+    found = []
+    for result in others:
+        own, name = result.percentile(50), result.candidate.name
+        what = f"inference beside Hugging Face, {Path(name).name} in {result.candidate.runtime}"
+        detail = f"{own:.0f} ms, Hugging Face {of_peer:.0f} ms"
+        target = LEAST_ONNX if Path(name).name == "fp32.onnx" else None
+        found.append(Ratio(f"{what}: times as fast", of_peer / own, detail, at_least=target))
+    best = max(found[1:], key=lambda ratio: ratio.value)  # the first is no file: the run itself
+    target = LEAST_AMX if "amx_tile" in Path("/proc/cpuinfo").read_text() else LEAST
+    what = "inference, best file beside Hugging Face: times as fast"
+    return [Ratio(what, best.value, best.what, at_least=target), *found]
 
 
 def exports(
@@ -320,6 +341,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=10)
     parser.add_argument("--others", action="store_true", help="also the large networks")
+    add_ratios_argument(parser)
     return parser
 
 

@@ -12,7 +12,10 @@ import json
 import statistics
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
+
+from benchmarks.ratios import Ratio, add_ratios_argument, save_ratios
 
 PROGRAM = """
 import json, sys, time
@@ -41,9 +44,17 @@ def main() -> None:
     parser.add_argument("files", nargs="+")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--json", action="store_true")
+    add_ratios_argument(parser)
     args = parser.parse_args()
     rows = [{"file": path, **_measured(path, args.rounds)} for path in args.files]
+    save_ratios(args.ratios, [_ratio(row) for row in rows])
     print(json.dumps(rows) if args.json else "\n".join(map(str, rows)))
+
+
+def _ratio(row: dict[str, Any]) -> Ratio:
+    detail = f"{row['our modules']} of our modules, {row['import and load s']:.2f} s wall"
+    what = f"load_model of {Path(row['file']).name}"
+    return Ratio(what, row["CPU s"], detail, unit="s of the CPU")
 
 
 def _measured(path: str, rounds: int) -> dict[str, Any]:

@@ -29,6 +29,7 @@ import torch
 from torch import Tensor, nn
 
 import t2sda.builtin  # noqa: F401  (fills the registries)
+from benchmarks.ratios import Ratio, add_ratios_argument, save_ratios
 from t2sda.modeling.backbones.mit import MiT
 from t2sda.modeling.heads.daformer import DAFormerHead
 from t2sda.modeling.heads.segformer import SegFormerHead
@@ -102,6 +103,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--memory-of", nargs=2, metavar=("NETWORK", "CASE"), help=argparse.SUPPRESS)
+    add_ratios_argument(parser)
     args = parser.parse_args()
     networks = build()
     if args.memory_of:
@@ -110,10 +112,12 @@ def main() -> int:
         return 0
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, {allocator()}")
     print(f"largest difference of the logits {largest_difference(networks):.1e}")
+    ratios: list[Ratio] = []
     for index, case in enumerate(CASES):
         pair = {name: networks[name] for name in case.pair}
-        report(case, times_of(pair, case, args.rounds), memory_of_all(pair, index))
+        ratios += report(case, times_of(pair, case, args.rounds), memory_of_all(pair, index))
     print(encoder_passes(networks["batched"]))
+    save_ratios(args.ratios, ratios)
     return 0
 
 
@@ -188,8 +192,10 @@ def _status(field: str) -> int:
     return next(1024 * int(line.split()[1]) for line in lines if line.startswith(field))
 
 
-def report(case: Case, times: dict[str, list[float]], memory: dict[str, int]) -> None:
-    """One block of lines: milliseconds and MiB of both, and the ratios."""
+def report(
+    case: Case, times: dict[str, list[float]], memory: dict[str, int]
+) -> tuple[Ratio, Ratio]:
+    """One block of lines: milliseconds and MiB of both, and the ratios, which it returns."""
     ours, theirs = case.pair
     seconds = {name: statistics.median(times[name]) for name in case.pair}
     times_faster = seconds[theirs] / seconds[ours]
@@ -200,6 +206,14 @@ def report(case: Case, times: dict[str, list[float]], memory: dict[str, int]) ->
     print(
         f"{'  peak memory':<38} {ours} {memory[ours] / 2**20:6.0f} MiB, "
         f"{theirs} {memory[theirs] / 2**20:6.0f} MiB, ratio {memory[ours] / memory[theirs]:.2f}"
+    )
+    in_time = ", ".join(f"{name} {1e3 * seconds[name]:.0f} ms" for name in case.pair)
+    in_memory = ", ".join(f"{name} {memory[name] / 2**20:.0f} MiB" for name in case.pair)
+    most = 1.0 if theirs == "theirs" else None
+    title = case.name if theirs != "theirs" else f"SegFormer-B0, {case.name}"
+    return (
+        Ratio(f"{title}: times as fast", times_faster, in_time, at_least=case.target),
+        Ratio(f"{title}: memory", memory[ours] / memory[theirs], in_memory, at_most=most),
     )
 
 

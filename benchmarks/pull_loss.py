@@ -7,7 +7,7 @@ proportions. Rounds are interleaved; medians are printed. Then ours alone, with 
 The training step is that of DeepLabV2 with ResNet-101 on random weights; at a smaller crop than 512
 its time is scaled by the number of pixels, as that of convolutions is.
 
-    python benchmarks/pull_loss.py --step-crop 256
+    python -m benchmarks.pull_loss --step-crop 256
 """
 
 from __future__ import annotations
@@ -24,8 +24,9 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from train_step import build, peak, timed
 
+from benchmarks.ratios import Ratio, add_ratios_argument, save_ratios
+from benchmarks.train_step import build, peak, timed
 from t2sda.config import load_config
 from t2sda.losses.pseudo_labels import confidence_threshold, unreliable_labels
 from t2sda.losses.pull import Keys, PullLoss
@@ -38,6 +39,8 @@ CITYSCAPES_SHARES = (
     *(4.0, 1.22, 0.14, 7.0, 0.27, 0.24, 0.23, 0.10, 0.41),
 )
 """Per cent of the labelled pixels, by train id; rounded from the dataset's statistics."""
+FASTER, SHARE = 5.0, 5.0
+"""Than Algorithm 1; of a training step, in %."""
 TEMPERATURE, EXPONENT, UNRELIABLE_FRACTION, N, M = 0.2, 0.5, 0.5, 128, 1024
 
 
@@ -58,6 +61,7 @@ def main() -> int:
     parser.add_argument(
         "--step-crop", type=int, default=0, help="crop of the training step; 0: leave it out"
     )
+    add_ratios_argument(parser)
     args = parser.parse_args()
     torch.manual_seed(0)
     np.random.seed(0)  # noqa: NPY002  (Algorithm 1 draws from NumPy's global generator)
@@ -75,6 +79,14 @@ def main() -> int:
         args.rounds,
     )
     print(f"from logits on: ours {1e3 * ours:.1f} ms, Algorithm 1 {1e3 * plain:.1f} ms")
+    ratios = [
+        Ratio(
+            "pull loss beside Algorithm 1: times as fast",
+            plain / ours,
+            f"{1e3 * ours:.0f} ms, Algorithm 1 {1e3 * plain:.0f} ms",
+            at_least=FASTER,
+        )
+    ]
     for ranks, seconds, loss in ((1, one, one_rank), (RANKS, many, many_ranks)):
         given, extra = loss.given / 2**20, peak(loss.run) / 2**20
         print(
@@ -88,6 +100,10 @@ def main() -> int:
             f"(measured at {args.step_crop}); the pull loss is {100 * one / step:.2f} % of it, "
             f"with the keys of {RANKS} ranks {100 * many / step:.2f} %"
         )
+        what = "pull loss, share of a step of DeepLabV2 with ResNet-101"
+        detail = f"{1e3 * one:.0f} ms of {step:.0f} s"
+        ratios.append(Ratio(what, 100 * one / step, detail, at_most=SHARE, unit="%"))
+    save_ratios(args.ratios, ratios)
     return 0
 
 

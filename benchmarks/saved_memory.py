@@ -12,10 +12,11 @@ within an operation comes on top.
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 import t2sda.builtin  # noqa: F401  (fills the registries)
@@ -63,7 +64,20 @@ def main() -> int:
 
 def saved(model: SegmentationModel, image: Tensor, *, with_loss: bool) -> int:
     """Bytes that one pass keeps."""
-    parameters = {p.untyped_storage()._cdata for p in model.parameters()}
+
+    def run() -> Tensor:
+        features: Features = model.features(image, torch.Generator().manual_seed(0))
+        if not with_loss:
+            return features.deepest
+        labels = torch.zeros(len(image), *image.shape[2:], dtype=torch.long, device="meta")
+        return model.loss(features, labels)
+
+    return kept_bytes(model, run)
+
+
+def kept_bytes(module: nn.Module, run: Callable[[], object]) -> int:
+    """Bytes that a forward keeps for its backward; parameters of `module` are left out."""
+    parameters = {p.untyped_storage()._cdata for p in module.parameters()}
     kept: dict[int, Tensor] = {}
 
     def keep(tensor: Tensor) -> Tensor:
@@ -73,11 +87,7 @@ def saved(model: SegmentationModel, image: Tensor, *, with_loss: bool) -> int:
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        features: Features = model.features(image, torch.Generator().manual_seed(0))
-        found = features.deepest
-        if with_loss:
-            labels = torch.zeros(len(image), *image.shape[2:], dtype=torch.long, device="meta")
-            found = model.loss(features, labels)
+        found = run()
     del found
     return sum(tensor.untyped_storage().nbytes() for tensor in kept.values())
 

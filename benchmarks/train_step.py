@@ -24,6 +24,7 @@ import torch
 from fvcore.common.config import CfgNode
 
 import t2sda.builtin  # noqa: F401  (fills the registries)
+from benchmarks.ratios import Ratio, add_ratios_argument, save_ratios
 from t2sda.config import load_config
 from t2sda.data.domains import DomainPairs, collate
 from t2sda.engine.device import choose_device, lay_out_
@@ -34,12 +35,16 @@ from t2sda.engine.trainer import Trainer, TrainerSettings
 from t2sda.meta_arch.base import build_meta_arch
 from t2sda.structures import DomainBatch, RandomStreams, Step
 
+MOST = 1.1
+"""Of what a step may cost, in time and memory, beside what it is made of."""
+
 
 def main() -> int:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--config-file", default="configs/quickstart.yaml")
     parser.add_argument("--rounds", type=int, default=10)
+    add_ratios_argument(parser)
     parser.add_argument("overrides", nargs="*", metavar="KEY VALUE")
     args = parser.parse_args()
     cfg = load_config(args.config_file, args.overrides)
@@ -68,6 +73,16 @@ def main() -> int:
     print(
         f"peak memory of the step      {step_peak / 2**20:8.1f} MiB  "
         f"ratio {step_peak / largest:.3f}"
+    )
+    name = f"{cfg.META_ARCH.NAME}, a step beside its forwards and backwards"
+    times_of = f"{step_time:.3f} s, bare {bare_time:.3f} s"
+    memory = f"{step_peak / 2**20:.0f} MiB, largest pass {largest / 2**20:.0f} MiB"
+    save_ratios(
+        args.ratios,
+        [
+            Ratio(f"{name}: time", step_time / bare_time, times_of, at_most=MOST),
+            Ratio(f"{name}: memory", step_peak / largest, memory, at_most=MOST),
+        ],
     )
     return 0
 
