@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import yaml
 
 from benchmarks.stored_results import (
     FOLDER,
@@ -46,7 +47,11 @@ def command(argv: Sequence[str]) -> int:
     file = Path(args.sweep)
     load_components(read_plugins(file))
     sweep = read_sweep(file)
+    rows = rows_of(FOLDER / f"{args.benchmark}.yaml")
     for run in sweep.runs:
+        if name_of(run) not in rows:
+            print(f"{run.name}: in no row, left out")
+            continue
         if args.runs is not None:
             run = moved(run, Path(args.runs))
         if run.state != "done":
@@ -56,6 +61,13 @@ def command(argv: Sequence[str]) -> int:
         path = write_result(FOLDER / args.benchmark, result)
         print(f"{run.name}: {path.relative_to(ROOT)}")
     return 0
+
+
+def rows_of(path: Path) -> set[str]:
+    """Names of the runs that a benchmark's file has a row for; raises MissingFileError."""
+    if not path.exists():
+        raise MissingFileError(f"{path}: no such file; it lists the rows of a benchmark")
+    return set(yaml.safe_load(path.read_text(encoding="utf-8"))["rows"])
 
 
 def moved(run: SweepRun, folder: Path) -> SweepRun:

@@ -65,6 +65,8 @@ def _own_repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for module in (collect_results, stored_results):
         monkeypatch.setattr(module, "ROOT", tmp_path)
     monkeypatch.setattr(collect_results, "FOLDER", tmp_path / "results")
+    (tmp_path / "results").mkdir()
+    (tmp_path / "results/streets.yaml").write_text("rows: {first: {title: First}}")
 
 
 def sweep_file(folder: Path, rate: float = 0.001) -> Path:
@@ -126,6 +128,21 @@ def test_runs_that_lie_elsewhere_are_found_and_unfinished_ones_left_out(
     assert "first/seed_3: waiting, left out" in capsys.readouterr().out
     assert collect(path, "--runs", str(tmp_path / "elsewhere")) == 0
     assert "results/streets/first.seed_3.json" in capsys.readouterr().out
+
+
+def test_run_without_a_row_is_left_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = sweep_file(tmp_path)
+    finished(read_sweep(path).runs[0])
+    (tmp_path / "results/streets.yaml").write_text("rows: {second: {title: Second}}")
+    assert collect(path) == 0
+    assert "first/seed_3: in no row, left out" in capsys.readouterr().out
+    assert not (tmp_path / "results/streets").exists()
+
+
+def test_benchmark_without_a_file_of_rows_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "results/streets.yaml").unlink()
+    with pytest.raises(Exception, match=r"streets.yaml: no such file; it lists the rows"):
+        collect(sweep_file(tmp_path))
 
 
 def test_scores_of_another_step_do_not_count(tmp_path: Path) -> None:
