@@ -12,15 +12,15 @@ from typing import Any
 import cv2
 
 from t2sda.cli.common import ArgumentParser, positive_int
+from t2sda.cli.infer_inputs import add_input_arguments, sources_of
 from t2sda.cli.inferring import Inference
 from t2sda.cli.loading import add_model_arguments, description_of, load_for_models
 from t2sda.data.parallel import num_cores
 from t2sda.errors import UserError
 from t2sda.files import only_writer, remove_partials
-from t2sda.images.finding import counted
 from t2sda.inference.results import KINDS, PROBABILITIES, check_label_ids
 from t2sda.inference.segmenter import Segmenter
-from t2sda.inference.sources import find_sources
+from t2sda.inference.sources import Source
 from t2sda.inference.windows import check_stride
 from t2sda.runtime.identity import model_digest
 from t2sda.runtime.loading import load_model
@@ -37,10 +37,11 @@ def command(argv: Sequence[str]) -> int:
     """Segment everything; returns 0, or SOME_LEFT_OUT if files were left out."""
     args = _parser().parse_args(argv)
     output_dir = Path(args.output)
-    found = find_sources(args.input, output_dir)
-    if found.passed_over:
-        print(f"passed over in {args.input}: {counted(found.passed_over)}")
-    sources = found.sources
+    with sources_of(args, output_dir) as sources:
+        return _segment(args, sources, output_dir)
+
+
+def _segment(args: argparse.Namespace, sources: Sequence[Source], output_dir: Path) -> int:
     load_for_models([Path(args.model)], args.plugin, args.file)
     workers, streams, threads = _shared_cores(args, len(sources))
     model = load_model(
@@ -135,12 +136,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--model", required=True, help="run folder, checkpoint, or a file of `t2sda export`"
     )
-    parser.add_argument(
-        "--input",
-        required=True,
-        metavar="FILE|DIR|GLOB|VIDEO",
-        help="an image, a folder, a pattern, a video",
-    )
+    add_input_arguments(parser)
     parser.add_argument("--output", required=True, metavar="DIR", help="folder for the results")
     parser.add_argument(
         "--kind",
