@@ -31,7 +31,8 @@ EXTRAS = {
         "scikit-learn>=1.5",  # the tests of t-SNE
         *("setuptools>=77", "wheel"),  # a test builds the wheel
         "imagecodecs>=2025.3.30",  # both PNG decoders are tested
-        *("cityscapesscripts", "torchmetrics", "transformers>=5"),  # independent references
+        # independent references
+        *("cityscapesscripts", "pycocotools>=2.0.8", "torchmetrics", "transformers>=5"),
         "submitit>=1.5",  # the sweep is tested with its local executor
         "selenium>=4.20",  # drives Chromium, where it is installed, over pages of `t2sda report`
     ],

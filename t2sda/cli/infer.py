@@ -15,10 +15,11 @@ from t2sda.cli.common import ArgumentParser, positive_int
 from t2sda.cli.infer_inputs import add_input_arguments, sources_of
 from t2sda.cli.inferring import Inference
 from t2sda.cli.loading import add_model_arguments, description_of, load_for_models
+from t2sda.constants import IGNORE_INDEX
 from t2sda.data.parallel import num_cores
 from t2sda.errors import UserError
 from t2sda.files import only_writer, remove_partials
-from t2sda.inference.results import KINDS, PROBABILITIES, check_label_ids
+from t2sda.inference.results import CONFIDENCE, KINDS, PROBABILITIES, check_label_ids
 from t2sda.inference.segmenter import Segmenter
 from t2sda.inference.sources import Source
 from t2sda.inference.windows import check_stride
@@ -29,6 +30,7 @@ from t2sda.runtime.runtimes import RUNTIMES, runtime_for
 
 GPU_WORKERS = 4
 """Threads that decode, wait for the GPU and encode."""
+AVERAGE, MIDDLE = "average", "middle"
 WAITING = 2
 """Workers more than cores on a CPU: some wait until the disk has their files."""
 
@@ -65,12 +67,12 @@ def _segment(args: argparse.Namespace, sources: Sequence[Source], output_dir: Pa
             sys.stdout,
             num_workers=workers,
             resume=args.resume,
-            settings=_settings(args),
+            settings=_settings(args, model),
         )
         return inference.run(sources)
 
 
-def _settings(args: argparse.Namespace) -> dict[str, Any]:
+def _settings(args: argparse.Namespace, model: Predictor) -> dict[str, Any]:
     """What results depend on besides the kinds; a model goes by its content, not by its name."""
     path = Path(args.model)
     description = description_of(args)
@@ -79,6 +81,8 @@ def _settings(args: argparse.Namespace) -> dict[str, Any]:
         "description": asdict(description) if description else None,
         "window": args.window,
         "stride": args.stride,
+        "overlap": _overlap(args, model),
+        "min_confidence": args.min_confidence,
     }
 
 
@@ -101,9 +105,12 @@ def _shared_cores(args: argparse.Namespace, num_sources: int) -> tuple[int, int,
 
 
 def _segmenter(args: argparse.Namespace, model: Predictor) -> Segmenter:
+    _check_output(args, model)
     window = tuple(args.window) if args.window else None
-    if args.stride and window is None:
-        raise UserError("--stride: there is no window to move; add --window HEIGHT WIDTH")
+    if window is None and (args.stride or args.overlap):
+        option = "--stride" if args.stride else "--overlap"
+        raise UserError(f"{option}: there is no window to move; add --window HEIGHT WIDTH")
+    stride = (0, 0)
     if window is not None:
         fixed = model.metadata.image_size if isinstance(model, FilePredictor) else None
         if fixed not in (None, window):
@@ -114,8 +121,39 @@ def _segmenter(args: argparse.Namespace, model: Predictor) -> Segmenter:
             )
         stride = tuple(args.stride) if args.stride else tuple(-(-2 * s // 3) for s in window)
         check_stride(window, stride)
-        return Segmenter(model, args.batch, window, stride, PROBABILITIES in args.kind)
-    return Segmenter(model, args.batch, with_probabilities=PROBABILITIES in args.kind)
+    return Segmenter(
+        model,
+        args.batch,
+        window,
+        stride,
+        with_probabilities=PROBABILITIES in args.kind,
+        with_confidence=CONFIDENCE in args.kind,
+        min_confidence=args.min_confidence,
+        averages=_overlap(args, model) == AVERAGE,
+    )
+
+
+def _check_output(args: argparse.Namespace, model: Predictor) -> None:
+    """Raise UserError for what a file of labels, or of probabilities, cannot tell."""
+    asked = [f"--kind {kind}" for kind in (PROBABILITIES, CONFIDENCE) if kind in args.kind]
+    asked += ["--min-confidence"] if args.min_confidence else []
+    if asked and model.output_kind == "labels":
+        raise UserError(
+            f"{asked[0]}: {args.model} holds labels alone; export it with --output-kind "
+            f"probabilities, or use the checkpoint"
+        )
+    if args.overlap == AVERAGE and model.output_kind != "logits":
+        raise UserError(
+            f"--overlap {AVERAGE}: {args.model} holds {model.output_kind}; export it with "
+            f"--output-kind logits, or use the checkpoint"
+        )
+
+
+def _overlap(args: argparse.Namespace, model: Predictor) -> str | None:
+    """How pixels in several windows get their class; None without windows."""
+    if not args.window:
+        return None
+    return args.overlap or (AVERAGE if model.output_kind == "logits" else MIDDLE)
 
 
 def _kinds(text: str) -> list[str]:
@@ -124,6 +162,16 @@ def _kinds(text: str) -> list[str]:
     if unknown:
         raise argparse.ArgumentTypeError(f"no kind '{unknown[0]}'; known: {', '.join(KINDS)}")
     return kinds
+
+
+def _probability(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"'{text}' is no probability from 0 to 1")
+    return value
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -150,8 +198,7 @@ def _parser() -> argparse.ArgumentParser:
         nargs=2,
         type=positive_int,
         metavar=("HEIGHT", "WIDTH"),
-        help="segment window by window; a pixel gets the label of the window in whose middle it "
-        "lies, overlaps are not averaged; default: the whole image",
+        help="segment window by window; default: the whole image",
     )
     parser.add_argument(
         "--stride",
@@ -159,6 +206,20 @@ def _parser() -> argparse.ArgumentParser:
         type=positive_int,
         metavar=("HEIGHT", "WIDTH"),
         help="from one window to the next; default: two thirds of the window",
+    )
+    parser.add_argument(
+        "--overlap",
+        choices=(AVERAGE, MIDDLE),
+        help="where windows overlap: the mean of their logits, or the window in whose middle a "
+        "pixel lies; default: the mean, of files of labels or probabilities the middle",
+    )
+    parser.add_argument(
+        "--min-confidence",
+        type=_probability,
+        default=0.0,
+        metavar="P",
+        help=f"pixels whose largest probability is below P get no class: {IGNORE_INDEX} in train "
+        f"ids, no color",
     )
     parser.add_argument(
         "--batch",
