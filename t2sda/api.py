@@ -112,7 +112,7 @@ def evaluate(
     dataset: str | SegmentationDataset,
     *,
     device: str | None = None,
-    branch: str = "student",
+    branch: str | None = None,
     image_size: tuple[int, int] | None = None,
     window: tuple[int, int] | None = None,
     step: tuple[int, int] | None = None,

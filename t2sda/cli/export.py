@@ -37,6 +37,7 @@ from t2sda.export.verify import metadata_of_onnx
 from t2sda.registry import nearest_first
 from t2sda.runtime.checkpoints import model_of_checkpoint, open_checkpoint
 from t2sda.runtime.loading import load_model
+from t2sda.runtime.runtimes import check_branch
 
 
 def command(argv: Sequence[str]) -> int:
@@ -117,7 +118,8 @@ def export_checkpoint(
     checkpoint: Checkpoint, output: Path, args: argparse.Namespace, precision: str
 ) -> object:
     """The file of a branch as the arguments ask for it; returns the verification's report."""
-    model = model_of_checkpoint(checkpoint, args.branch)
+    branch = args.branch or "student"
+    model = model_of_checkpoint(checkpoint, branch)
     size = tuple(args.size) if args.size else default_image_size(checkpoint.cfg, model.sliding)
     in_windows = model.sliding is not None and size == model.sliding.window
     return export_onnx(
@@ -130,7 +132,7 @@ def export_checkpoint(
         layout=args.layout,
         precision=precision,
         image_bound=tuple(checkpoint.cfg.EVALUATION.IMAGE_SIZE) or None,
-        origin=origin_of(checkpoint, args.branch),
+        origin=origin_of(checkpoint, branch),
         tolerance=tolerance_of(args) if precision == args.precision else None,
     )
 
@@ -155,10 +157,13 @@ def _quantized(
 
 
 def _check_onnx_source(name: str, args: argparse.Namespace) -> None:
-    if args.branch != "student" or args.output_kind or args.layout != "nhwc":
+    source = Path(args.source)
+    if args.branch:
+        check_branch(args.branch, metadata_of_onnx(source), source)
+    if args.output_kind or args.layout != "nhwc":
         raise UserError(
-            f"{args.source}: an ONNX file has its branch, output and layout already; leave out "
-            f"--branch, --output-kind and --layout"
+            f"{args.source}: an ONNX file has its output and layout already; leave out "
+            f"--output-kind and --layout"
         )
     if name == "onnx" and (args.precision != "int8" or args.size or args.dynamic):
         raise UserError(
@@ -206,7 +211,7 @@ def _parser(name: str, exporter: Exporter) -> argparse.ArgumentParser:
             add_calibration_arguments(parser)
         add_verification_arguments(parser)
     else:
-        parser.set_defaults(branch="student", size=None, dynamic=False, max_changed=None)
+        parser.set_defaults(branch=None, size=None, dynamic=False, max_changed=None)
     parser.add_argument(
         "--precision",
         choices=exporter.precisions,

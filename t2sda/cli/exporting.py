@@ -74,8 +74,8 @@ def add_network_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--branch",
         choices=("student", "teacher"),
-        default="student",
-        help="which network of the checkpoint (default: student)",
+        help="which network of the checkpoint (default: student); of an ONNX file it must be "
+        "the one that it holds",
     )
     add_size_arguments(
         parser,

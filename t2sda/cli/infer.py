@@ -14,7 +14,12 @@ import cv2
 from t2sda.cli.common import ArgumentParser, positive_int
 from t2sda.cli.infer_inputs import add_input_arguments, sources_of
 from t2sda.cli.inferring import Inference
-from t2sda.cli.loading import add_model_arguments, description_of, load_for_models
+from t2sda.cli.loading import (
+    add_branch_argument,
+    add_model_arguments,
+    description_of,
+    load_for_models,
+)
 from t2sda.constants import IGNORE_INDEX
 from t2sda.data.parallel import num_cores
 from t2sda.errors import UserError
@@ -53,6 +58,7 @@ def _segment(args: argparse.Namespace, sources: Sequence[Source], output_dir: Pa
         threads=threads,
         streams=streams,
         description=description_of(args),
+        branch=args.branch,
     )
     segmenter = _segmenter(args, model)
     if "labelid" in args.kind:
@@ -78,6 +84,7 @@ def _settings(args: argparse.Namespace, model: Predictor) -> dict[str, Any]:
     description = description_of(args)
     return {
         "model_sha256": model_digest(_newest_checkpoint(path) if path.is_dir() else path),
+        "branch": model.origin.get("branch"),
         "description": asdict(description) if description else None,
         "window": args.window,
         "stride": args.stride,
@@ -237,5 +244,6 @@ def _parser() -> argparse.ArgumentParser:
         metavar="N",
         help="images in work at once; default: two more than cores, 4 on a GPU",
     )
+    add_branch_argument(parser)
     add_model_arguments(parser)
     return parser

@@ -11,6 +11,7 @@ import numpy as np
 from t2sda.errors import UserError
 
 from .description import Signature
+from .devices import gpu_index, kind_of_device
 from .metadata import check_seal, is_ours
 from .onnx_content import (
     check_external_data,
@@ -37,7 +38,9 @@ def open_in_onnxruntime(path: Path, options: LoadOptions) -> OpenedFile:
     )
     static = None not in signature.input_shape
     return OpenedFile(
-        static_runner(session, path, options.threads) if static else SessionRunner(session),
+        static_runner(session, path, options.threads, options.device)
+        if static
+        else SessionRunner(session),
         properties,
         signature,
         max_batch_size=signature.input_shape[0] if signature.input_shape else None,
@@ -82,7 +85,7 @@ def _type(name: str) -> str:
 def open_session(
     model: Path | bytes, device: str, *, name: object = None, threads: int = 0, graphs: bool = False
 ) -> Any:
-    """A session on `device` ("cpu", "cuda" or "auto").
+    """A session on `device` ("cpu", "cuda", "cuda:N" or "auto").
 
     Args:
         model: a file, or the content of one.
@@ -102,7 +105,7 @@ def open_session(
         except DeviceUnavailableError:
             device = "cpu"
     runtime = require("onnxruntime", "onnx")
-    provider = PROVIDERS[device]
+    provider = PROVIDERS[kind_of_device(device)]
     options = runtime.SessionOptions()
     options.log_severity_level = 4  # fatal; what goes wrong is raised below, in one message
     options.intra_op_num_threads = threads
@@ -114,7 +117,7 @@ def open_session(
             f"device {device}: this onnxruntime ({runtime.__version__}) was built without "
             f"{provider}; for a GPU, pip uninstall onnxruntime, pip install 't2sda[gpu]'"
         )
-    settings = {"enable_cuda_graph": "1"} if device == "cuda" and graphs else {}
+    settings = _cuda_settings(device, graphs) if provider == PROVIDERS["cuda"] else {}
     try:
         session = runtime.InferenceSession(source, options, providers=[(provider, settings)])
     except Exception as error:  # its errors have no common base but Exception
@@ -129,7 +132,13 @@ def open_session(
     return session
 
 
-def static_runner(session: Any, model: Path, threads: int) -> SessionRunner:
+def _cuda_settings(device: str, graphs: bool) -> dict[str, str]:
+    index = gpu_index(device)
+    number = {} if index is None else {"device_id": str(index)}
+    return number | ({"enable_cuda_graph": "1"} if graphs else {})
+
+
+def static_runner(session: Any, model: Path, threads: int, device: str) -> SessionRunner:
     """Runs a graph whose shapes are fixed, on a GPU as one CUDA graph where it can be recorded.
 
     ONNX Runtime refuses to record control flow, and nodes that it left on the CPU; the session
@@ -137,15 +146,16 @@ def static_runner(session: Any, model: Path, threads: int) -> SessionRunner:
 
     Args:
         session: of `open_session`.
-        model, threads: that it was opened with.
+        model, threads, device: that it was opened with.
     """
     if session.get_providers()[0] != PROVIDERS["cuda"]:
         return SessionRunner(session)
     try:
-        recording = open_session(model, "cuda", threads=threads, graphs=True)
+        device = "cuda" if device == "auto" else device
+        recording = open_session(model, device, threads=threads, graphs=True)
     except UserError:  # not for the file or the GPU: `session` has both
         return SessionRunner(session)
-    return SessionRunner(recording, recorded=True)
+    return SessionRunner(recording, recorded=True, gpu=gpu_index(device) or 0)
 
 
 class SessionRunner:
@@ -157,13 +167,15 @@ class SessionRunner:
     Args:
         session: of `open_session`.
         recorded: whether it was opened with `graphs`.
+        gpu: number of the GPU that it was opened on, of a recorded one.
     """
 
-    def __init__(self, session: Any, *, recorded: bool = False) -> None:
+    def __init__(self, session: Any, *, recorded: bool = False, gpu: int = 0) -> None:
         self._session = session
         self.input_name = session.get_inputs()[0].name
         self._output_name = session.get_outputs()[0].name
         self._bound = recorded
+        self._gpu = gpu
         self._lock = threading.Lock()
         self._input: Any = None
         self._binding: Any = None
@@ -183,10 +195,10 @@ class SessionRunner:
     def _run_bound(self, images: np.ndarray) -> np.ndarray:
         runtime = require("onnxruntime", "onnx")
         if self._binding is None:
-            self._input = runtime.OrtValue.ortvalue_from_numpy(images, "cuda", 0)
+            self._input = runtime.OrtValue.ortvalue_from_numpy(images, "cuda", self._gpu)
             self._binding = self._session.io_binding()
             self._binding.bind_ortvalue_input(self.input_name, self._input)
-            self._binding.bind_output(self._output_name, "cuda", 0)
+            self._binding.bind_output(self._output_name, "cuda", self._gpu)
         self._input.update_inplace(images)
         self._session.run_with_iobinding(self._binding)
         return self._binding.get_outputs()[0].numpy()

@@ -50,6 +50,7 @@ def runs(open_file: Callable[[Path, LoadOptions], OpenedFile]) -> Load:
     def load(path: Path, options: LoadOptions, runtime: str) -> Predictor:
         opened = open_file(path, options)
         metadata = _metadata(opened, options, path)
+        check_branch(options.branch, metadata, path)
         if opened.signature is not None:
             check_signature(opened.signature, metadata, path)
         return FilePredictor(
@@ -72,6 +73,14 @@ def _metadata(opened: OpenedFile, options: LoadOptions, path: Path) -> Metadata:
             f"{path}: describes itself; leave out --taxonomy, --pixel-mean and the like"
         )
     return Metadata.from_properties(opened.properties, path)
+
+
+def check_branch(branch: str | None, metadata: Metadata, path: Path) -> None:
+    """Raise UserError if another branch is asked for than an exported file holds."""
+    held = metadata.origin.get("branch")
+    if branch is not None and branch != held:
+        said = f"the {held}" if held else "one network, without saying whose"
+        raise UserError(f"--branch {branch}: {path} holds {said}; give a checkpoint that has both")
 
 
 def _load_checkpoint(path: Path, options: LoadOptions, runtime: str) -> Predictor:
