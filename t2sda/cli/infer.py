@@ -130,7 +130,7 @@ def _segmenter(args: argparse.Namespace, model: Predictor) -> Segmenter:
         check_stride(window, stride)
     return Segmenter(
         model,
-        args.batch,
+        args.batch or model.max_batch_size or 1,
         window,
         stride,
         with_probabilities=PROBABILITIES in args.kind,
@@ -231,9 +231,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--batch",
         type=positive_int,
-        default=1,
         metavar="N",
-        help="images, frames of a video or windows at once",
+        help="images, frames of a video or windows at once; default: as many as the file takes, of "
+        "one that takes any number and of a checkpoint 1",
     )
     parser.add_argument(
         "--resume", action="store_true", help="skip what an earlier run of these settings finished"

@@ -20,6 +20,7 @@ COMMANDS = {
     "analyze": ("t2sda.cli.analyze", "distances and similarity of features, t-SNE, pseudo-labels"),
     "report": ("t2sda.cli.report", "one HTML page about runs: scores, curves, classes, images"),
     "export": ("t2sda.cli.export", "write a network for ONNX Runtime, OpenVINO or TensorRT"),
+    "verify": ("t2sda.cli.verify", "check an exported file again, also beside its run"),
     "infer": ("t2sda.cli.infer", "segment images and videos"),
     "benchmark": ("t2sda.cli.benchmark", "time models side by side, in every runtime"),
     "data": ("t2sda.cli.data", "list, check and pack datasets"),

@@ -20,6 +20,7 @@ from .opened import LoadOptions, OpenedFile
 from .openvino_file import open_in_openvino
 from .predictor import FilePredictor, Predictor
 from .tensorrt_file import ENGINE_SUFFIXES, has_gpu, open_engine, target_of
+from .whole_batches import whole_batches
 
 Load = Callable[[Path, LoadOptions, str], Predictor]
 """Of a file, and the runtime's own name in the table."""
@@ -55,7 +56,7 @@ def runs(open_file: Callable[[Path, LoadOptions], OpenedFile]) -> Load:
             check_signature(opened.signature, metadata, path)
         return FilePredictor(
             path,
-            opened.run,
+            whole_batches(opened.run, _number_of_images(opened)),
             metadata,
             runtime=runtime,
             max_batch_size=opened.max_batch_size,
@@ -63,6 +64,12 @@ def runs(open_file: Callable[[Path, LoadOptions], OpenedFile]) -> Load:
         )
 
     return load
+
+
+def _number_of_images(opened: OpenedFile) -> int | None:
+    """That a graph takes at once; None for any."""
+    shape = opened.signature.input_shape if opened.signature else ()
+    return shape[0] if shape else None
 
 
 def _metadata(opened: OpenedFile, options: LoadOptions, path: Path) -> Metadata:
