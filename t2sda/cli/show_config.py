@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from t2sda.cli.common import ArgumentParser, add_config_arguments, load_components
+from t2sda.cli.common import ArgumentParser, add_config_arguments, load_for_config
 from t2sda.config import dump_config, load_config, reference_markdown
 from t2sda.registry import check_registered
 from t2sda.training.plan import plan_text
@@ -23,11 +23,11 @@ def command(argv: Sequence[str]) -> int:
         "--plan", action="store_true", help="print what `train` would run instead; needs no data"
     )
     args = parser.parse_intermixed_args(argv)
-    load_components(args.plugin)
+    overrides = load_for_config(args)
     if args.reference:
         print(reference_markdown(), end="")
         return 0
-    cfg = load_config(args.config_file, args.overrides)
+    cfg = load_config(args.config_file, overrides)
     check_registered(cfg)
     print(plan_text(cfg) if args.plan else dump_config(cfg), end="\n" if args.plan else "")
     return 0

@@ -11,6 +11,7 @@ from t2sda.config.loading import (
     dump_config,
     load_config,
     network_config,
+    plugins_named,
     read_config_file,
 )
 from t2sda.config.reference import reference_markdown
@@ -28,6 +29,7 @@ __all__ = [
     "find_config",
     "load_config",
     "network_config",
+    "plugins_named",
     "read_config_file",
     "reference_markdown",
 ]

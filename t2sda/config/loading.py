@@ -100,6 +100,18 @@ def read_config_file(path: Path) -> dict[str, Any]:
     return values
 
 
+def plugins_named(path: str | os.PathLike[str]) -> list[str]:
+    """PLUGINS of a configuration file and its bases, before anything else of it is understood.
+
+    What is wrong with the file is said by `load_config`.
+    """
+    for tree in reversed(_file_trees(path, [])):
+        names = plain(tree).get("PLUGINS") or []
+        if isinstance(names, list) and names:
+            return [name for name in names if isinstance(name, str)]
+    return []
+
+
 def config_to_mapping(cfg: CfgNode) -> dict[str, Any]:
     """Nested plain dict of YAML-safe values; tuples become lists."""
     mapping: dict[str, Any] = {}
