@@ -8,8 +8,8 @@ from setuptools import find_packages, setup
 HERE = Path(__file__).parent
 VERSION = re.search(r'__version__ = "(.+)"', (HERE / "t2sda/__init__.py").read_text()).group(1)
 
-# What `export/` and `configs/` hold is installed inside the package: t2sda.export, t2sda.configs.
-MAPPED = {"t2sda.export": "export", "t2sda.configs": "configs"}
+# What these folders hold is installed inside the package, as t2sda.export and so on.
+MAPPED = {"t2sda.export": "export", "t2sda.configs": "configs", "t2sda.docs": "docs"}
 
 EXTRAS = {
     "onnx": ["onnx>=1.18", "onnxscript>=0.5", "onnxruntime>=1.20"],
@@ -20,6 +20,7 @@ EXTRAS = {
     "openvino": ["openvino>=2025.0"],
     "video": ["av>=14"],  # FFmpeg in a wheel; videos for `infer`
     "fast": ["imagecodecs>=2025.3.30"],  # PNG images decoded 1.4 times as fast; 80 MB
+    "docs": ["mkdocs>=1.6,<2"],  # `make docs`; Sphinx would want every page in another dialect
     "sweep": ["submitit>=1.5"],  # `t2sda sweep`: runs as local jobs or through Slurm
     "analysis": ["scikit-learn>=1.5"],  # t-SNE; brings SciPy
     "wandb": ["wandb>=0.19"],  # metrics to Weights & Biases; not in dev: 60 MB and a service
@@ -52,6 +53,7 @@ setup(
     package_data={
         "t2sda": ["py.typed"],
         "t2sda.configs": ["**/*.yaml"],
+        "t2sda.docs": ["*.md", "*.ipynb", "*.jpg", "*.svg", "demo/*"],
         "t2sda.report": ["*.html", "*.css", "*.js"],
     },
     install_requires=[

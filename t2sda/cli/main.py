@@ -41,7 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments[0] == "--version":
         print(f"t2sda {t2sda.__version__}")
         return 0
-    verb = arguments[0]
+    verb = _whole_verb(arguments[0])
     if verb not in COMMANDS:
         nearest = ", ".join(nearest_first(verb, list(COMMANDS)))
         print(
@@ -50,6 +50,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
         return USER_ERROR
     return run_verb(verb, arguments[1:])
+
+
+def _whole_verb(word: str) -> str:
+    """The one verb that begins so, as `eval`; the word itself where there is none, or several."""
+    found = [verb for verb in COMMANDS if verb.startswith(word)]
+    return found[0] if len(found) == 1 and word not in COMMANDS else word
 
 
 def run_verb(verb: str, argv: Sequence[str] | None = None) -> int:

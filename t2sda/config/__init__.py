@@ -3,7 +3,7 @@
 from t2sda.config import defaults as defaults  # declares the settings that no component owns
 from t2sda.config.errors import ConfigError
 from t2sda.config.fields import Field
-from t2sda.config.files import find_config
+from t2sda.config.files import find_config, shipped_configs
 from t2sda.config.loading import (
     changed_keys,
     config_from_mapping,
@@ -32,4 +32,5 @@ __all__ = [
     "plugins_named",
     "read_config_file",
     "reference_markdown",
+    "shipped_configs",
 ]

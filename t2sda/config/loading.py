@@ -26,6 +26,7 @@ from t2sda.config.yaml_text import (
 from t2sda.errors import UserError
 
 COMMAND_LINE = "command line"
+_SCALARS = (str, int, float)
 
 
 def load_config(
@@ -183,6 +184,10 @@ def _override_entry(key: str, text: str, schema: Schema, problems: list[str]) ->
         is_null = entry.value is None and text.strip()
         value = entry.value if isinstance(entry.value, str) or is_null else text
         return Entry(value, COMMAND_LINE)
+    takes_a_list = field is not None and field.type is tuple and not field.one_or_several
+    if takes_a_list and isinstance(entry.value, _SCALARS) and entry.value != "":
+        value = text if field.scalar_type is str else entry.value
+        return Entry([value], COMMAND_LINE)  # a list of one needs no brackets
     return Entry(entry.value, COMMAND_LINE)
 
 

@@ -13,7 +13,8 @@ import pytest
 
 from tests.integration.conftest import ROOT, environment
 
-SOURCES = ("t2sda", "export", "configs", "setup.py", "pyproject.toml", "README.md", "LICENSE")
+SOURCES = ("t2sda", "export", "configs", "docs")
+SOURCES += ("setup.py", "pyproject.toml", "README.md", "LICENSE")
 
 
 @pytest.fixture(scope="module")
@@ -39,6 +40,8 @@ def test_the_wheel_holds_code_and_configs_but_no_tests(wheel: Path) -> None:
     assert "t2sda/configs/quickstart.yaml" in names
     assert "t2sda/configs/models/light.yaml" in names
     assert "t2sda/py.typed" in names
+    assert {"t2sda/docs/deployment.md", "t2sda/docs/demo/NOTICE.md"} <= set(names)
+    assert sum(name.startswith("t2sda/docs/demo/") and name.endswith(".jpg") for name in names) == 2
     assert {f"t2sda/report/{name}" for name in ("template.html", "style.css", "script.js")} <= set(
         names
     )
