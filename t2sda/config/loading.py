@@ -186,7 +186,7 @@ def _override_entry(key: str, text: str, schema: Schema, problems: list[str]) ->
         return Entry(value, COMMAND_LINE)
     takes_a_list = field is not None and field.type is tuple and not field.one_or_several
     if takes_a_list and isinstance(entry.value, _SCALARS) and entry.value != "":
-        value = text if field.scalar_type is str else entry.value
+        value = text if field and field.scalar_type is str else entry.value
         return Entry([value], COMMAND_LINE)  # a list of one needs no brackets
     return Entry(entry.value, COMMAND_LINE)
 
