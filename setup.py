@@ -32,6 +32,7 @@ EXTRAS = {
         "scikit-learn>=1.5",  # the tests of t-SNE
         *("setuptools>=77", "wheel"),  # a test builds the wheel
         "imagecodecs>=2025.3.30",  # both PNG decoders are tested
+        "mkdocs>=1.6,<2",  # a test builds the site
         # independent references
         *("cityscapesscripts", "pycocotools>=2.0.8", "torchmetrics", "transformers>=5"),
         "submitit>=1.5",  # the sweep is tested with its local executor
