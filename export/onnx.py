@@ -39,6 +39,8 @@ DYNAMIC_AXES: dict[Layout, dict[int, str]] = {
     "nchw": {0: "batch", 2: "height", 3: "width"},
 }
 _NO_LIMIT = 2**31  # elements
+_STRIDE = 32
+"""Networks halve images five times."""
 
 
 def export_onnx(
@@ -153,7 +155,14 @@ def _exported(
     opset: int,
 ) -> Any:
     """The ModelProto as torch exports it."""
-    number = 2 if dynamic else batch_size  # 1 would be baked into the graph
+    number = batch_size
+    if dynamic:
+        number = 2  # 1 would be baked into the graph
+        # Of another example torch concludes that sides are multiples of 32 less its remainder.
+        image_size = (
+            -(-image_size[0] // _STRIDE) * _STRIDE,
+            -(-image_size[1] // _STRIDE) * _STRIDE,
+        )
     example = torch.zeros((number, *image_size, 3), dtype=torch.uint8)
     if deployable.layout == "nchw":
         example = example.permute(0, 3, 1, 2).contiguous()

@@ -84,12 +84,12 @@ def _settings(args: argparse.Namespace, model: Predictor) -> dict[str, Any]:
     description = description_of(args)
     return {
         "model_sha256": model_digest(_newest_checkpoint(path) if path.is_dir() else path),
-        "branch": model.origin.get("branch"),
+        "branch": args.branch,
         "description": asdict(description) if description else None,
         "window": args.window,
         "stride": args.stride,
         "overlap": _overlap(args, model),
-        "min_confidence": args.min_confidence,
+        "min_confidence": args.min_confidence or None,
     }
 
 

@@ -310,3 +310,13 @@ def test_a_number_of_images_that_means_nothing(tmp_path: Path) -> None:
             dynamic=True,
             batch_size=2,
         )
+
+
+@pytest.mark.slow
+def test_any_size_where_the_run_has_sides_that_32_does_not_divide(
+    tmp_path_factory: pytest.TempPathFactory, tmp_path: Path
+) -> None:
+    model = model_of_checkpoint(open_checkpoint(shared_checkpoint(tmp_path_factory)))
+    path = tmp_path / "odd.onnx"
+    report = export_onnx(model, CITYSCAPES_19, path, image_size=(200, 280), dynamic=True)
+    assert {(1, 200, 280), (2, 200, 280)} <= set(report.shapes)

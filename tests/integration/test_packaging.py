@@ -72,6 +72,16 @@ def test_the_installed_wheel_trains(wheel: Path, tmp_path: Path) -> None:
         check=True,
     )
     assert where.stdout.startswith(str(target))
+    photographs = subprocess.run(
+        [sys.executable, "-c", "from t2sda.cli.quickstart import DEMO_IMAGES as d; print(d)"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(target)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert Path(photographs.stdout.strip()).is_relative_to(target)
+    assert len(list(Path(photographs.stdout.strip()).glob("*.jpg"))) == 2
     shown = run("show-config", "--config-file", "quickstart.yaml")
     assert "NAME: T2SDA" in shown.stdout, shown.stderr
     trained = run(
