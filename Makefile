@@ -6,7 +6,7 @@ STAMP  := $(VENV)/.installed
 FAST_MALLOC := MALLOC_MMAP_THRESHOLD_=4294967296 MALLOC_TRIM_THRESHOLD_=8589934592 \
                MALLOC_TOP_PAD_=268435456
 
-.PHONY: quickstart gpu-check test lint types pytest test-slow coverage bench install format clean
+.PHONY: docs quickstart gpu-check test lint types pytest test-slow coverage bench install format clean
 
 quickstart: $(STAMP)  ## the whole way once: train, adapt, score, export, segment
 	$(FAST_MALLOC) $(BIN)/t2sda quickstart --output-dir output/quickstart
@@ -23,6 +23,9 @@ $(STAMP): setup.py pyproject.toml constraints.txt
 
 gpu-check: $(STAMP)  ## for whoever has a GPU: does everything work there? one report
 	$(BIN)/t2sda gpu-check --output output/gpu-check.md
+
+docs: $(STAMP)  ## the pages of docs/ as a site in build/site, links checked
+	$(BIN)/mkdocs build
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

@@ -8,8 +8,8 @@ from setuptools import find_packages, setup
 HERE = Path(__file__).parent
 VERSION = re.search(r'__version__ = "(.+)"', (HERE / "t2sda/__init__.py").read_text()).group(1)
 
-# What `export/` and `configs/` hold is installed inside the package: t2sda.export, t2sda.configs.
-MAPPED = {"t2sda.export": "export", "t2sda.configs": "configs"}
+# What these folders hold is installed inside the package, as t2sda.export and so on.
+MAPPED = {"t2sda.export": "export", "t2sda.configs": "configs", "t2sda.docs": "docs"}
 
 EXTRAS = {
     "onnx": ["onnx>=1.18", "onnxscript>=0.5", "onnxruntime>=1.20"],
@@ -20,6 +20,7 @@ EXTRAS = {
     "openvino": ["openvino>=2025.0"],
     "video": ["av>=14"],  # FFmpeg in a wheel; videos for `infer`
     "fast": ["imagecodecs>=2025.3.30"],  # PNG images decoded 1.4 times as fast; 80 MB
+    "docs": ["mkdocs>=1.6,<2"],  # `make docs`; Sphinx would want every page in another dialect
     "sweep": ["submitit>=1.5"],  # `t2sda sweep`: runs as local jobs or through Slurm
     "analysis": ["scikit-learn>=1.5"],  # t-SNE; brings SciPy
     "wandb": ["wandb>=0.19"],  # metrics to Weights & Biases; not in dev: 60 MB and a service
@@ -31,7 +32,9 @@ EXTRAS = {
         "scikit-learn>=1.5",  # the tests of t-SNE
         *("setuptools>=77", "wheel"),  # a test builds the wheel
         "imagecodecs>=2025.3.30",  # both PNG decoders are tested
-        *("cityscapesscripts", "torchmetrics", "transformers>=5"),  # independent references
+        "mkdocs>=1.6,<2",  # a test builds the site
+        # independent references
+        *("cityscapesscripts", "pycocotools>=2.0.8", "torchmetrics", "transformers>=5"),
         "submitit>=1.5",  # the sweep is tested with its local executor
         "selenium>=4.20",  # drives Chromium, where it is installed, over pages of `t2sda report`
     ],
@@ -51,6 +54,7 @@ setup(
     package_data={
         "t2sda": ["py.typed"],
         "t2sda.configs": ["**/*.yaml"],
+        "t2sda.docs": ["*.md", "*.ipynb", "*.jpg", "*.svg", "demo/*"],
         "t2sda.report": ["*.html", "*.css", "*.js"],
     },
     install_requires=[

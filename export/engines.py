@@ -20,6 +20,7 @@ from t2sda.runtime.tensorrt_file import (
     sidecar_of,
     sidecar_text,
 )
+from t2sda.runtime.whole_batches import whole_batches
 
 from .onnx import check_output
 from .tensorrt import BuiltEngine, EngineSettings, Profile, build_engine
@@ -29,6 +30,7 @@ from .verify import (
     Tolerance,
     VerificationReport,
     metadata_of_onnx,
+    number_of_images,
     onnx_network,
     street_batches,
     street_images,
@@ -122,10 +124,9 @@ def _verified(
     else:
         assert metadata.image_size is not None
         batches = list(street_batches(metadata, metadata.image_size))
+    run = whole_batches(EngineRunner(content, target), number_of_images(onnx_path))
     return verify(
-        Network(
-            sliding(EngineRunner(content, target), metadata), metadata.output_kind, metadata.layout
-        ),
+        Network(sliding(run, metadata), metadata.output_kind, metadata.layout),
         onnx_network(onnx_path, metadata),
         batches,
         ENGINE_TOLERANCES[metadata.precision],

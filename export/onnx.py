@@ -32,11 +32,15 @@ from .same_padding import same_padding_by_name
 from .verify import Tolerance, VerificationReport, verify_onnx
 
 OPSET = 20
+OPSETS = (17, 18, 19, 20)
+"""What can be asked for: from LayerNormalization as one operator on."""
 DYNAMIC_AXES: dict[Layout, dict[int, str]] = {
     "nhwc": {0: "batch", 1: "height", 2: "width"},
     "nchw": {0: "batch", 2: "height", 3: "width"},
 }
 _NO_LIMIT = 2**31  # elements
+_STRIDE = 32
+"""Networks halve images five times."""
 
 
 def export_onnx(
@@ -46,6 +50,8 @@ def export_onnx(
     *,
     image_size: tuple[int, int],
     dynamic: bool = False,
+    batch_size: int = 1,
+    opset: int = OPSET,
     output_kind: OutputKind = "labels",
     layout: Layout = "nhwc",
     precision: str = "fp32",
@@ -64,7 +70,9 @@ def export_onnx(
         output: the file; an old one is replaced once the new one is verified, and never before.
         image_size: (height, width) of the graph; where it is dynamic, of the example it is made
             from and of the images it is verified with.
-        dynamic: any batch, height and width instead of one image of `image_size`.
+        dynamic: any batch, height and width instead of `batch_size` images of `image_size`.
+        batch_size: images that a graph which is not dynamic takes at once, no more and no fewer.
+        opset: version of the operators, of OPSETS.
         output_kind, layout, image_bound, origin: see Metadata.
         precision: "fp32", or "fp16" for a backbone and head in float16.
         tolerance: how far it may disagree with PyTorch; by default that of its precision.
@@ -75,7 +83,13 @@ def export_onnx(
     """
     require("onnxscript", "onnx")
     check_output(output, (".onnx",))
+    if dynamic and batch_size > 1:
+        raise UserError("--batch: --dynamic takes any number of images; leave one of them out")
     window_step = _window_step(model, image_size, output_kind, dynamic)
+    if window_step and batch_size > 1:
+        raise UserError(
+            "--batch: a graph of windows takes one at once; give the --size of whole images"
+        )
     metadata = Metadata(
         taxonomy=taxonomy,
         image_size=None if dynamic else image_size,
@@ -92,13 +106,15 @@ def export_onnx(
     with _evaluating(model):
         shipped = in_half_precision(model) if precision == "fp16" else model
         deployable = Deployable(shipped, output_kind, layout)
-        model_proto = _exported(deployable, image_size, dynamic)
+        model_proto = _exported(deployable, image_size, dynamic, batch_size, opset)
         _clear_source_paths(model_proto)
         set_properties(model_proto, metadata)
         return write_verified(
             model_proto,
             output,
-            lambda written: verify_onnx(written, model, metadata, image_size, tolerance),
+            lambda written: verify_onnx(
+                written, model, metadata, image_size, tolerance, batch_size
+            ),
         )
 
 
@@ -131,10 +147,23 @@ def _window_step(
     return step
 
 
-def _exported(deployable: Deployable, image_size: tuple[int, int], dynamic: bool) -> Any:
+def _exported(
+    deployable: Deployable,
+    image_size: tuple[int, int],
+    dynamic: bool,
+    batch_size: int,
+    opset: int,
+) -> Any:
     """The ModelProto as torch exports it."""
-    batch_size = 2 if dynamic else 1  # 1 would be baked into the graph
-    example = torch.zeros((batch_size, *image_size, 3), dtype=torch.uint8)
+    number = batch_size
+    if dynamic:
+        number = 2  # 1 would be baked into the graph
+        # Of another example torch concludes that sides are multiples of 32 less its remainder.
+        image_size = (
+            -(-image_size[0] // _STRIDE) * _STRIDE,
+            -(-image_size[1] // _STRIDE) * _STRIDE,
+        )
+    example = torch.zeros((number, *image_size, 3), dtype=torch.uint8)
     if deployable.layout == "nchw":
         example = example.permute(0, 3, 1, 2).contiguous()
     dims = {axis: torch.export.Dim(name) for axis, name in DYNAMIC_AXES[deployable.layout].items()}
@@ -144,7 +173,7 @@ def _exported(deployable: Deployable, image_size: tuple[int, int], dynamic: bool
                 deployable,
                 (example,),
                 dynamo=True,
-                opset_version=OPSET,
+                opset_version=opset,
                 input_names=[INPUT_NAME],
                 output_names=[deployable.output_kind],
                 dynamic_shapes=(dims,) if dynamic else None,

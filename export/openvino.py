@@ -22,6 +22,7 @@ from t2sda.runtime.openvino_file import (
 )
 from t2sda.runtime.packages import require
 from t2sda.runtime.sliding import sliding
+from t2sda.runtime.whole_batches import whole_batches
 
 from .onnx import check_output
 from .verify import (
@@ -98,12 +99,15 @@ def ir_network(path: Path, metadata: Metadata) -> Network:
         last = {"labels": "TopK", "probabilities": "Softmax"}[kind]
         found = [op for op in graph.get_ordered_ops() if op.get_type_name() == last]
         graph.add_outputs([found[-1].input_value(0)])
+    number = graph.inputs[0].get_partial_shape()[0]
+    size = number.get_length() if number.is_static else None
     run = OpenVinoRunner(graph, "cpu", metadata.precision, 0, path)
+    to_logits = whole_batches(lambda images: run.all_outputs(images)[-1], size)
     return Network(
-        sliding(run, metadata),
+        sliding(whole_batches(run, size), metadata),
         kind,
         metadata.layout,
-        None if kind == "logits" else lambda images: run.all_outputs(images)[-1],
+        None if kind == "logits" else to_logits,
     )
 
 

@@ -25,6 +25,7 @@ from t2sda.runtime.onnxruntime_file import SessionRunner, checked_properties, op
 from t2sda.runtime.opened import Runner
 from t2sda.runtime.packages import require
 from t2sda.runtime.sliding import sliding
+from t2sda.runtime.whole_batches import whole_batches
 from t2sda.streets import DOMAINS, draw_street
 
 TIE = 1e-4
@@ -127,6 +128,28 @@ class VerificationReport:
 def verify(
     file: Network, source: Network, batches: Iterable[np.ndarray], tolerance: Tolerance
 ) -> VerificationReport:
+    """`compared`, and UserError if they disagree beyond the tolerance."""
+    report = compared(file, source, batches, tolerance)
+    if not report.passed:
+        raise UserError(
+            f"the exported file disagrees with its source and is not kept: {report}; "
+            f"{allowed_by(tolerance)}"
+        )
+    return report
+
+
+def allowed_by(tolerance: Tolerance) -> str:
+    """What may differ, in words."""
+    share = "at ties alone" if tolerance.changed is None else f"in {tolerance.changed:.2%}"
+    return (
+        f"allowed are {tolerance.logits:g} of the largest logit, {tolerance.spread or 'any'} of "
+        f"the spread, and other labels {share}"
+    )
+
+
+def compared(
+    file: Network, source: Network, batches: Iterable[np.ndarray], tolerance: Tolerance
+) -> VerificationReport:
     """Run a file and its source on the same images.
 
     Args:
@@ -136,12 +159,12 @@ def verify(
         tolerance: what may differ.
 
     Raises:
-        UserError: if the file does not run, or disagrees beyond the tolerance.
+        UserError: if the file does not run.
     """
     reports = [_compare(file, source, images, tolerance) for images in batches]
     seen = [item.max_logit_difference for item in reports if item.max_logit_difference is not None]
     spreads = [item.spread for item in reports if item.spread is not None]
-    report = VerificationReport(
+    return VerificationReport(
         shapes=tuple(shape for item in reports for shape in item.shapes),
         max_logit_difference=float(np.max(seen)) if seen else None,
         max_logit=float(np.max([item.max_logit for item in reports])),
@@ -151,14 +174,6 @@ def verify(
         tolerance=tolerance,
         spread=float(np.max(spreads)) if spreads else None,
     )
-    if not report.passed:
-        share = "at ties alone" if tolerance.changed is None else f"in {tolerance.changed:.2%}"
-        raise UserError(
-            f"the exported file disagrees with its source and is not kept: {report}; allowed are "
-            f"{tolerance.logits:g} of the largest logit, {tolerance.spread or 'any'} of the "
-            f"spread, and other labels {share}"
-        )
-    return report
 
 
 def metadata_of_onnx(path: Path) -> Metadata:
@@ -174,6 +189,7 @@ def verify_onnx(
     metadata: Metadata,
     image_size: tuple[int, int],
     tolerance: Tolerance | None = None,
+    batch_size: int = 1,
 ) -> VerificationReport:
     """Run a file in ONNX Runtime and its network in PyTorch on the same drawn streets.
 
@@ -183,6 +199,7 @@ def verify_onnx(
         metadata: of the file.
         image_size: (height, width) of the images; a dynamic graph gets others as well.
         tolerance: by default that of the file's precision.
+        batch_size: images at once, of a graph that takes so many.
 
     Raises:
         UserError: if the file does not run, or disagrees beyond the tolerance.
@@ -190,23 +207,26 @@ def verify_onnx(
     return verify(
         onnx_network(path, metadata),
         torch_network(model),
-        street_batches(metadata, image_size),
+        street_batches(metadata, image_size, batch_size),
         tolerance or TOLERANCES[metadata.precision],
     )
 
 
-def street_batches(metadata: Metadata, image_size: tuple[int, int]) -> Iterable[np.ndarray]:
+def street_batches(
+    metadata: Metadata, image_size: tuple[int, int], batch_size: int = 1
+) -> Iterable[np.ndarray]:
     """Drawn streets of the shapes that the graph takes."""
     if metadata.window_step:
         shapes = sliding_shapes(image_size, metadata.window_step)
     else:
-        shapes = static_shapes(image_size) if metadata.image_size else dynamic_shapes(image_size)
+        static = metadata.image_size is not None
+        shapes = static_shapes(image_size, batch_size) if static else dynamic_shapes(image_size)
     return (street_images(shape, index) for index, shape in enumerate(shapes))
 
 
-def static_shapes(image_size: tuple[int, int]) -> list[tuple[int, int, int]]:
-    """Batches (B, H, W) for a graph of one size: three images, one by one."""
-    return [(1, *image_size)] * 3
+def static_shapes(image_size: tuple[int, int], batch_size: int = 1) -> list[tuple[int, int, int]]:
+    """Batches (B, H, W) for a graph of one size: three images one by one, or three batches."""
+    return [(batch_size, *image_size)] * 3
 
 
 def sliding_shapes(window: tuple[int, int], step: tuple[int, int]) -> list[tuple[int, int, int]]:
@@ -295,12 +315,19 @@ def torch_network(model: SegmentationModel) -> Network:
 def onnx_network(path: Path, metadata: Metadata) -> Network:
     """An ONNX file as it is, and the logits of a file of labels or probabilities."""
     kind = metadata.output_kind
-    run = sliding(SessionRunner(open_session(path, "cpu")), metadata)
+    size = number_of_images(path)
+    run = sliding(whole_batches(SessionRunner(open_session(path, "cpu")), size), metadata)
     to_logits = None
     if kind != "logits":
         cut = open_session(giving_logits(path, kind), "cpu", name=path)
-        to_logits = SessionRunner(cut)
+        to_logits = whole_batches(SessionRunner(cut), size)
     return Network(run, kind, metadata.layout, to_logits)
+
+
+def number_of_images(path: Path) -> int | None:
+    """How many an ONNX file takes at once; None for any number."""
+    graph = require("onnx", "onnx").load(path, load_external_data=False).graph
+    return graph.input[0].type.tensor_type.shape.dim[0].dim_value or None
 
 
 def check_softmax(probabilities: np.ndarray, logits: np.ndarray) -> None:

@@ -26,7 +26,7 @@ from t2sda.evaluation import evaluator
 from t2sda.evaluation.entries import Scores
 from t2sda.evaluation.views import protocol_for
 from t2sda.modeling.segmentor import SegmentationModel
-from t2sda.plugins import load_components
+from t2sda.plugins import load_components, recorded
 from t2sda.registry import check_registered
 from t2sda.resources import named_shortages
 from t2sda.runtime.loading import load_model
@@ -64,13 +64,23 @@ def load_config(
             f"overrides: {overrides!r}; give a mapping, as {{'SOLVER.MAX_ITER': 100}}, or a list "
             f"of text, as ['SOLVER.MAX_ITER', '100']"
         )
-    load_components(plugins)
+    named = _plugins_of(source)
+    load_components([*named, *plugins])
     cfg = config.load_config(source, overrides)
+    if named or plugins:
+        cfg = config.load_config(cfg, {"PLUGINS": recorded([*named, *plugins])})
     if output_dir is not None:
         cfg = config.load_config(cfg, {"OUTPUT_DIR": os.fspath(output_dir)})
     check_registered(cfg)
     load_components([], cfg.DATASETS.FILES)
     return cfg
+
+
+def _plugins_of(source: ConfigSource) -> list[str]:
+    """Those that a configuration names."""
+    if source is None or isinstance(source, Mapping):
+        return list((source or {}).get("PLUGINS") or ())
+    return config.plugins_named(source)
 
 
 def train(
@@ -112,7 +122,7 @@ def evaluate(
     dataset: str | SegmentationDataset,
     *,
     device: str | None = None,
-    branch: str = "student",
+    branch: str | None = None,
     image_size: tuple[int, int] | None = None,
     window: tuple[int, int] | None = None,
     step: tuple[int, int] | None = None,

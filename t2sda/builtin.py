@@ -5,6 +5,7 @@ from __future__ import annotations
 import t2sda.data.loader
 import t2sda.data.translation.fda
 import t2sda.data.translation.photometric
+import t2sda.engine.best_checkpoint
 import t2sda.engine.checkpoint
 import t2sda.engine.device
 import t2sda.engine.ema

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import os
 import sys
 import traceback
 from collections.abc import Sequence
@@ -25,6 +26,16 @@ def load_components(plugins: Sequence[str], dataset_files: Sequence[str] = ()) -
         from t2sda.data.dataset_files import register_dataset_files  # `--help` needs no torch
 
         register_dataset_files(dataset_files)
+
+
+def recorded(plugins: Sequence[str]) -> list[str]:
+    """Plugins as a run's configuration names them: files by their full path, each once."""
+    return list(
+        dict.fromkeys(
+            os.path.normpath(Path.cwd() / name) if name.endswith(".py") else name
+            for name in plugins
+        )
+    )
 
 
 def load_plugins(plugins: Sequence[str]) -> None:

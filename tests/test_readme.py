@@ -29,7 +29,7 @@ from tests.components import components_restored
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = (
     "README.md",
-    *(f"docs/{name}.md" for name in ("extending", "data", "reproducing")),
+    *(f"docs/{name}.md" for name in ("extending", "data", "reproducing", "tutorial")),
     pytest.param("docs/deployment.md", marks=pytest.mark.slow),
 )
 """Documents whose blocks are run."""

@@ -23,6 +23,7 @@ from t2sda.cli.common import (
     load_datasets,
     positive_int,
 )
+from t2sda.cli.loading import add_device_argument
 from t2sda.data.catalog import open_dataset
 from t2sda.engine.checkpoint import resolve_checkpoint
 from t2sda.engine.device import choose_device
@@ -30,7 +31,6 @@ from t2sda.engine.metrics import advancing, progress_bar, standard_console
 from t2sda.errors import UserError
 from t2sda.files import is_folder, only_writer
 from t2sda.runtime.checkpoints import open_checkpoint
-from t2sda.runtime.loading import DEVICES
 
 FOLDER = "analysis"
 logger = logging.getLogger(__name__)
@@ -199,11 +199,6 @@ def _parser() -> argparse.ArgumentParser:
         help="cells of every class and domain in the embedding (default: %(default)s)",
     )
     parser.add_argument("--seed", type=int, default=0, help="of what is drawn (default: 0)")
-    parser.add_argument(
-        "--device",
-        choices=DEVICES,
-        default="auto",
-        help="auto takes the GPU where there is one",
-    )
+    add_device_argument(parser)
     add_dataset_arguments(parser)
     return parser

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import io
+import json
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -12,7 +13,7 @@ from typing import NoReturn
 
 from t2sda.errors import ENVIRONMENT_ERRORS, UserError, printable
 from t2sda.logs import log_to_console
-from t2sda.plugins import load_components
+from t2sda.plugins import load_components, recorded
 
 USER_ERROR = 2
 
@@ -80,6 +81,26 @@ def add_config_arguments(parser: argparse.ArgumentParser, required: bool) -> Non
         metavar="KEY VALUE",
         help="settings that replace those of the file, such as SOLVER.MAX_ITER 100",
     )
+
+
+def load_for_config(args: argparse.Namespace) -> list[str]:
+    """Load the plugins that the configuration and `--plugin` name; returns the overrides.
+
+    With them the resolved configuration names all of these plugins.
+
+    Raises:
+        UserError: if an override names plugins, which would come too late.
+    """
+    from t2sda.config import plugins_named  # `--help` of other commands needs no fvcore
+
+    if any(word.partition("=")[0] == "PLUGINS" for word in args.overrides):
+        raise UserError("PLUGINS: on a command line, --plugin MODULE names one")
+    named = plugins_named(args.config_file) if args.config_file is not None else []
+    plugins = [*named, *args.plugin]
+    load_components(plugins)
+    if not plugins:
+        return list(args.overrides)
+    return [*args.overrides, "PLUGINS", json.dumps(recorded(plugins))]
 
 
 def add_dataset_arguments(parser: argparse.ArgumentParser) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from t2sda.cli.common import ArgumentParser, distinct_names, positive_int
-from t2sda.cli.loading import add_model_arguments, description_of
+from t2sda.cli.loading import add_branch_argument, add_model_arguments, description_of
 from t2sda.cli.score_table import print_scores
 from t2sda.data.catalog import open_dataset
 from t2sda.data.datasets import SegmentationDataset
@@ -106,9 +106,8 @@ def _opened(model: str, name: str, args: argparse.Namespace) -> Scored:
         args.device,
         threads=args.threads,
         description=description_of(args),
-        branch=args.branch or "student",
+        branch=args.branch,
     )
-    _check_branch(args.branch, predictor, file)
     protocol = protocol_for(
         predictor,
         image_size=_pair(args.image_size),
@@ -118,14 +117,6 @@ def _opened(model: str, name: str, args: argparse.Namespace) -> Scored:
         scales=args.scales,
     )
     return Scored(name, ModelFile.of(file), predictor, protocol, _output(path, args))
-
-
-def _check_branch(branch: str | None, predictor: Predictor, file: Path) -> None:
-    """Raise UserError if another branch is asked for than an exported file holds."""
-    held = predictor.origin.get("branch")
-    if branch is not None and branch != held:
-        said = f"the {held}" if held else "one network, without saying whose"
-        raise UserError(f"--branch {branch}: {file} holds {said}; give a checkpoint that has both")
 
 
 def _output(path: Path, args: argparse.Namespace) -> Path | None:
@@ -219,9 +210,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--data", nargs="+", required=True, metavar="NAME", help="labelled datasets"
     )
-    parser.add_argument(
-        "--branch", choices=("student", "teacher"), help="of a checkpoint; default: student"
-    )
+    add_branch_argument(parser)
     _add_protocol_arguments(parser)
     parser.add_argument("--boundary", action="store_true", help="boundary IoU as well")
     parser.add_argument(

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from t2sda.cli import export_info
 from t2sda.cli.common import USER_ERROR, ArgumentParser, add_dataset_arguments, load_components
 from t2sda.cli.export_data import (
     add_calibration_arguments,
@@ -31,28 +32,32 @@ from t2sda.data.dataset_files import register_dataset_files
 from t2sda.engine.checkpoint import Checkpoint
 from t2sda.errors import UserError
 from t2sda.export.exporters import EXPORTERS, Exporter, Job
-from t2sda.export.onnx import check_output, export_onnx
+from t2sda.export.onnx import OPSET, check_output, export_onnx
 from t2sda.export.quantization import quantize_onnx
 from t2sda.export.verify import metadata_of_onnx
 from t2sda.registry import nearest_first
 from t2sda.runtime.checkpoints import model_of_checkpoint, open_checkpoint
 from t2sda.runtime.loading import load_model
+from t2sda.runtime.runtimes import check_branch
 
 
 def command(argv: Sequence[str]) -> int:
     """Export to the target that the first argument names."""
+    if argv and argv[0] == "info":
+        return export_info.command(argv[1:])
     if argv and argv[0] not in ("-h", "--help"):
         load_components(_plugins_in(argv))  # they may bring targets
     if argv and argv[0] in EXPORTERS:
         return _export(argv[0], EXPORTERS[argv[0]], argv[1:])
     if argv and not argv[0].startswith("-"):
-        known = ", ".join(nearest_first(argv[0], list(EXPORTERS)))
+        known = ", ".join(nearest_first(argv[0], [*EXPORTERS, "info"]))
         raise UserError(f"t2sda export {argv[0]}: unknown; known, nearest first: {known}")
     asked_for_help = bool(argv) and argv[0] in ("-h", "--help")
     stream = sys.stdout if asked_for_help else sys.stderr
     for name, exporter in EXPORTERS.items():
         output = f"--output FILE{exporter.suffixes[0]}"
         print(f"usage: t2sda export {name} {_source(exporter)} {output} [options]", file=stream)
+    print("usage: t2sda export info FILE   (what an exported file says about itself)", file=stream)
     print("(t2sda export TARGET --help)", file=stream)
     return 0 if asked_for_help else USER_ERROR
 
@@ -101,6 +106,8 @@ def _as_onnx(name: str, exporter: Exporter, args: argparse.Namespace, folder: Pa
         return source
     if not exporter.takes_checkpoints:
         raise UserError(f"{source}: `t2sda export onnx` comes first; an ONNX file is due here")
+    if args.batch and args.precision == "int8":
+        raise UserError("--batch: int8 is calibrated image by image; leave it out")
     checkpoint = open_checkpoint(source)
     register_datasets_of_run(checkpoint.cfg)
     check_calibration(args)  # mistakes are reported before minutes of work
@@ -117,7 +124,8 @@ def export_checkpoint(
     checkpoint: Checkpoint, output: Path, args: argparse.Namespace, precision: str
 ) -> object:
     """The file of a branch as the arguments ask for it; returns the verification's report."""
-    model = model_of_checkpoint(checkpoint, args.branch)
+    branch = args.branch or "student"
+    model = model_of_checkpoint(checkpoint, branch)
     size = tuple(args.size) if args.size else default_image_size(checkpoint.cfg, model.sliding)
     in_windows = model.sliding is not None and size == model.sliding.window
     return export_onnx(
@@ -126,11 +134,13 @@ def export_checkpoint(
         output,
         image_size=size,
         dynamic=args.dynamic,
+        batch_size=args.batch or 1,
+        opset=args.opset or OPSET,
         output_kind=args.output_kind or ("logits" if in_windows else "labels"),
         layout=args.layout,
         precision=precision,
         image_bound=tuple(checkpoint.cfg.EVALUATION.IMAGE_SIZE) or None,
-        origin=origin_of(checkpoint, args.branch),
+        origin=origin_of(checkpoint, branch),
         tolerance=tolerance_of(args) if precision == args.precision else None,
     )
 
@@ -155,10 +165,13 @@ def _quantized(
 
 
 def _check_onnx_source(name: str, args: argparse.Namespace) -> None:
-    if args.branch != "student" or args.output_kind or args.layout != "nhwc":
+    source = Path(args.source)
+    if args.branch:
+        check_branch(args.branch, metadata_of_onnx(source), source)
+    if args.output_kind or args.layout != "nhwc" or args.batch or args.opset:
         raise UserError(
-            f"{args.source}: an ONNX file has its branch, output and layout already; leave out "
-            f"--branch, --output-kind and --layout"
+            f"{args.source}: an ONNX file has its output, layout, batch and opset already; leave "
+            f"out --output-kind, --layout, --batch and --opset"
         )
     if name == "onnx" and (args.precision != "int8" or args.size or args.dynamic):
         raise UserError(
@@ -206,7 +219,7 @@ def _parser(name: str, exporter: Exporter) -> argparse.ArgumentParser:
             add_calibration_arguments(parser)
         add_verification_arguments(parser)
     else:
-        parser.set_defaults(branch="student", size=None, dynamic=False, max_changed=None)
+        parser.set_defaults(branch=None, size=None, dynamic=False, max_changed=None)
     parser.add_argument(
         "--precision",
         choices=exporter.precisions,

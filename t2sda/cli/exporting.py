@@ -14,6 +14,7 @@ from t2sda.data.joined import source_dataset
 from t2sda.data.transforms import Resize
 from t2sda.engine.checkpoint import Checkpoint
 from t2sda.errors import MissingFileError, UserError
+from t2sda.export.onnx import OPSET, OPSETS
 from t2sda.export.verify import TOLERANCES, Tolerance
 from t2sda.modeling.segmentor import Sliding
 from t2sda.runtime.metadata import LAYOUTS, OUTPUT_KINDS
@@ -74,8 +75,8 @@ def add_network_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--branch",
         choices=("student", "teacher"),
-        default="student",
-        help="which network of the checkpoint (default: student)",
+        help="which network of the checkpoint (default: student); of an ONNX file it must be "
+        "the one that it holds",
     )
     add_size_arguments(
         parser,
@@ -93,6 +94,18 @@ def add_network_arguments(parser: argparse.ArgumentParser) -> None:
         choices=LAYOUTS,
         default="nhwc",
         help="of the input: as decoders give it (default), or channels first",
+    )
+    parser.add_argument(
+        "--batch",
+        type=positive_int,
+        metavar="N",
+        help="images that a graph of one size takes at once, no more and no fewer; default: 1",
+    )
+    parser.add_argument(
+        "--opset",
+        type=int,
+        choices=OPSETS,
+        help=f"version of ONNX's operators, for older runtimes; default: {OPSET}",
     )
 
 

@@ -12,15 +12,21 @@ from typing import Any
 import cv2
 
 from t2sda.cli.common import ArgumentParser, positive_int
+from t2sda.cli.infer_inputs import add_input_arguments, sources_of
 from t2sda.cli.inferring import Inference
-from t2sda.cli.loading import add_model_arguments, description_of, load_for_models
+from t2sda.cli.loading import (
+    add_branch_argument,
+    add_model_arguments,
+    description_of,
+    load_for_models,
+)
+from t2sda.constants import IGNORE_INDEX
 from t2sda.data.parallel import num_cores
 from t2sda.errors import UserError
 from t2sda.files import only_writer, remove_partials
-from t2sda.images.finding import counted
-from t2sda.inference.results import KINDS, PROBABILITIES, check_label_ids
+from t2sda.inference.results import CONFIDENCE, KINDS, PROBABILITIES, check_label_ids
 from t2sda.inference.segmenter import Segmenter
-from t2sda.inference.sources import find_sources
+from t2sda.inference.sources import Source
 from t2sda.inference.visualisation import PLAIN, OverlayStyle
 from t2sda.inference.windows import check_stride
 from t2sda.runtime.identity import model_digest
@@ -30,6 +36,7 @@ from t2sda.runtime.runtimes import RUNTIMES, runtime_for
 
 GPU_WORKERS = 4
 """Threads that decode, wait for the GPU and encode."""
+AVERAGE, MIDDLE = "average", "middle"
 WAITING = 2
 """Workers more than cores on a CPU: some wait until the disk has their files."""
 
@@ -39,10 +46,13 @@ def command(argv: Sequence[str]) -> int:
     args = _parser().parse_args(argv)
     style = _style(args)
     output_dir = Path(args.output)
-    found = find_sources(args.input, output_dir)
-    if found.passed_over:
-        print(f"passed over in {args.input}: {counted(found.passed_over)}")
-    sources = found.sources
+    with sources_of(args, output_dir) as sources:
+        return _segment(args, sources, output_dir, style)
+
+
+def _segment(
+    args: argparse.Namespace, sources: Sequence[Source], output_dir: Path, style: OverlayStyle
+) -> int:
     load_for_models([Path(args.model)], args.plugin, args.file)
     workers, streams, threads = _shared_cores(args, len(sources))
     model = load_model(
@@ -52,6 +62,7 @@ def command(argv: Sequence[str]) -> int:
         threads=threads,
         streams=streams,
         description=description_of(args),
+        branch=args.branch,
     )
     segmenter = _segmenter(args, model)
     if "labelid" in args.kind:
@@ -66,21 +77,24 @@ def command(argv: Sequence[str]) -> int:
             sys.stdout,
             num_workers=workers,
             resume=args.resume,
-            settings=_settings(args, style),
+            settings=_settings(args, model, style),
             style=style,
         )
         return inference.run(sources)
 
 
-def _settings(args: argparse.Namespace, style: OverlayStyle) -> dict[str, Any]:
+def _settings(args: argparse.Namespace, model: Predictor, style: OverlayStyle) -> dict[str, Any]:
     """What results depend on besides the kinds; a model goes by its content, not by its name."""
     path = Path(args.model)
     description = description_of(args)
     return {
         "model_sha256": model_digest(_newest_checkpoint(path) if path.is_dir() else path),
+        "branch": args.branch,
         "description": asdict(description) if description else None,
         "window": args.window,
         "stride": args.stride,
+        "overlap": _overlap(args, model),
+        "min_confidence": args.min_confidence or None,
         **({"style": asdict(style)} if style != PLAIN else {}),
     }
 
@@ -113,9 +127,12 @@ def _shared_cores(args: argparse.Namespace, num_sources: int) -> tuple[int, int,
 
 
 def _segmenter(args: argparse.Namespace, model: Predictor) -> Segmenter:
+    _check_output(args, model)
     window = tuple(args.window) if args.window else None
-    if args.stride and window is None:
-        raise UserError("--stride: there is no window to move; add --window HEIGHT WIDTH")
+    if window is None and (args.stride or args.overlap):
+        option = "--stride" if args.stride else "--overlap"
+        raise UserError(f"{option}: there is no window to move; add --window HEIGHT WIDTH")
+    stride = (0, 0)
     if window is not None:
         fixed = model.metadata.image_size if isinstance(model, FilePredictor) else None
         if fixed not in (None, window):
@@ -126,8 +143,39 @@ def _segmenter(args: argparse.Namespace, model: Predictor) -> Segmenter:
             )
         stride = tuple(args.stride) if args.stride else tuple(-(-2 * s // 3) for s in window)
         check_stride(window, stride)
-        return Segmenter(model, args.batch, window, stride, PROBABILITIES in args.kind)
-    return Segmenter(model, args.batch, with_probabilities=PROBABILITIES in args.kind)
+    return Segmenter(
+        model,
+        args.batch or model.max_batch_size or 1,
+        window,
+        stride,
+        with_probabilities=PROBABILITIES in args.kind,
+        with_confidence=CONFIDENCE in args.kind,
+        min_confidence=args.min_confidence,
+        averages=_overlap(args, model) == AVERAGE,
+    )
+
+
+def _check_output(args: argparse.Namespace, model: Predictor) -> None:
+    """Raise UserError for what a file of labels, or of probabilities, cannot tell."""
+    asked = [f"--kind {kind}" for kind in (PROBABILITIES, CONFIDENCE) if kind in args.kind]
+    asked += ["--min-confidence"] if args.min_confidence else []
+    if asked and model.output_kind == "labels":
+        raise UserError(
+            f"{asked[0]}: {args.model} holds labels alone; export it with --output-kind "
+            f"probabilities, or use the checkpoint"
+        )
+    if args.overlap == AVERAGE and model.output_kind != "logits":
+        raise UserError(
+            f"--overlap {AVERAGE}: {args.model} holds {model.output_kind}; export it with "
+            f"--output-kind logits, or use the checkpoint"
+        )
+
+
+def _overlap(args: argparse.Namespace, model: Predictor) -> str | None:
+    """How pixels in several windows get their class; None without windows."""
+    if not args.window:
+        return None
+    return args.overlap or (AVERAGE if model.output_kind == "logits" else MIDDLE)
 
 
 def _share(text: str) -> float:
@@ -148,6 +196,16 @@ def _kinds(text: str) -> list[str]:
     return kinds
 
 
+def _probability(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"'{text}' is no probability from 0 to 1")
+    return value
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = ArgumentParser(
         prog="t2sda infer",
@@ -158,12 +216,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--model", required=True, help="run folder, checkpoint, or a file of `t2sda export`"
     )
-    parser.add_argument(
-        "--input",
-        required=True,
-        metavar="FILE|DIR|GLOB|VIDEO",
-        help="an image, a folder, a pattern, a video",
-    )
+    add_input_arguments(parser)
     parser.add_argument("--output", required=True, metavar="DIR", help="folder for the results")
     parser.add_argument(
         "--kind",
@@ -194,8 +247,7 @@ def _parser() -> argparse.ArgumentParser:
         nargs=2,
         type=positive_int,
         metavar=("HEIGHT", "WIDTH"),
-        help="segment window by window; a pixel gets the label of the window in whose middle it "
-        "lies, overlaps are not averaged; default: the whole image",
+        help="segment window by window; default: the whole image",
     )
     parser.add_argument(
         "--stride",
@@ -205,11 +257,25 @@ def _parser() -> argparse.ArgumentParser:
         help="from one window to the next; default: two thirds of the window",
     )
     parser.add_argument(
+        "--overlap",
+        choices=(AVERAGE, MIDDLE),
+        help="where windows overlap: the mean of their logits, or the window in whose middle a "
+        "pixel lies; default: the mean, of files of labels or probabilities the middle",
+    )
+    parser.add_argument(
+        "--min-confidence",
+        type=_probability,
+        default=0.0,
+        metavar="P",
+        help=f"pixels whose largest probability is below P get no class: {IGNORE_INDEX} in train "
+        f"ids, no color",
+    )
+    parser.add_argument(
         "--batch",
         type=positive_int,
-        default=1,
         metavar="N",
-        help="images, frames of a video or windows at once",
+        help="images, frames of a video or windows at once; default: as many as the file takes, of "
+        "one that takes any number and of a checkpoint 1",
     )
     parser.add_argument(
         "--resume", action="store_true", help="skip what an earlier run of these settings finished"
@@ -220,5 +286,6 @@ def _parser() -> argparse.ArgumentParser:
         metavar="N",
         help="images in work at once; default: two more than cores, 4 on a GPU",
     )
+    add_branch_argument(parser)
     add_model_arguments(parser)
     return parser

@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from t2sda.cli.common import add_dataset_arguments, positive_int
+from t2sda.errors import UserError
 from t2sda.plugins import load_components, load_plugins
 from t2sda.runtime.description import Description
-from t2sda.runtime.loading import DEVICES
+from t2sda.runtime.devices import DEVICES, check_device
 from t2sda.runtime.metadata import LAYOUTS, OUTPUT_KINDS
 from t2sda.runtime.runtimes import RUNTIMES, TORCH
 
@@ -22,12 +23,7 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
         help=f"one of {', '.join(RUNTIMES)}, or of a plugin; default: the one that the file is "
         f"made for",
     )
-    parser.add_argument(
-        "--device",
-        choices=DEVICES,
-        default="auto",
-        help="auto takes the GPU where there is one",
-    )
+    add_device_argument(parser)
     parser.add_argument(
         "--threads",
         type=positive_int,
@@ -60,6 +56,34 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="channels of its output that stand for no class, counted from 0",
     )
+
+
+def add_device_argument(parser: argparse.ArgumentParser) -> None:
+    """`--device`."""
+    parser.add_argument(
+        "--device",
+        type=_device,
+        default="auto",
+        metavar="NAME",
+        help=f"one of {', '.join(DEVICES)}; auto (default) takes the GPU where there is one",
+    )
+
+
+def add_branch_argument(parser: argparse.ArgumentParser) -> None:
+    """`--branch`."""
+    parser.add_argument(
+        "--branch",
+        choices=("student", "teacher"),
+        help="of a checkpoint (default: student); of an exported file it must be the one it holds",
+    )
+
+
+def _device(text: str) -> str:
+    try:
+        check_device(text)
+    except UserError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+    return text
 
 
 def load_for_models(

@@ -20,6 +20,7 @@ COMMANDS = {
     "analyze": ("t2sda.cli.analyze", "distances and similarity of features, t-SNE, pseudo-labels"),
     "report": ("t2sda.cli.report", "one HTML page about runs: scores, curves, classes, images"),
     "export": ("t2sda.cli.export", "write a network for ONNX Runtime, OpenVINO or TensorRT"),
+    "verify": ("t2sda.cli.verify", "check an exported file again, also beside its run"),
     "infer": ("t2sda.cli.infer", "segment images and videos"),
     "benchmark": ("t2sda.cli.benchmark", "time models side by side, in every runtime"),
     "data": ("t2sda.cli.data", "list, check, convert and pack datasets"),
@@ -40,7 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments[0] == "--version":
         print(f"t2sda {t2sda.__version__}")
         return 0
-    verb = arguments[0]
+    verb = _whole_verb(arguments[0])
     if verb not in COMMANDS:
         nearest = ", ".join(nearest_first(verb, list(COMMANDS)))
         print(
@@ -49,6 +50,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
         return USER_ERROR
     return run_verb(verb, arguments[1:])
+
+
+def _whole_verb(word: str) -> str:
+    """The one verb that begins so, as `eval`; the word itself where there is none, or several."""
+    found = [verb for verb in COMMANDS if verb.startswith(word)]
+    return found[0] if len(found) == 1 and word not in COMMANDS else word
 
 
 def run_verb(verb: str, argv: Sequence[str] | None = None) -> int:

@@ -27,7 +27,8 @@ from t2sda.inference.visualisation import comparison
 from t2sda.runtime.loading import load_model
 
 RUNS = {"source only": "quickstart_source_only.yaml", "T2S-DA": "quickstart.yaml"}
-DEMO_IMAGES = Path(__file__).parents[2] / "docs" / "demo"
+INSTALLED_DOCS, TREE_DOCS = (Path(__file__).parents[n] / "docs" for n in (1, 2))
+DEMO_IMAGES = (INSTALLED_DOCS if INSTALLED_DOCS.is_dir() else TREE_DOCS) / "demo"
 NUM_COMPARED = 3
 
 
@@ -82,7 +83,7 @@ def _parser() -> argparse.ArgumentParser:
         "--images",
         default=str(DEMO_IMAGES),
         metavar="FILE|DIR|GLOB",
-        help="photographs to segment; default: the two of the repository",
+        help="photographs to segment; default: the two that come with t2sda",
     )
     parser.add_argument("overrides", nargs="*", metavar="KEY VALUE", help="for both trainings")
     return parser

@@ -7,13 +7,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from t2sda.cli.common import ArgumentParser, add_dataset_arguments, distinct_names, load_datasets
+from t2sda.cli.loading import add_device_argument
 from t2sda.errors import UserError
 from t2sda.files import atomic_write, check_writable_file
 from t2sda.report.gallery import Gallery, build_gallery
 from t2sda.report.page import describe, render
 from t2sda.report.read import Run, check_same_classes, figures_in, groups_of, read_run
 from t2sda.resources import named_shortages
-from t2sda.runtime.loading import DEVICES
 
 
 def command(argv: Sequence[str]) -> int:
@@ -98,8 +98,6 @@ def _parser() -> argparse.ArgumentParser:
         action="store_false",
         help="no images: neither datasets nor checkpoints are read",
     )
-    parser.add_argument(
-        "--device", choices=DEVICES, default="auto", help="that labels the images of the gallery"
-    )
+    add_device_argument(parser)
     add_dataset_arguments(parser)
     return parser

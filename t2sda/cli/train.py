@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from rich.console import Console
 
-from t2sda.cli.common import ArgumentParser, add_config_arguments, load_components
+from t2sda.cli.common import ArgumentParser, add_config_arguments, load_for_config
 from t2sda.cli.score_table import print_scores
 from t2sda.config import load_config
 from t2sda.data.dataset_files import register_dataset_files
@@ -29,8 +29,7 @@ def command(argv: Sequence[str]) -> int:
         0; 128 + the signal's number after one of STOP_SIGNALS, which leaves a checkpoint behind.
     """
     args = _parser().parse_intermixed_args(argv)
-    load_components(args.plugin)
-    overrides = list(args.overrides)
+    overrides = load_for_config(args)
     if args.output_dir is not None:
         overrides += ["OUTPUT_DIR", json.dumps(args.output_dir)]  # as it is, not as YAML
     cfg = load_config(args.config_file, overrides)

@@ -3,7 +3,7 @@
 from t2sda.config import defaults as defaults  # declares the settings that no component owns
 from t2sda.config.errors import ConfigError
 from t2sda.config.fields import Field
-from t2sda.config.files import find_config
+from t2sda.config.files import find_config, shipped_configs
 from t2sda.config.loading import (
     changed_keys,
     config_from_mapping,
@@ -11,6 +11,7 @@ from t2sda.config.loading import (
     dump_config,
     load_config,
     network_config,
+    plugins_named,
     read_config_file,
 )
 from t2sda.config.reference import reference_markdown
@@ -28,6 +29,8 @@ __all__ = [
     "find_config",
     "load_config",
     "network_config",
+    "plugins_named",
     "read_config_file",
     "reference_markdown",
+    "shipped_configs",
 ]

@@ -39,6 +39,18 @@ def find_config(path: str | os.PathLike[str]) -> Path:
     return found
 
 
+def shipped_configs() -> dict[str, str]:
+    """Name of every shipped file, as `find_config` takes it -> its first comment, or ""."""
+    folder = _shipped_dir()
+    files = sorted(folder.rglob("*.yaml")) if folder else []
+    first_lines = (file.read_text(encoding="utf-8").partition("\n")[0] for file in files)
+    return {
+        f"configs/{file.relative_to(folder)}": line[1:].strip() if line.startswith("#") else ""
+        for file, line in zip(files, first_lines, strict=True)
+        if folder
+    }
+
+
 def read_trees(path: Path, problems: list[str]) -> list[Tree]:
     """The settings of a file and of its bases, the most basic first: later ones win.
 

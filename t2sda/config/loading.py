@@ -26,6 +26,7 @@ from t2sda.config.yaml_text import (
 from t2sda.errors import UserError
 
 COMMAND_LINE = "command line"
+_SCALARS = (str, int, float)
 
 
 def load_config(
@@ -100,6 +101,18 @@ def read_config_file(path: Path) -> dict[str, Any]:
     return values
 
 
+def plugins_named(path: str | os.PathLike[str]) -> list[str]:
+    """PLUGINS of a configuration file and its bases, before anything else of it is understood.
+
+    What is wrong with the file is said by `load_config`.
+    """
+    for tree in reversed(_file_trees(path, [])):
+        names = plain(tree).get("PLUGINS") or []
+        if isinstance(names, list) and names:
+            return [name for name in names if isinstance(name, str)]
+    return []
+
+
 def config_to_mapping(cfg: CfgNode) -> dict[str, Any]:
     """Nested plain dict of YAML-safe values; tuples become lists."""
     mapping: dict[str, Any] = {}
@@ -171,6 +184,10 @@ def _override_entry(key: str, text: str, schema: Schema, problems: list[str]) ->
         is_null = entry.value is None and text.strip()
         value = entry.value if isinstance(entry.value, str) or is_null else text
         return Entry(value, COMMAND_LINE)
+    takes_a_list = field is not None and field.type is tuple and not field.one_or_several
+    if takes_a_list and isinstance(entry.value, _SCALARS) and entry.value != "":
+        value = text if field and field.scalar_type is str else entry.value
+        return Entry([value], COMMAND_LINE)  # a list of one needs no brackets
     return Entry(entry.value, COMMAND_LINE)
 
 

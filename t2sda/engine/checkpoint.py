@@ -321,11 +321,15 @@ class CheckpointWriter(Hook):
 
     def save(self, iteration: int) -> None:
         """Write the checkpoint after `iteration` steps."""
-        content = {**self.state(), **checkpoint_content(self.cfg, self.taxonomy, iteration)}
-        save_checkpoint(checkpoint_path(self.output_dir, iteration), content)
+        self.save_as(checkpoint_path(self.output_dir, iteration), iteration)
         if self.keep:
             for old in checkpoints_in(self.output_dir)[: -self.keep]:
                 old.unlink()
+
+    def save_as(self, path: Path, iteration: int) -> None:
+        """Write it to a place of its own."""
+        content = {**self.state(), **checkpoint_content(self.cfg, self.taxonomy, iteration)}
+        save_checkpoint(path, content)
 
 
 def checkpoint_content(cfg: CfgNode, taxonomy: Taxonomy, iteration: int) -> dict[str, Any]:

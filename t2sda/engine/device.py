@@ -32,18 +32,24 @@ SCHEMA.declare(
 def choose_device(name: str) -> torch.device:
     """The device that DEVICE asks for; with several ranks, this rank's own GPU.
 
+    Args:
+        name: "auto", "cpu", "cuda", or "cuda:N" for a certain GPU of a single process.
+
     Raises:
-        UserError: if a GPU is asked for and there is none. Only "auto" may fall back to the CPU.
+        UserError: if a GPU is asked for and there is none, or not that one. Only "auto" may
+            fall back to the CPU.
     """
     if name == "cpu" or (name == "auto" and not torch.cuda.is_available()):
         return torch.device("cpu")
     if not torch.cuda.is_available():
         built = f"CUDA {torch.version.cuda}" if torch.version.cuda else "no CUDA"
         raise UserError(
-            f"DEVICE: cuda was asked for, but this machine has no usable GPU (torch "
+            f"DEVICE: {name} was asked for, but this machine has no usable GPU (torch "
             f"{torch.__version__}, built with {built}); use DEVICE cpu, or auto to take a GPU "
             f"only where there is one. `t2sda env` shows what works"
         )
+    if ":" in name:
+        return _numbered(name)
     local_rank = int(os.environ.get("LOCAL_RANK", "0"))
     if local_rank >= torch.cuda.device_count():
         raise UserError(
@@ -52,6 +58,17 @@ def choose_device(name: str) -> torch.device:
         )
     torch.cuda.set_device(local_rank)
     return torch.device("cuda", local_rank)
+
+
+def _numbered(name: str) -> torch.device:
+    device = torch.device(name)
+    if device.index >= torch.cuda.device_count():
+        raise UserError(
+            f"{name}: this machine has {torch.cuda.device_count()} usable GPUs, which count from "
+            f"cuda:0 on"
+        )
+    torch.cuda.set_device(device)
+    return device
 
 
 def use_deterministic_algorithms() -> None:

@@ -12,7 +12,8 @@ from t2sda.structures import Step
 class EvaluationHook(Hook):
     """Scores the student every `period` steps and after the last one, which is the run's figure.
 
-    No snapshot is chosen by its score, and no networks are averaged (docs/fidelity.md, E9).
+    No snapshot is chosen by its score unless CHECKPOINT.BEST asks for one, and no networks are
+    averaged (docs/fidelity.md, E9).
 
     Args:
         evaluate: takes the iteration and scores the student on every dataset; called on all ranks.

@@ -7,7 +7,7 @@ and keeps no state unless it says so in `state_dict`: what depends on time follo
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from pathlib import Path
@@ -86,6 +86,21 @@ class Hook:
 
     def after_step(self, step: Step) -> None:
         """After the optimizer's step; `step` is the last micro-step's record."""
+
+    def after_evaluation(self, iteration: int, scores: Mapping[str, float]) -> None:
+        """After an evaluation, on every rank; it comes before `after_step` of Stage.CHECKPOINT.
+
+        Args:
+            iteration: steps done.
+            scores: by name, as "rendered_val/mIoU", "rendered_val/IoU/car": shares from 0 to 1.
+        """
+
+    def should_stop(self) -> bool:
+        """Whether the run ends here, before MAX_ITER; asked after every step, and when it resumes.
+
+        All ranks must say the same.
+        """
+        return False
 
     def after_train(self, next_iteration: int) -> None:
         """Once, after the last step, also when the run was asked to stop early."""

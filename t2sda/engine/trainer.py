@@ -88,6 +88,11 @@ class Trainer:
         """Finish the current step on all ranks, then leave `run`."""
         self._stop_requested = True
 
+    @property
+    def is_ended(self) -> bool:
+        """Whether a hook says that the run ends here."""
+        return any(hook.should_stop() for hook in self.hooks)
+
     def run(self, batches: Iterable[DomainBatch], first_iteration: int = 0) -> int:
         """Train from `first_iteration` to the end; returns the next iteration that is due.
 
@@ -102,7 +107,7 @@ class Trainer:
         stream = iter(batches)
         iteration = first_iteration
         stop = False
-        while iteration < self.settings.max_iter and not stop:
+        while iteration < self.settings.max_iter and not (stop or self.is_ended):
             stop = self.run_step(iteration, stream)
             iteration += 1
         for hook in self.hooks:

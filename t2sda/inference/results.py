@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -12,9 +13,17 @@ import numpy as np
 from t2sda.constants import IGNORE_INDEX
 from t2sda.data.taxonomies import Taxonomy
 from t2sda.errors import UserError
-from t2sda.files import atomic_write
+from t2sda.files import atomic_write, json_text
+from t2sda.inference.rle import masks_of
 from t2sda.inference.segmenter import Segmentation
-from t2sda.inference.visualisation import PLAIN, OverlayStyle, color_map, overlay, side_by_side
+from t2sda.inference.visualisation import (
+    PLAIN,
+    OverlayStyle,
+    class_counts,
+    color_map,
+    overlay,
+    side_by_side,
+)
 
 Draw = Callable[[np.ndarray, np.ndarray, Taxonomy, OverlayStyle], np.ndarray]
 
@@ -26,7 +35,7 @@ DRAWN: dict[str, Draw] = {
     "panel": side_by_side,
 }
 """What can be drawn of an image (H, W, 3) and its train ids (H, W), by the name in the file."""
-PROBABILITIES = "probabilities"
+PROBABILITIES, CONFIDENCE, JSON = "probabilities", "confidence", "json"
 CITYSCAPES_LABEL_IDS = {
     **{"road": 7, "sidewalk": 8, "building": 11, "wall": 12, "fence": 13, "pole": 17},
     **{"traffic light": 19, "traffic sign": 20, "vegetation": 21, "terrain": 22, "sky": 23},
@@ -34,7 +43,9 @@ CITYSCAPES_LABEL_IDS = {
     **{"motorcycle": 32, "bicycle": 33},
 }
 """Of cityscapesscripts' labels.py."""
-KINDS = (*DRAWN, PROBABILITIES)
+KINDS = (*DRAWN, CONFIDENCE, JSON, PROBABILITIES)
+_SUFFIXES = {PROBABILITIES: ".npy", JSON: ".json"}
+"""Of what is no image."""
 PNG_COMPRESSION = 1
 """Of 9: levels above it take several times as long for files a tenth smaller."""
 
@@ -63,8 +74,7 @@ def check_label_ids(taxonomy: Taxonomy, setting: str = "--kind labelid") -> None
 def result_paths(target: Path, kinds: Sequence[str]) -> list[Path]:
     """What `write_results` writes."""
     return [
-        target.with_name(f"{target.name}_{kind}{'.npy' if kind == PROBABILITIES else '.png'}")
-        for kind in kinds
+        target.with_name(f"{target.name}_{kind}{_SUFFIXES.get(kind, '.png')}") for kind in kinds
     ]
 
 
@@ -76,13 +86,50 @@ def write_results(
     kinds: Sequence[str],
     style: OverlayStyle = PLAIN,
 ) -> None:
-    """Write `target`_KIND.png (.npy of probabilities); folders on the way to it are made."""
+    """Write `target`_KIND.png (.npy, .json); folders on the way to it are made."""
     for kind, path in zip(kinds, result_paths(target, kinds), strict=True):
         if kind == PROBABILITIES:
             assert found.probabilities is not None
             write_npy(path, found.probabilities)
+        elif kind == CONFIDENCE:
+            assert found.confidence is not None
+            write_png(path, found.confidence)
+        elif kind == JSON:
+            atomic_write(path, json_text(described(found.labels, taxonomy)) + "\n")
         else:
             write_png(path, DRAWN[kind](image, found.labels, taxonomy, style))
+
+
+def described(labels: np.ndarray, taxonomy: Taxonomy) -> dict[str, Any]:
+    """What is where in an image, as JSON has it.
+
+    Args:
+        labels: (H, W) train ids; what is no class counts as unlabelled.
+        taxonomy: names of the classes.
+
+    Returns:
+        `taxonomy`, `size` (height, width), `unlabelled_pixels` and of every class that occurs
+        `train_id`, `name`, `pixels`, `share` of all pixels, and its mask as COCO's `segmentation`.
+    """
+    size = list(labels.shape)
+    counts = class_counts(labels, taxonomy)
+    masks = masks_of(labels)
+    return {
+        "taxonomy": taxonomy.name,
+        "size": size,
+        "unlabelled_pixels": int(labels.size - counts.sum()),
+        "classes": [
+            {
+                "train_id": index,
+                "name": name,
+                "pixels": int(counts[index]),
+                "share": round(int(counts[index]) / labels.size, 6),
+                "segmentation": {"size": size, "counts": masks[index]},
+            }
+            for index, name in enumerate(taxonomy.class_names)
+            if index in masks
+        ],
+    }
 
 
 def write_png(path: Path, image: np.ndarray) -> None:

@@ -1,13 +1,14 @@
-"""What `--input` names: an image or video, a folder of them, or a pattern."""
+"""What `--input` names: images or videos, folders of them, or patterns."""
 
 from __future__ import annotations
 
 import hashlib
 import os
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 from t2sda.errors import MissingFileError, UserError
 from t2sda.images.content import Kind, kind_of
@@ -48,6 +49,52 @@ class Sources:
     passed_over: Counter[str] = field(default_factory=Counter)
 
 
+class _Found(NamedTuple):
+    """Files of one input, and the folder below which they lie."""
+
+    files: list[Path]
+    root: Path
+    is_video: Callable[[Path], bool]
+    passed_over: Counter[str]
+
+
+def find_all_sources(inputs: Sequence[str], output_dir: Path) -> Sources:
+    """The images and videos of several inputs, each once, in their order; see `find_sources`.
+
+    Results of several inputs are called like the paths below the folder that all of them lie in.
+
+    Raises:
+        MissingFileError, UserError: as `find_sources`, or if there is no input.
+    """
+    if not inputs:
+        raise MissingFileError("no input: no file, folder or pattern is named")
+    if len(inputs) == 1:
+        return find_sources(inputs[0], output_dir)
+    found = [_found(source, output_dir) for source in inputs]
+    absolute = {_absolute(own.root) for own in found}
+    common = Path(os.path.commonpath(absolute))
+    places: dict[Path, tuple[Path, bool]] = {}
+    for own in found:
+        for file in own.files:
+            places.setdefault(_absolute(file), (file, own.is_video(file)))
+    names = _names(list(places), common)
+    sources = [Source(file, names[place], film) for place, (file, film) in places.items()]
+    return Sources(sources, sum((own.passed_over for own in found), Counter[str]()))
+
+
+def read_list(text: bytes, where: str) -> list[str]:
+    """Inputs from a list: one a line, without blank ones.
+
+    Raises:
+        MissingFileError: if it names nothing; `where` says which list.
+    """
+    lines = [os.fsdecode(line.rstrip(b"\r")) for line in text.split(b"\n")]
+    inputs = [line for line in lines if line.strip()]
+    if not inputs:
+        raise MissingFileError(f"{where}: names no file; one path a line is due")
+    return inputs
+
+
 def find_sources(source: str, output_dir: Path) -> Sources:
     """The images and videos that a file, folder or pattern stands for.
 
@@ -63,6 +110,13 @@ def find_sources(source: str, output_dir: Path) -> Sources:
         MissingFileError: if there is nothing of that name, or no image or video in it.
         UserError: if results would come to lie among the images of the folder itself.
     """
+    found = _found(source, output_dir)
+    names = _names(found.files, found.root)
+    sources = [Source(file, names[file], found.is_video(file)) for file in found.files]
+    return Sources(sources, found.passed_over)
+
+
+def _found(source: str, output_dir: Path) -> _Found:
     path = Path(source)
     if path.is_dir():
         root, patterns = path, ["**/*"]
@@ -92,17 +146,20 @@ def find_sources(source: str, output_dir: Path) -> Sources:
         raise MissingFileError(
             f"{source}: {what}{beside}; --input takes a file, a folder or a pattern"
         )
-    names = _names(paths, root)
-    images = [
-        Source(file, names[file], (kinds.get(file) or kind_of(file)) == "video") for file in paths
-    ]
-    return Sources(images, passed_over)
+    return _Found(
+        paths, root, lambda file: (kinds.get(file) or kind_of(file)) == "video", passed_over
+    )
 
 
-def _named(path: Path) -> Sources:
+def _absolute(path: Path) -> Path:
+    """From the root on and without '..', but through links as they are named."""
+    return Path(os.path.normpath(Path.cwd() / path))
+
+
+def _named(path: Path) -> _Found:
     if not path.exists():
         raise MissingFileError(f"{path}: no such file; --input takes a file, a folder or a pattern")
-    return Sources([Source(path, Path(_shortened(path.stem)), kind_of(path) == "video")])
+    return _Found([path], path.parent, lambda file: kind_of(file) == "video", Counter())
 
 
 def _check_no_way_back(pattern: str, root: Path) -> None:

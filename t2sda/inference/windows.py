@@ -1,8 +1,9 @@
 """Images larger than a network takes at once, window by window.
 
-`segment_by_windows`, for `infer`: every pixel gets what the window says in whose middle it lies,
-overlaps are cut in half. Nothing but one window and the result is in memory, and files of labels
-can be used as well as files of logits. `average_windows`, for scores: the mean where they overlap.
+`segment_by_windows`: every pixel gets what the window says in whose middle it lies, overlaps are
+cut in half. Nothing but one window and the result is in memory, and files of labels can be used as
+well as files of logits. `segment_by_mean`: the mean of logits where windows overlap; logits of one
+band of windows are in memory. `average_windows`, for scores: the same mean, of the whole image.
 """
 
 from __future__ import annotations
@@ -85,6 +86,78 @@ def segment_by_windows(
             result[..., rows, columns] = piece[
                 ..., top : top + kept.height, left : left + kept.width
             ]
+    assert result is not None
+    return result
+
+
+def segment_by_mean(
+    logits_of: Segment,
+    finish: Callable[[np.ndarray], np.ndarray],
+    image: np.ndarray,
+    window: tuple[int, int],
+    stride: tuple[int, int],
+    batch_size: int = 1,
+) -> np.ndarray:
+    """The result for an image (H, W, 3) of the mean of its windows' logits.
+
+    Bands of windows go across the shorter side of the image.
+
+    Args:
+        logits_of: windows, `batch_size` at once -> (C, h, w) float32 of each.
+        finish: mean logits (C, n, m) of a part of the image -> (..., n, m), pixel by pixel.
+        image, window, stride, batch_size: see `segment_by_windows`.
+
+    Returns:
+        (..., H, W) in the type that `finish` gives.
+    """
+    if image.shape[0] >= image.shape[1]:
+        return _by_bands(logits_of, finish, image, window, stride, batch_size)
+
+    def transposed_logits_of(pieces: list[np.ndarray]) -> list[np.ndarray]:
+        upright = [np.ascontiguousarray(piece.swapaxes(0, 1)) for piece in pieces]
+        return [logits.swapaxes(-1, -2) for logits in logits_of(upright)]
+
+    (height, width), (down, right) = window, stride
+    turned = image.swapaxes(0, 1)
+    found = _by_bands(
+        transposed_logits_of, finish, turned, (width, height), (right, down), batch_size
+    )
+    return np.ascontiguousarray(found.swapaxes(-1, -2))
+
+
+def _by_bands(
+    logits_of: Segment,
+    finish: Callable[[np.ndarray], np.ndarray],
+    image: np.ndarray,
+    window: tuple[int, int],
+    stride: tuple[int, int],
+    batch_size: int,
+) -> np.ndarray:
+    """Row of windows by row of windows: what no later one sees is finished at once."""
+    check_stride(window, stride)
+    size = (image.shape[0], image.shape[1])
+    rows, columns = (_spans(*sides) for sides in zip(size, window, stride, strict=True))
+    total = result = None
+    count = np.zeros((rows[0][1], size[1]), dtype=np.float32)
+    next_tops = [*(begin for begin, *_ in rows[1:]), size[0]]
+    for (top, bottom, *_), next_top in zip(rows, next_tops, strict=True):
+        band = image[top:bottom]
+        for batch in in_batches(columns, batch_size):
+            pieces = [np.ascontiguousarray(band[:, left:right]) for left, right, *_ in batch]
+            for (left, right, *_), logits in zip(batch, logits_of(pieces), strict=True):
+                if total is None:
+                    total = np.zeros((len(logits), *count.shape), dtype=np.float32)
+                total[..., left:right] += logits
+                count[:, left:right] += 1
+        assert total is not None
+        done = next_top - top
+        finished = finish(total[:, :done] / count[:done])
+        if result is None:
+            result = np.empty((*finished.shape[:-2], *size), dtype=finished.dtype)
+        result[..., top:next_top, :] = finished
+        for sums in (total, count):
+            sums[..., : bottom - top - done, :] = sums[..., done:, :].copy()
+            sums[..., bottom - top - done :, :] = 0
     assert result is not None
     return result
 

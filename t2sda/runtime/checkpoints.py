@@ -111,15 +111,16 @@ def load_checkpoint_predictor(path: Path, options: LoadOptions) -> TorchPredicto
     """The student or teacher of a checkpoint, on the device that is asked for."""
     importlib.import_module("t2sda.builtin")  # the registries that checkpoints name things of
     device = choose_device(options.device)
+    branch = options.branch or "student"
     checkpoint = open_checkpoint(path)
     if options.threads:
         torch.set_num_threads(options.threads)
     return TorchPredictor(
-        model_of_checkpoint(checkpoint, options.branch).to(device),
+        model_of_checkpoint(checkpoint, branch).to(device),
         checkpoint.taxonomy,
         tuple(checkpoint.cfg.EVALUATION.IMAGE_SIZE) or None,
         device,
-        {"iteration": checkpoint.iteration, "branch": options.branch},
+        {"iteration": checkpoint.iteration, "branch": branch},
         str(path),
     )
 

@@ -11,6 +11,7 @@ import numpy as np
 from t2sda.errors import UserError
 
 from .description import Signature, chosen_output
+from .devices import gpu_index, kind_of_device
 from .metadata import check_seal, is_ours
 from .onnx_content import (
     check_external_data,
@@ -38,7 +39,7 @@ def open_in_onnxruntime(path: Path, options: LoadOptions) -> OpenedFile:
     )
     static = None not in signature.input_shape
     return OpenedFile(
-        static_runner(session, path, options.threads, given.name)
+        static_runner(session, path, options.threads, options.device, given.name)
         if static
         else SessionRunner(session, output=given.name),
         properties,
@@ -85,7 +86,7 @@ def _type(name: str) -> str:
 def open_session(
     model: Path | bytes, device: str, *, name: object = None, threads: int = 0, graphs: bool = False
 ) -> Any:
-    """A session on `device` ("cpu", "cuda" or "auto").
+    """A session on `device` ("cpu", "cuda", "cuda:N" or "auto").
 
     Args:
         model: a file, or the content of one.
@@ -105,7 +106,7 @@ def open_session(
         except DeviceUnavailableError:
             device = "cpu"
     runtime = require("onnxruntime", "onnx")
-    provider = PROVIDERS[device]
+    provider = PROVIDERS[kind_of_device(device)]
     options = runtime.SessionOptions()
     options.log_severity_level = 4  # fatal; what goes wrong is raised below, in one message
     options.intra_op_num_threads = threads
@@ -117,7 +118,7 @@ def open_session(
             f"device {device}: this onnxruntime ({runtime.__version__}) was built without "
             f"{provider}; for a GPU, pip uninstall onnxruntime, pip install 't2sda[gpu]'"
         )
-    settings = {"enable_cuda_graph": "1"} if device == "cuda" and graphs else {}
+    settings = _cuda_settings(device, graphs) if provider == PROVIDERS["cuda"] else {}
     try:
         session = runtime.InferenceSession(source, options, providers=[(provider, settings)])
     except Exception as error:  # its errors have no common base but Exception
@@ -132,8 +133,14 @@ def open_session(
     return session
 
 
+def _cuda_settings(device: str, graphs: bool) -> dict[str, str]:
+    index = gpu_index(device)
+    number = {} if index is None else {"device_id": str(index)}
+    return number | ({"enable_cuda_graph": "1"} if graphs else {})
+
+
 def static_runner(
-    session: Any, model: Path, threads: int, output: str | None = None
+    session: Any, model: Path, threads: int, device: str, output: str | None = None
 ) -> SessionRunner:
     """Runs a graph whose shapes are fixed, on a GPU as one CUDA graph where it can be recorded.
 
@@ -142,16 +149,17 @@ def static_runner(
 
     Args:
         session: of `open_session`.
-        model, threads: that it was opened with.
+        model, threads, device: that it was opened with.
         output: as of a SessionRunner.
     """
     if session.get_providers()[0] != PROVIDERS["cuda"]:
         return SessionRunner(session, output=output)
     try:
-        recording = open_session(model, "cuda", threads=threads, graphs=True)
+        device = "cuda" if device == "auto" else device
+        recording = open_session(model, device, threads=threads, graphs=True)
     except UserError:  # not for the file or the GPU: `session` has both
         return SessionRunner(session, output=output)
-    return SessionRunner(recording, recorded=True, output=output)
+    return SessionRunner(recording, recorded=True, gpu=gpu_index(device) or 0, output=output)
 
 
 class SessionRunner:
@@ -163,14 +171,18 @@ class SessionRunner:
     Args:
         session: of `open_session`.
         recorded: whether it was opened with `graphs`.
+        gpu: number of the GPU that it was opened on, of a recorded one.
         output: name of the one that counts; None: the first.
     """
 
-    def __init__(self, session: Any, *, recorded: bool = False, output: str | None = None) -> None:
+    def __init__(
+        self, session: Any, *, recorded: bool = False, gpu: int = 0, output: str | None = None
+    ) -> None:
         self._session = session
         self.input_name = session.get_inputs()[0].name
         self._output_name = output or session.get_outputs()[0].name
         self._bound = recorded
+        self._gpu = gpu
         self._lock = threading.Lock()
         self._input: Any = None
         self._binding: Any = None
@@ -190,10 +202,10 @@ class SessionRunner:
     def _run_bound(self, images: np.ndarray) -> np.ndarray:
         runtime = require("onnxruntime", "onnx")
         if self._binding is None:
-            self._input = runtime.OrtValue.ortvalue_from_numpy(images, "cuda", 0)
+            self._input = runtime.OrtValue.ortvalue_from_numpy(images, "cuda", self._gpu)
             self._binding = self._session.io_binding()
             self._binding.bind_ortvalue_input(self.input_name, self._input)
-            self._binding.bind_output(self._output_name, "cuda", 0)
+            self._binding.bind_output(self._output_name, "cuda", self._gpu)
         self._input.update_inplace(images)
         self._session.run_with_iobinding(self._binding)
         return self._binding.get_outputs()[0].numpy()

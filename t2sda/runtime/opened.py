@@ -21,7 +21,7 @@ class LoadOptions:
     threads: int = 0
     streams: int = 1
     description: Description = field(default_factory=Description)
-    branch: str = "student"
+    branch: str | None = None
 
 
 @dataclass(frozen=True)

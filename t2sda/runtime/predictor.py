@@ -18,7 +18,7 @@ from t2sda.errors import UserError
 from t2sda.images import ImageSource, as_image, is_one_image
 
 from .letterbox import Frame, Letterbox, resize_labels, resize_maps, softmax
-from .metadata import Metadata
+from .metadata import Metadata, OutputKind
 from .opened import Runner
 from .sliding import sliding
 
@@ -33,6 +33,7 @@ class Predictor(ABC):
         runtime: what runs it, a name of RUNTIMES.
         letterbox: how images are brought to what the network takes.
         max_batch_size: most images it takes at once; None: any number.
+        output_kind: what there is before labels are taken; logits give probabilities as well.
         origin: where its weights come from, as far as it is known: "iteration", "branch".
     """
 
@@ -40,6 +41,7 @@ class Predictor(ABC):
     runtime: str
     letterbox: Letterbox
     max_batch_size: int | None = None
+    output_kind: OutputKind = "logits"
     origin: Mapping[str, str | int] = MappingProxyType({})
 
     def bounded(self, bound: tuple[int, int] | None) -> Self:
@@ -78,16 +80,18 @@ class Predictor(ABC):
         return self._for_each(images, self._labels, batch_size)
 
     @overload
-    def logits(self, images: ImageSource) -> np.ndarray: ...  # type: ignore[overload-overlap]
+    def logits(self, images: ImageSource, batch_size: int = 1) -> np.ndarray: ...  # type: ignore[overload-overlap]
     @overload
-    def logits(self, images: Sequence[ImageSource]) -> list[np.ndarray]: ...
-    def logits(self, images: ImageSource | Sequence[ImageSource]) -> np.ndarray | list[np.ndarray]:
+    def logits(self, images: Sequence[ImageSource], batch_size: int = 1) -> list[np.ndarray]: ...
+    def logits(
+        self, images: ImageSource | Sequence[ImageSource], batch_size: int = 1
+    ) -> np.ndarray | list[np.ndarray]:
         """The same as `predict`, but (C, H, W) float32 logits of each.
 
         Raises:
             UserError: also if the file holds labels or probabilities alone.
         """
-        return self._for_each(images, self._logits, 1)
+        return self._for_each(images, self._logits, batch_size)
 
     @overload
     def probabilities(self, images: ImageSource, batch_size: int = 1) -> np.ndarray: ...  # type: ignore[overload-overlap]
@@ -161,6 +165,7 @@ class FilePredictor(Predictor):
         self.metadata = metadata
         self.taxonomy = metadata.taxonomy
         self.letterbox = metadata.letterbox
+        self.output_kind = metadata.output_kind
         self.origin = metadata.origin
         self.runtime = runtime
         self.max_batch_size = max_batch_size

@@ -21,6 +21,7 @@ from .opened import LoadOptions, OpenedFile
 from .openvino_file import open_in_openvino
 from .predictor import FilePredictor, Predictor
 from .tensorrt_file import ENGINE_SUFFIXES, has_gpu, open_engine, target_of
+from .whole_batches import whole_batches
 
 Load = Callable[[Path, LoadOptions, str], Predictor]
 """Of a file, and the runtime's own name in the table."""
@@ -51,11 +52,12 @@ def runs(open_file: Callable[[Path, LoadOptions], OpenedFile]) -> Load:
     def load(path: Path, options: LoadOptions, runtime: str) -> Predictor:
         opened = _without_channels(open_file(path, options), options, path)
         metadata = _metadata(opened, options, path)
+        check_branch(options.branch, metadata, path)
         if opened.signature is not None:
             check_signature(opened.signature, metadata, path)
         return FilePredictor(
             path,
-            opened.run,
+            whole_batches(opened.run, _number_of_images(opened)),
             metadata,
             runtime=runtime,
             max_batch_size=opened.max_batch_size,
@@ -74,6 +76,12 @@ def _without_channels(opened: OpenedFile, options: LoadOptions, path: Path) -> O
     return replace(opened, signature=signature, run=run)
 
 
+def _number_of_images(opened: OpenedFile) -> int | None:
+    """That a graph takes at once; None for any."""
+    shape = opened.signature.input_shape if opened.signature else ()
+    return shape[0] if shape else None
+
+
 def _metadata(opened: OpenedFile, options: LoadOptions, path: Path) -> Metadata:
     if not is_ours(opened.properties) and opened.signature is not None:
         return described(opened.signature, options.description, path)
@@ -82,6 +90,14 @@ def _metadata(opened: OpenedFile, options: LoadOptions, path: Path) -> Metadata:
             f"{path}: describes itself; leave out --taxonomy, --pixel-mean and the like"
         )
     return Metadata.from_properties(opened.properties, path)
+
+
+def check_branch(branch: str | None, metadata: Metadata, path: Path) -> None:
+    """Raise UserError if another branch is asked for than an exported file holds."""
+    held = metadata.origin.get("branch")
+    if branch is not None and branch != held:
+        said = f"the {held}" if held else "one network, without saying whose"
+        raise UserError(f"--branch {branch}: {path} holds {said}; give a checkpoint that has both")
 
 
 def _load_checkpoint(path: Path, options: LoadOptions, runtime: str) -> Predictor:

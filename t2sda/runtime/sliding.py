@@ -1,7 +1,7 @@
 """Images larger than what a graph takes, where the file says so: window by window, logits averaged.
 
-`t2sda/modeling/hrda.py` does the same in torch. What `infer --window` does is another thing: there
-every pixel has the labels of one window alone.
+`t2sda/modeling/hrda.py` does the same in torch, and so does `infer --window` with files of logits;
+with files of labels every pixel has the label of one window alone there.
 """
 
 from __future__ import annotations

@@ -10,6 +10,7 @@ import importlib.util
 import json
 import threading
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -19,6 +20,7 @@ import numpy as np
 from t2sda.errors import MissingFileError, UserError
 
 from .description import Signature
+from .devices import gpu_index
 from .metadata import Metadata, check_seal, sealed
 from .opened import LoadOptions, OpenedFile
 from .packages import require
@@ -67,8 +69,23 @@ def open_engine(path: Path, options: LoadOptions) -> OpenedFile:
         raise UserError(f"{path}: engines run on an NVIDIA GPU (device cuda), and {found}")
     content = path.read_bytes()
     check_seal(properties, [content], path)
-    runner = EngineRunner(content, properties[TARGET_KEY], path)
+    with _on_gpu(options.device):
+        runner = EngineRunner(content, properties[TARGET_KEY], path)
     return OpenedFile(runner, properties, runner.signature, runner.max_batch_size)
+
+
+def _on_gpu(device: str) -> AbstractContextManager[None]:
+    """The GPU that is named by its number is the current one within.
+
+    Raises:
+        UserError: if there is none of that number.
+    """
+    import torch
+
+    index = gpu_index(device)
+    if index is not None and index >= torch.cuda.device_count():
+        raise UserError(f"device {device}: torch finds {torch.cuda.device_count()} GPUs here")
+    return torch.cuda.device(-1 if index is None else index)  # -1: as it is
 
 
 def target_of(engine: Path) -> str:
@@ -102,7 +119,9 @@ def sidecar_text(
 
 
 class EngineRunner:
-    """Runs an engine of one input and one output on the current GPU, one call after the other.
+    """Runs an engine of one input and one output on the GPU that was current when it was loaded.
+
+    One call comes after the other.
 
     An engine of one shape is recorded once as a CUDA graph and replayed: hundreds of small kernels
     then start without the CPU.
@@ -118,6 +137,7 @@ class EngineRunner:
     def __init__(self, engine: bytes, target: str, name: object = "m.engine") -> None:
         self._torch = require("torch", "tensorrt")
         self._trt = import_tensorrt(target)
+        self._gpu = self._torch.cuda.current_device()
         runtime = self._trt.Runtime(self._trt.Logger(self._trt.Logger.ERROR))
         self._engine: Any = runtime.deserialize_cuda_engine(engine)
         if self._engine is None:
@@ -153,7 +173,7 @@ class EngineRunner:
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
         """The output for a batch, (B, H, W, 3) or as the graph takes it."""
-        with self._lock:
+        with self._lock, self._torch.cuda.device(self._gpu):  # threads begin on the first one
             return self._run(self._torch.from_numpy(np.ascontiguousarray(images))).cpu().numpy()
 
     def _run(self, images: torch.Tensor) -> torch.Tensor:

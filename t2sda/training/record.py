@@ -1,4 +1,4 @@
-"""run.json: what a run was trained by: versions, commit, machine, time, memory."""
+"""run.json: what a run was trained by: command, versions, commit, host, machine, time, memory."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import os
 import platform
 import resource
 import subprocess
+import sys
 import time
 from collections.abc import Mapping
 from contextlib import suppress
@@ -57,8 +58,11 @@ class RunRecord(Hook):
         self._session = {
             "started": _now(),
             "first_iteration": first_iteration,
+            "command": list(sys.argv),
+            "folder": str(Path.cwd()),
             "versions": library_versions(),
             "commit": commit(),
+            "host": platform.node(),
             "machine": machine(self.device),
             "processes": world_size(),
         }

@@ -21,6 +21,7 @@ from t2sda.data.domains import DomainPairs
 from t2sda.data.loader import DomainLoader
 from t2sda.data.samplers import MicroBatchPositions
 from t2sda.distributed import barrier, broadcast_from_main_, is_main, rank, world_size
+from t2sda.engine.best_checkpoint import BestCheckpoint, best_path
 from t2sda.engine.checkpoint import (
     Checkpoint,
     CheckpointWriter,
@@ -76,8 +77,13 @@ logger = logging.getLogger(__name__)
 
 Fingerprint = Mapping[str, Sequence[Mapping[str, str | int]]]
 """See `DomainPairs.fingerprint`."""
-HARMLESS_CHANGES = ("OUTPUT_DIR", "DATA.NUM_WORKERS", "LOGGING.", "CHECKPOINT.", "EVALUATION.")
+HARMLESS_CHANGES = (
+    *("OUTPUT_DIR", "PLUGINS", "DATA.NUM_WORKERS"),
+    *("LOGGING.", "CHECKPOINT.", "EVALUATION."),
+)
 """Settings that a resumed run may change without changing its numbers."""
+EVALUATION = "evaluation/"
+"""What names of scores begin with among the metrics."""
 
 
 @dataclass(frozen=True)
@@ -178,6 +184,9 @@ class TrainingRun:
             cfg, RunObjects(self.meta_arch, self.output_dir, self.taxonomy.class_names)
         )
         self.hooks |= named_hooks(hooks, self.hooks)
+        if cfg.CHECKPOINT.BEST:
+            best = BestCheckpoint(cfg.CHECKPOINT.BEST, cfg.CHECKPOINT.PATIENCE, self._save_best)
+            self.hooks[type(best).__name__] = best
         check_hook_tensors(self.hooks)
         self.precision = Precision(cfg.SOLVER.PRECISION, device)
         if checkpoint is not None:
@@ -220,12 +229,16 @@ class TrainingRun:
             batches.report_skipped()
         barrier()
         stopped_by = None
-        if next_iteration < self.cfg.SOLVER.MAX_ITER:
+        if trainer.is_ended:
+            logger.info("ended after iteration %d, as a hook asked for", next_iteration)
+            self._say_best()
+        elif next_iteration < self.cfg.SOLVER.MAX_ITER:
             # Of several ranks, one alone may have got the signal.
             stopped_by = signal.Signals(received[0] if received else signal.SIGTERM)
             logger.info("stopped after iteration %d; go on with --resume", next_iteration)
         else:
             logger.info("finished; the run is in %s", self.output_dir)
+            self._say_best()
         if is_main() and self.last_scored == next_iteration:
             self._keep_scores()
         return TrainingResult(
@@ -330,6 +343,18 @@ class TrainingRun:
             max_iter=self.cfg.SOLVER.MAX_ITER,
         )
 
+    def _save_best(self, iteration: int) -> None:
+        if is_main():
+            self._checkpoint_writer().save_as(best_path(self.output_dir), iteration)
+
+    def _say_best(self) -> None:
+        best = self.hooks.get(BestCheckpoint.__name__)
+        if isinstance(best, BestCheckpoint) and best.best_iteration:
+            logger.info(
+                "best %s: %.4f after iteration %d, in %s",
+                *(best.score, best.best, best.best_iteration, best_path(self.output_dir)),
+            )
+
     def _state(self) -> dict[str, Any]:
         """What a checkpoint holds of the live objects."""
         hooks = {name: hook.state_dict() for name, hook in self.hooks.items()}
@@ -347,14 +372,22 @@ class TrainingRun:
     def _evaluation_hook(self, metrics: MetricsHook) -> EvaluationHook:
         def report(iteration: int, scores: list[Scores]) -> None:
             self.last_scores, self.last_scored = scores, iteration
+            found: dict[str, float] = {}
             for item in scores:
                 metrics.write_evaluation(iteration, item.as_metrics())
+                found |= {
+                    name.removeprefix(EVALUATION): value
+                    for name, value in item.as_metrics().items()
+                }
                 logger.info(
                     "iteration %d: %s mIoU %.1f %%",
                     iteration,
                     item.dataset,
                     100 * item.reported.mean_iou,
                 )
+
+            for hook in self.hooks.values():
+                hook.after_evaluation(iteration, found)
 
         def scores_of(iteration: int) -> list[Scores]:
             return evaluate_all(self.cfg, self._predictor(iteration), self.progress.track)
@@ -387,6 +420,7 @@ class TrainingRun:
             *summary_text(self.cfg, self.pairs, world_size()),
             f"{parameters / 1e6:.1f} M student parameters, {self.cfg.SOLVER.PRECISION}; "
             f"iterations {self.first_iteration} to {self.cfg.SOLVER.MAX_ITER}",
+            *([f"plugins: {', '.join(self.cfg.PLUGINS)}"] if self.cfg.PLUGINS else []),
             f"all that is decided: {self.output_dir / 'plan.txt'}, or `t2sda show-config --plan`",
         ]
         for line in lines:

@@ -276,6 +276,8 @@ def test_a_panorama_needs_the_memory_of_its_window(model_path: Path, tmp_path: P
 
     class Watched:
         taxonomy = model.taxonomy
+        output_kind = "labels"
+        max_batch_size = None
 
         def predict(self, images: list[np.ndarray], batch_size: int = 1) -> list[np.ndarray]:
             seen.extend(image.shape for image in images)
@@ -299,6 +301,9 @@ def test_a_panorama_needs_the_memory_of_its_window(model_path: Path, tmp_path: P
 
 class LittleMemory:
     """A model that has memory for `max_pixels` at once, of all images of a batch."""
+
+    output_kind = "labels"
+    max_batch_size = None
 
     def __init__(self, path: Path, error: Exception, max_pixels: int) -> None:
         self._model = load_model(path)

@@ -280,3 +280,44 @@ def test_what_follows_from_weights_alone_is_in_the_file(tmp_path: Path) -> None:
     shapes = [tuple(initializer.dims) for initializer in graph.initializer]
     assert (1, 1 + 4 * 6, 64) in shapes  # of the class token and of a grid of 4 x 6 patches
     assert (1, 1 + 10 * 10, 64) not in shapes  # as they were trained
+
+
+@pytest.mark.parametrize("opset", [17, pytest.param(19, marks=pytest.mark.slow)])
+def test_several_images_at_once_in_an_older_opset(tmp_path: Path, opset: int) -> None:
+    path = tmp_path / "batch.onnx"
+    model = small_model(SamePaddedBackbone())
+    report = export_onnx(model, CITYSCAPES_19, path, image_size=(64, 96), batch_size=3, opset=opset)
+    assert report.shapes == ((3, 64, 96),) * 3
+    proto = onnx.load(path)
+    assert [(item.domain, item.version) for item in proto.opset_import] == [("", opset)]
+    assert proto.graph.input[0].type.tensor_type.shape.dim[0].dim_value == 3
+    images = [street((64, 96), index) for index in range(4)]
+    file, torch_model = load_model(path), model.eval()
+    with torch.inference_mode():
+        logits = torch_model(torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2))
+    for labels in (file.predict(images, batch_size=3), [file.predict(own) for own in images]):
+        assert (np.stack(labels) != logits.argmax(dim=1).numpy()).mean() < 1e-3  # ties
+    with pytest.raises(UserError, match="at most 3 at once"):
+        file.predict(images, batch_size=4)
+
+
+def test_a_number_of_images_that_means_nothing(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="--batch: --dynamic takes any number"):
+        export_onnx(
+            small_model(SamePaddedBackbone()),
+            CITYSCAPES_19,
+            tmp_path / "a.onnx",
+            image_size=(64, 96),
+            dynamic=True,
+            batch_size=2,
+        )
+
+
+@pytest.mark.slow
+def test_any_size_where_the_run_has_sides_that_32_does_not_divide(
+    tmp_path_factory: pytest.TempPathFactory, tmp_path: Path
+) -> None:
+    model = model_of_checkpoint(open_checkpoint(shared_checkpoint(tmp_path_factory)))
+    path = tmp_path / "odd.onnx"
+    report = export_onnx(model, CITYSCAPES_19, path, image_size=(200, 280), dynamic=True)
+    assert {(1, 200, 280), (2, 200, 280)} <= set(report.shapes)

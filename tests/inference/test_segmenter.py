@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
+from t2sda.constants import IGNORE_INDEX
 from t2sda.data.taxonomies import CITYSCAPES_19
 from t2sda.inference.segmenter import Segmenter
 
@@ -63,3 +64,63 @@ def test_probabilities_of_several_images_at_once() -> None:
         (alone,) = Segmenter(NearTies(), with_probabilities=True)([image])
         assert np.array_equal(own.probabilities, alone.probabilities)
         assert np.array_equal(own.labels, alone.labels)
+
+
+class Sure:
+    """Logits of three classes by the red value alone: the more red, the surer of class 1."""
+
+    taxonomy = CITYSCAPES_19
+
+    def logits(self, images: Sequence[np.ndarray], batch_size: int = 1) -> list[np.ndarray]:
+        zeros = [np.zeros((3, *image.shape[:2]), dtype=np.float32) for image in images]
+        for own, image in zip(zeros, images, strict=True):
+            own[1] = image[..., 0] / 64
+        return zeros
+
+    def probabilities(self, images: Sequence[np.ndarray], batch_size: int = 1) -> list[np.ndarray]:
+        exponents = [np.exp(own) for own in self.logits(images, batch_size)]
+        return [own / own.sum(axis=0) for own in exponents]
+
+    def predict(self, images: Sequence[np.ndarray], batch_size: int = 1) -> list[np.ndarray]:
+        return [own.argmax(axis=0).astype(np.uint8) for own in self.logits(images)]
+
+
+@pytest.mark.parametrize("window", [None, (16, 20)])
+@pytest.mark.parametrize("with_probabilities", [False, True])
+@pytest.mark.parametrize("averages", [False, True])
+def test_confidence_and_what_is_not_sure_enough(
+    window: tuple[int, int] | None, with_probabilities: bool, averages: bool
+) -> None:
+    settings = {"with_probabilities": with_probabilities, "averages": averages}
+    segmenter = Segmenter(
+        Sure(), 2, window, (9, 11), with_confidence=True, min_confidence=0.8, **settings
+    )
+    (found,) = segmenter([IMAGE])
+    # exp(red / 64) / (exp(red / 64) + 2) >= 0.8 from red = 64 ln 8 = 133.1 on
+    assert np.array_equal(found.labels, np.where(IMAGE[..., 0] >= 134, 1, IGNORE_INDEX))
+    sure = np.exp(IMAGE[..., 0] / 64)
+    assert found.confidence is not None
+    np.testing.assert_allclose(found.confidence, 255 * sure / (sure + 2), atol=0.501)  # rounded
+    assert (found.probabilities is not None) == with_probabilities
+
+
+def test_where_windows_overlap_logits_are_averaged() -> None:
+    class FirstColumn(Sure):
+        """Class 1 where the first column of the window is bright, class 2 where it is dark."""
+
+        def logits(self, images: Sequence[np.ndarray], batch_size: int = 1) -> list[np.ndarray]:
+            maps = []
+            for image in images:
+                own = np.zeros((3, *image.shape[:2]), dtype=np.float32)
+                own[1] = float(image[0, 0, 0])
+                own[2] = 100.0
+                maps.append(own)
+            return maps
+
+    image = np.zeros((4, 9, 3), dtype=np.uint8)
+    image[:, 0], image[:, 3] = 255, 10
+    # Windows begin at columns 0 and 3: 255 against 100, 10 against 100, and 132.5 for their mean.
+    mean = Segmenter(FirstColumn(), window=(4, 6), stride=(4, 3), averages=True)([image])[0]
+    middle = Segmenter(FirstColumn(), window=(4, 6), stride=(4, 3))([image])[0]
+    assert mean.labels[0].tolist() == [1, 1, 1, 1, 1, 1, 2, 2, 2]
+    assert middle.labels[0].tolist() == [1, 1, 1, 1, 2, 2, 2, 2, 2]

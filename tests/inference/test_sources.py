@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from t2sda.errors import MissingFileError, UserError
-from t2sda.inference.sources import find_sources
+from t2sda.inference.sources import find_all_sources, find_sources, read_list
 
 
 def touch(*paths: Path) -> None:
@@ -223,3 +223,45 @@ def test_what_is_neither_is_passed_over(tmp_path: Path, name: str, start: bytes)
     (tmp_path / "in" / name).write_bytes(start)
     assert found(tmp_path / "in", tmp_path / "out") == {"x": "x.png"}
     assert passed_over(tmp_path / "in", tmp_path / "out") == {"other files": 1}
+
+
+def found_all(inputs: list[Path], output_dir: Path) -> dict[str, str]:
+    images = find_all_sources([str(path) for path in inputs], output_dir).sources
+    return {str(image.name): image.path.name for image in images}
+
+
+def test_several_inputs_are_called_by_their_path_below_the_common_folder(tmp_path: Path) -> None:
+    touch(tmp_path / "x/a.png", tmp_path / "y/a.png", tmp_path / "y/b.jpg", tmp_path / "y/b.png")
+    out = tmp_path / "out"
+    assert found_all([tmp_path / "y/b.jpg", tmp_path / "y/a.png"], out) == {
+        "b": "b.jpg",
+        "a": "a.png",
+    }
+    assert found_all([tmp_path / "y/b.jpg", tmp_path / "x", tmp_path / "y/*.png"], out) == {
+        "y/b.jpg": "b.jpg",
+        "x/a": "a.png",
+        "y/a": "a.png",
+        "y/b.png": "b.png",
+    }
+
+
+def test_what_two_inputs_name_is_taken_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    touch(tmp_path / "a.png", tmp_path / "b.png")
+    monkeypatch.chdir(tmp_path)
+    inputs = [Path("b.png"), tmp_path, Path("../", tmp_path.name, "a.png")]
+    assert list(found_all(inputs, tmp_path / "out")) == ["b", "a"]
+
+
+def test_one_of_several_inputs_is_missing(tmp_path: Path) -> None:
+    touch(tmp_path / "a.png")
+    with pytest.raises(MissingFileError, match=r"gone\.png: no such file"):
+        found_all([tmp_path / "a.png", tmp_path / "gone.png"], tmp_path / "out")
+
+
+def test_a_list_has_an_input_a_line() -> None:
+    text = "a b.png\r\n\n  \nphotos/*.jpg\nü.png"
+    assert read_list(text.encode(), "list") == ["a b.png", "photos/*.jpg", "ü.png"]
+    with pytest.raises(MissingFileError, match="list: names no file; one path a line is due"):
+        read_list(b"\n \n", "list")

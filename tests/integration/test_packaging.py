@@ -13,7 +13,8 @@ import pytest
 
 from tests.integration.conftest import ROOT, environment
 
-SOURCES = ("t2sda", "export", "configs", "setup.py", "pyproject.toml", "README.md", "LICENSE")
+SOURCES = ("t2sda", "export", "configs", "docs")
+SOURCES += ("setup.py", "pyproject.toml", "README.md", "LICENSE")
 
 
 @pytest.fixture(scope="module")
@@ -39,6 +40,8 @@ def test_the_wheel_holds_code_and_configs_but_no_tests(wheel: Path) -> None:
     assert "t2sda/configs/quickstart.yaml" in names
     assert "t2sda/configs/models/light.yaml" in names
     assert "t2sda/py.typed" in names
+    assert {"t2sda/docs/deployment.md", "t2sda/docs/demo/NOTICE.md"} <= set(names)
+    assert sum(name.startswith("t2sda/docs/demo/") and name.endswith(".jpg") for name in names) == 2
     assert {f"t2sda/report/{name}" for name in ("template.html", "style.css", "script.js")} <= set(
         names
     )
@@ -69,6 +72,16 @@ def test_the_installed_wheel_trains(wheel: Path, tmp_path: Path) -> None:
         check=True,
     )
     assert where.stdout.startswith(str(target))
+    photographs = subprocess.run(
+        [sys.executable, "-c", "from t2sda.cli.quickstart import DEMO_IMAGES as d; print(d)"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(target)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert Path(photographs.stdout.strip()).is_relative_to(target)
+    assert len(list(Path(photographs.stdout.strip()).glob("*.jpg"))) == 2
     shown = run("show-config", "--config-file", "quickstart.yaml")
     assert "NAME: T2SDA" in shown.stdout, shown.stderr
     trained = run(

@@ -1,0 +1,79 @@
+"""What `t2sda infer` is given to segment: names, a list of names, or standard input."""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from t2sda.errors import UserError
+from t2sda.files import read_small_file
+from t2sda.images.finding import counted
+from t2sda.inference.sources import Source, find_all_sources, read_list
+
+STANDARD_INPUT = "-"
+_NAME = "stdin"
+"""What results of standard input are called."""
+_LONGEST_LIST = 1 << 28
+"""Bytes of a list: millions of paths."""
+
+
+def add_input_arguments(parser: argparse.ArgumentParser) -> None:
+    """`--input` and `--files-from`."""
+    parser.add_argument(
+        "--input",
+        nargs="+",
+        default=[],
+        metavar="FILE|DIR|GLOB|VIDEO",
+        help="images, folders, patterns, videos; - reads one image or video from standard input",
+    )
+    parser.add_argument(
+        "--files-from",
+        metavar="LIST",
+        help="file with one input a line, as --input takes them; - reads it from standard input",
+    )
+
+
+@contextmanager
+def sources_of(args: argparse.Namespace, output_dir: Path) -> Iterator[list[Source]]:
+    """The images and videos that the arguments name; says what lies beside them.
+
+    What came from standard input is in a file of its own within.
+
+    Raises:
+        UserError: if nothing is named, or something that is not there.
+    """
+    inputs = list(args.input)
+    if STANDARD_INPUT in inputs:
+        if len(inputs) > 1 or args.files_from:
+            raise UserError("--input -: standard input is one image or video; give it alone")
+        with tempfile.TemporaryDirectory() as folder:
+            yield find_all_sources([str(_spooled(Path(folder)))], output_dir).sources
+        return
+    if args.files_from:
+        inputs += _listed(args.files_from)
+    if not inputs:
+        raise UserError("nothing to segment is named; give --input or --files-from")
+    found = find_all_sources(inputs, output_dir)
+    if found.passed_over:
+        where = inputs[0] if len(inputs) == 1 else f"{len(inputs)} inputs"
+        print(f"passed over in {where}: {counted(found.passed_over)}")
+    yield found.sources
+
+
+def _listed(name: str) -> list[str]:
+    if name == STANDARD_INPUT:
+        return read_list(sys.stdin.buffer.read(_LONGEST_LIST), "standard input")
+    return read_list(read_small_file(Path(name), _LONGEST_LIST), name)
+
+
+def _spooled(folder: Path) -> Path:
+    """Standard input as a file: decoders of videos go back and forth in it."""
+    path = folder / _NAME
+    with path.open("wb") as file:
+        shutil.copyfileobj(sys.stdin.buffer, file)
+    return path

@@ -1,0 +1,78 @@
+"""`t2sda infer` of several inputs, of a list, of standard input."""
+
+from __future__ import annotations
+
+import io
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from t2sda import load_model
+from t2sda.cli.main import main
+from tests.tiny_onnx import SIZE, write_tiny
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> list[Path]:
+    paths = [tmp_path / "a.png", tmp_path / "b/c.png"]
+    paths[1].parent.mkdir()
+    dice = np.random.default_rng(0)
+    for path in paths:
+        Image.fromarray(dice.integers(0, 256, (*SIZE, 3), dtype=np.uint8)).save(path)
+    return paths
+
+
+def infer(tmp_path: Path, *options: object) -> int:
+    model = write_tiny(tmp_path / "tiny.onnx")
+    fixed = ["--model", str(model), "--output", str(tmp_path / "out"), "--kind", "trainid"]
+    return main(["infer", *fixed, *map(str, options)])
+
+
+def stands_in(monkeypatch: pytest.MonkeyPatch, content: bytes) -> None:
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(content)))
+
+
+def label_maps(tmp_path: Path) -> set[str]:
+    out = tmp_path / "out"
+    return {str(path.relative_to(out)) for path in out.rglob("*_trainid.png")}
+
+
+def test_several_inputs(tmp_path: Path, photos: list[Path]) -> None:
+    assert infer(tmp_path, "--input", *photos) == 0
+    assert label_maps(tmp_path) == {"a_trainid.png", "b/c_trainid.png"}
+
+
+@pytest.mark.parametrize("by_standard_input", [False, True])
+def test_a_list(
+    by_standard_input: bool, tmp_path: Path, photos: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = "".join(f"{path}\n" for path in photos)
+    (tmp_path / "list").write_text(text)
+    stands_in(monkeypatch, text.encode())
+    source = "-" if by_standard_input else tmp_path / "list"
+    assert infer(tmp_path, "--files-from", source) == 0
+    assert label_maps(tmp_path) == {"a_trainid.png", "b/c_trainid.png"}
+
+
+def test_an_image_from_standard_input(
+    tmp_path: Path, photos: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stands_in(monkeypatch, photos[0].read_bytes())
+    assert infer(tmp_path, "--input", "-") == 0
+    written = np.asarray(Image.open(tmp_path / "out/stdin_trainid.png"))
+    assert np.array_equal(written, load_model(tmp_path / "tiny.onnx").predict(photos[0]))
+
+
+def test_what_cannot_be(
+    tmp_path: Path, photos: list[Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    for options, message in (
+        ([], "nothing to segment is named; give --input or --files-from"),
+        (["--input", "-", photos[0]], "standard input is one image or video; give it alone"),
+        (["--files-from", tmp_path / "none"], "none: no such file"),
+    ):
+        assert infer(tmp_path, *options) == 2
+        assert message in capsys.readouterr().err
