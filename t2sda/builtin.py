@@ -16,6 +16,7 @@ import t2sda.engine.reweighting
 import t2sda.engine.trainer
 import t2sda.engine.writers
 import t2sda.evaluation.evaluator
+import t2sda.meta_arch.adversarial
 import t2sda.meta_arch.entropy
 import t2sda.meta_arch.masked
 import t2sda.meta_arch.self_training

@@ -35,6 +35,7 @@ METHODS = {
         name: f"gta5_to_cityscapes/{name}_deeplabv2_r101.yaml"
         for name in (
             *("source_only", "fda", "minent", "dacs", "daformer", "t2sda", "mic", "t2sda_mic"),
+            *("adaptsegnet_multi", "advent", "advent_minent"),
         )
     },
     "t2sda_dg": "dg/gta5_t2sda_daformer_mit_b5.yaml",
