@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import colorsys
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from t2sda.config.errors import shown
 from t2sda.config.yaml_text import Tree, read_section
-from t2sda.data.catalog import DATASETS, DatasetSpec, register_dataset
+from t2sda.data.catalog import DATASETS, DatasetSpec, OpensDataset, register_dataset
 from t2sda.data.label_tables import TAXONOMIES
+from t2sda.data.relabelled import RelabelledSpec, labels_folder
 from t2sda.data.taxonomies import CITYSCAPES_19, MAX_CLASSES, ClassGroup, Color, Taxonomy
 from t2sda.errors import UserError
 from t2sda.registry import nearest_first
@@ -22,6 +23,8 @@ OPTIONAL = (
     *("labels", "stems", "splits", "classes", "taxonomy", "ids", "palette", "ignored"),
     *("label_format", "groups", "things", "subsets", "class_pixels", "packed_size"),
 )
+RELABELLED = ("name", "images_of", "labels")
+"""All that is needed of a set with another one's images; only classes may be added."""
 OWN_CLASSES = ("ids", "palette", "ignored", "things", "subsets")
 """Keys that say more about `classes`."""
 SPLIT = "{split}"
@@ -45,7 +48,7 @@ def register_dataset_files(paths: Iterable[str]) -> None:
                 )
 
 
-def read_dataset_file(path: Path) -> list[DatasetSpec]:
+def read_dataset_file(path: Path) -> Sequence[OpensDataset]:
     """The dataset of a YAML file, or one for each of its splits, called NAME_SPLIT.
 
     A relative root is also looked for beside the file, and there first.
@@ -57,7 +60,7 @@ def read_dataset_file(path: Path) -> list[DatasetSpec]:
     hint = "a pattern that begins with * or { needs quotes"
     reader = _Reader(path, read_section(path, "dataset file", REQUIRED, hint))
     try:
-        return reader.specs()
+        return [reader.relabelled()] if reader.is_relabelled else reader.specs()
     except UserError as error:  # a taxonomy or a spec does not know what file it is made of
         raise error if str(path) in str(error) else UserError(f"{path}: {error}") from None
 
@@ -68,11 +71,14 @@ class _Reader:
     def __init__(self, path: Path, tree: Tree) -> None:
         self.path = path
         self.tree = tree
+        self.is_relabelled = "images_of" in tree
+        required: tuple[str, ...] = RELABELLED if self.is_relabelled else REQUIRED
+        optional = (*OWN_CLASSES, "classes", "taxonomy") if self.is_relabelled else OPTIONAL
         for key in tree:
-            if key not in (*REQUIRED, *OPTIONAL):
-                near = nearest_first(key, [*REQUIRED, *OPTIONAL])[0]
+            if key not in (*required, *optional):
+                near = nearest_first(key, [*required, *optional])[0]
                 raise self._error(key, f"unknown key; nearest known: {near}")
-        for key in REQUIRED:
+        for key in required:
             if key not in tree:
                 raise UserError(f"{path}: `{key}` is missing; a dataset file needs it")
 
@@ -83,6 +89,11 @@ class _Reader:
         if not any(SPLIT in str(self._value(key)) for key in ("images", "stems")):
             raise self._error("splits", f"neither `images` nor `stems` has {SPLIT}")
         return [self._spec(split) for split in self._texts("splits", self._value("splits"))]
+
+    def relabelled(self) -> RelabelledSpec:
+        """Images of another dataset, with labels of a folder beside the file."""
+        folder = labels_folder(self._text("labels"), self.path.parent)
+        return RelabelledSpec(self._text("name"), self._text("images_of"), folder, self._taxonomy())
 
     def _spec(self, split: str | None) -> DatasetSpec:
         """The dataset; of a split, {split} is replaced by it."""

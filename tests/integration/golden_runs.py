@@ -23,7 +23,7 @@ from t2sda.engine.hooks import Hook, RunObjects, build_hooks
 from t2sda.engine.optim import build_owners
 from t2sda.engine.precision import Precision
 from t2sda.engine.trainer import Trainer, TrainerSettings
-from t2sda.meta_arch.base import build_meta_arch
+from t2sda.meta_arch.base import build_meta_arch, reads_target_labels
 from t2sda.modeling.backbones.timm_cnn import TimmCNN
 from t2sda.structures import Step
 
@@ -35,9 +35,10 @@ METHODS = {
         name: f"gta5_to_cityscapes/{name}_deeplabv2_r101.yaml"
         for name in (
             *("source_only", "fda", "minent", "dacs", "daformer", "t2sda", "mic", "t2sda_mic"),
-            *("adaptsegnet_multi", "advent", "advent_minent"),
+            *("adaptsegnet_multi", "advent", "advent_minent", "cbst"),
         )
     },
+    "fst": "gta5_to_cityscapes/fst_daformer_mit_b5.yaml",
     "t2sda_dg": "dg/gta5_t2sda_daformer_mit_b5.yaml",
     **{
         f"{name}_hrda": f"gta5_to_cityscapes/{name}_hrda_mit_b5.yaml"
@@ -118,7 +119,7 @@ def losses_of(name: str) -> list[dict[str, float]]:
         torch.manual_seed(1)
         torch.save(TimmCNN("test_resnet").net.state_dict(), weights)
         cfg = small_config(name, weights)
-        pairs = DomainPairs.from_config(cfg)
+        pairs = DomainPairs.from_config(cfg, target_labels=reads_target_labels(cfg))
         torch.manual_seed(cfg.SEED)
         meta_arch = build_meta_arch(cfg, pairs.source.taxonomy).double()
     recorder = Recorder()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +10,16 @@ import pytest
 import torch
 
 from t2sda.config import load_config
+from t2sda.distributed import world_size
 from t2sda.engine.hooks import Hook
-from t2sda.structures import Step
+from t2sda.evaluation.label_rules import ClassBalanced
+from t2sda.evaluation.pseudo_labelling import label_dataset
+from t2sda.evaluation.views import Views, protocol_for
+from t2sda.structures import DomainBatch, Step
 from tests.distributed import on_two_ranks
+from tests.evaluation.predictors import FOUR, Formula
+from tests.evaluation.test_evaluator import Noise
+from tests.evaluation.test_pseudo_labelling import contents
 from tests.integration.conftest import TINY_CONFIG, Run, checkpoint_differences, differences
 from tests.integration.test_two_ranks import FROZEN, mini_batch, own_part
 from tests.meta_arch.conftest import TINY
@@ -24,17 +32,34 @@ RIVALS = {
         *("META_ARCH.PASSES", "[source_output, output_adversarial]", *AUXILIARY),
         *("OUTPUT_ADVERSARIAL.WEIGHT", "0.5"),
     ],
+    "FST": [
+        *("META_ARCH.NAME", "SelfTraining", "HOOKS.NAMES", "[FutureTeacher]"),
+        *("LOOK_AHEAD.STEPS", "2", "EMA.MOMENTUM", "0.9"),
+        *("SELF_TRAINING.PSEUDO_LABEL_THRESHOLD", "0.06"),
+    ],
+    "MRKLD": [
+        *("META_ARCH.PASSES", "[source, labelled_target]"),
+        *("LABELLED_TARGET.UNIFORM_WEIGHT", "0.1"),
+    ],
     "MinEnt": ["META_ARCH.PASSES", "[source, entropy]", *AUXILIARY],
 }
-RESUMED = ("AdaptSegNet",)
-"""Those that have a state of their own."""
+RESUMED = ("AdaptSegNet", "FST")
+"""Those that have a state of their own, or whose optimizer counts more steps than iterations."""
 
 
 def keys_of(name: str) -> list[str]:
     return [*TARGET, *RIVALS[name]]
 
 
-def stepped(_: int = 0) -> dict[str, Any]:
+def on_this_rank(_: int = 0) -> dict[str, Any]:
+    """Pseudo-labels in a folder of the working directory, and every rival after two steps."""
+    views = Views(Formula(), protocol_for(Formula()), with_confidence=True)
+    folder = Path.cwd() / f"of_{world_size()}" / "labels"
+    labels = label_dataset(views, FOUR, Noise(), ClassBalanced(0.3), folder, {})
+    return {"labels": dict(labels.class_pixels), "rivals": stepped()}
+
+
+def stepped() -> dict[str, Any]:
     """Metrics and weights of every rival after two steps, on this rank's part of the batch."""
     found: dict[str, Any] = {}
     for name in RIVALS:
@@ -42,9 +67,17 @@ def stepped(_: int = 0) -> dict[str, Any]:
         trainer = trainer_of(load_config(None, [*TINY, *frozen, *keys_of(name)]))
         trainer.hooks.append(listener := Listener())
         for iteration in range(2):
-            trainer.run_step(iteration, iter([own_part(mini_batch(iteration))]))
+            trainer.run_step(iteration, iter([own_part(labelled_batch(iteration))]))
         found[name] = {"metrics": listener.steps, "state": trainer.meta_arch.state_dict()}
     return found
+
+
+def labelled_batch(iteration: int) -> DomainBatch:
+    """A fifth of the target has a label, on the second rank's images none."""
+    batch = mini_batch(iteration)
+    labels = batch.source_label.roll(1, 0)
+    labels[:2, 13:] = labels[2:] = 255
+    return replace(batch, target_label=labels)
 
 
 class Listener(Hook):
@@ -57,9 +90,15 @@ class Listener(Hook):
         self.steps.append(dict(step.metrics))
 
 
-def test_two_ranks_step_as_one(tmp_path: Path) -> None:
-    one = stepped()
-    ranks = on_two_ranks(stepped, tmp_path)
+def test_two_ranks_label_and_step_as_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    whole = on_this_rank()
+    halves = on_two_ranks(on_this_rank, tmp_path)
+    for half in halves:
+        assert half["labels"] == whole["labels"]
+    assert contents(tmp_path / "of_1") == contents(tmp_path / "of_2")
+    assert len(contents(tmp_path / "of_2")) == 8
+    one, ranks = whole["rivals"], [half["rivals"] for half in halves]
     for name, expected in one.items():
         assert differences(ranks[0][name]["state"], ranks[1][name]["state"]) == [], name
         for ours, theirs in zip(ranks[0][name]["metrics"], expected["metrics"], strict=True):
@@ -89,6 +128,6 @@ def test_a_run_resumes_bit_for_bit(name: str, t2sda_inline: Run, tmp_path: Path)
         torch.load(path, weights_only=True)["meta_arch"]
         for path in (run / "checkpoint_0000003.pth", final)
     )
-    own = [key for key in later if key.startswith("passes.")]
+    own = [key for key in later if key.startswith(("passes.", "teacher."))]
     assert own
     assert not all(torch.equal(earlier[key], later[key]) for key in own)
