@@ -39,6 +39,7 @@ METHODS = {
         )
     },
     "fst": "gta5_to_cityscapes/fst_daformer_mit_b5.yaml",
+    "sepico": "gta5_to_cityscapes/sepico_deeplabv2_r101.yaml",
     "t2sda_dg": "dg/gta5_t2sda_daformer_mit_b5.yaml",
     **{
         f"{name}_hrda": f"gta5_to_cityscapes/{name}_hrda_mit_b5.yaml"
@@ -106,6 +107,10 @@ def small_config(name: str, weights: Path) -> CfgNode:
         settings |= SMALL_CONFIDENCE
     if shipped.FEATURE_DISTANCE.WEIGHT > 0:
         settings |= SMALL_THINGS
+    if shipped.META_ARCH.NAME == "SePiCo":
+        settings |= {"SEPICO.START": "0", "SEPICO.TEMPERATURE": "1.0", "EMA.MOMENTUM": "0.0"}
+        # Crops and a seed with which pseudo-labels are of classes that the source has shown.
+        settings |= {"DATA.CROP_SIZE": "[96, 192]", "SEED": "1"}
     if shipped.MODEL.NAME == "HRDA":
         settings |= SMALL_HRDA
     overrides = [word for pair in settings.items() for word in pair]

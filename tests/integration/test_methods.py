@@ -40,6 +40,7 @@ RUNS = [
     *((method, "hrda_mit_b5") for method in HRDA_METHODS),
     *((method, "deeplabv2_r101") for method in ADVERSARIAL_METHODS),
     ("adversarial_of_hrda", "hrda_deeplabv2_r101"),
+    ("sepico", "deeplabv2_r101"),
 ]
 
 

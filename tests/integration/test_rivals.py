@@ -37,13 +37,17 @@ RIVALS = {
         *("LOOK_AHEAD.STEPS", "2", "EMA.MOMENTUM", "0.9"),
         *("SELF_TRAINING.PSEUDO_LABEL_THRESHOLD", "0.06"),
     ],
+    "SePiCo": [
+        *("META_ARCH.NAME", "SePiCo", "HOOKS.NAMES", "[EmaTeacher]", "EMA.MOMENTUM", "0.9"),
+        *("SEPICO.START", "0", "SEPICO.TEMPERATURE", "0.5"),
+    ],
     "MRKLD": [
         *("META_ARCH.PASSES", "[source, labelled_target]"),
         *("LABELLED_TARGET.UNIFORM_WEIGHT", "0.1"),
     ],
     "MinEnt": ["META_ARCH.PASSES", "[source, entropy]", *AUXILIARY],
 }
-RESUMED = ("AdaptSegNet", "FST")
+RESUMED = ("AdaptSegNet", "FST", "SePiCo")
 """Those that have a state of their own, or whose optimizer counts more steps than iterations."""
 
 
