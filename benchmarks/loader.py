@@ -105,7 +105,9 @@ def _packed(dataset: FileDataset, bound: tuple[int, int], folder: Path) -> FileD
     size = sum(path.stat().st_size for path in folder.rglob("*.png")) / len(dataset)
     print(f"{dataset.name} packed: {size / 1e6:.2f} MB an image with its label")
     (spec,) = read_dataset_file(folder / DESCRIPTION_NAME)
-    return spec.open()
+    opened = spec.open()
+    assert isinstance(opened, FileDataset)
+    return opened
 
 
 def _rare_classes(dataset: SegmentationDataset, crop_factor: float = 0.5) -> RareClassSampler:

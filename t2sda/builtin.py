@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import t2sda.data.loader
 import t2sda.data.translation.fda
+import t2sda.data.translation.files
 import t2sda.data.translation.photometric
 import t2sda.engine.best_checkpoint
 import t2sda.engine.checkpoint
 import t2sda.engine.device
 import t2sda.engine.ema
 import t2sda.engine.hooks
+import t2sda.engine.lookahead
 import t2sda.engine.metrics
 import t2sda.engine.optim
 import t2sda.engine.precision
@@ -17,9 +19,12 @@ import t2sda.engine.reweighting
 import t2sda.engine.trainer
 import t2sda.engine.writers
 import t2sda.evaluation.evaluator
+import t2sda.meta_arch.adversarial
 import t2sda.meta_arch.entropy
+import t2sda.meta_arch.labelled_target
 import t2sda.meta_arch.masked
 import t2sda.meta_arch.self_training
+import t2sda.meta_arch.sepico
 import t2sda.meta_arch.source_only
 import t2sda.meta_arch.t2sda
 import t2sda.modeling.backbones.mit

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,7 @@ from t2sda.cli.loading import add_branch_argument, add_model_arguments, descript
 from t2sda.cli.score_table import print_scores
 from t2sda.data.catalog import open_dataset
 from t2sda.data.datasets import SegmentationDataset
+from t2sda.data.relabelled import check_own_png_names, png_name
 from t2sda.data.taxonomies import Taxonomy
 from t2sda.distributed import is_main, process_group
 from t2sda.engine.checkpoint import resolve_checkpoint
@@ -108,7 +109,13 @@ def _opened(model: str, name: str, args: argparse.Namespace) -> Scored:
         description=description_of(args),
         branch=args.branch,
     )
-    protocol = protocol_for(
+    protocol = protocol_of(predictor, args)
+    return Scored(name, ModelFile.of(file), predictor, protocol, _output(path, args))
+
+
+def protocol_of(predictor: Predictor, args: argparse.Namespace) -> Protocol:
+    """What the arguments of `add_protocol_arguments` say."""
+    return protocol_for(
         predictor,
         image_size=_pair(args.image_size),
         window=_pair(args.window),
@@ -116,7 +123,6 @@ def _opened(model: str, name: str, args: argparse.Namespace) -> Scored:
         flip=args.flip,
         scales=args.scales,
     )
-    return Scored(name, ModelFile.of(file), predictor, protocol, _output(path, args))
 
 
 def _output(path: Path, args: argparse.Namespace) -> Path | None:
@@ -149,7 +155,7 @@ def _check_fits(
         check_label_ids(model.predictor.taxonomy, "--predictions")
         make_writable_dir(Path(args.predictions), "--predictions")
         for dataset in datasets:
-            _check_own_files(dataset)
+            check_own_png_names(dataset, "--predictions")
 
 
 def _keep(args: argparse.Namespace, dataset: SegmentationDataset, taxonomy: Taxonomy) -> KeepLabels:
@@ -157,27 +163,10 @@ def _keep(args: argparse.Namespace, dataset: SegmentationDataset, taxonomy: Taxo
 
     def keep(name: str, labels: np.ndarray) -> None:
         if args.predictions:
-            path = Path(args.predictions, dataset.name, _file_name(name))
+            path = Path(args.predictions, dataset.name, png_name(name))
             write_png(path, label_ids(labels, taxonomy))
 
     return keep
-
-
-def _file_name(name: str) -> PurePosixPath:
-    """Of a prediction, below the dataset's folder whatever the image's name is."""
-    parts = [part for part in PurePosixPath(name).parts if part not in ("/", "..")]
-    return PurePosixPath(*parts).with_suffix(".png")
-
-
-def _check_own_files(dataset: SegmentationDataset) -> None:
-    """Raise UserError for two images whose predictions would be one file."""
-    owners: dict[PurePosixPath, str] = {}
-    for name in _names(dataset):
-        if owners.setdefault(_file_name(name), name) != name:
-            raise UserError(
-                f"--predictions: {owners[_file_name(name)]} and {name} of '{dataset.name}' would "
-                f"both be written to {_file_name(name)}; rename one"
-            )
 
 
 def _names(dataset: SegmentationDataset) -> list[str]:
@@ -211,7 +200,7 @@ def _parser() -> argparse.ArgumentParser:
         "--data", nargs="+", required=True, metavar="NAME", help="labelled datasets"
     )
     add_branch_argument(parser)
-    _add_protocol_arguments(parser)
+    add_protocol_arguments(parser)
     parser.add_argument("--boundary", action="store_true", help="boundary IoU as well")
     parser.add_argument(
         "--calibration", action="store_true", help="expected calibration error as well"
@@ -239,7 +228,8 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _add_protocol_arguments(parser: argparse.ArgumentParser) -> None:
+def add_protocol_arguments(parser: argparse.ArgumentParser) -> None:
+    """How a predictor sees an image; see `protocol_of`."""
     group = parser.add_argument_group("how images are seen")
     group.add_argument(
         "--image-size",

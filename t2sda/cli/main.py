@@ -16,6 +16,7 @@ COMMANDS = {
     "train": ("t2sda.cli.train", "train, resume or score a network"),
     "sweep": ("t2sda.cli.sweep", "train many runs that one file lists"),
     "evaluate": ("t2sda.cli.evaluate", "score models of any runtime on labelled datasets"),
+    "pseudo-label": ("t2sda.cli.pseudo_label", "label a dataset with a network, to train on it"),
     "compare": ("t2sda.cli.compare", "runs side by side: settings, scores, differences"),
     "analyze": ("t2sda.cli.analyze", "distances and similarity of features, t-SNE, pseudo-labels"),
     "report": ("t2sda.cli.report", "one HTML page about runs: scores, curves, classes, images"),

@@ -117,21 +117,31 @@ class Submitit:
 
     def __call__(self, run: SweepRun) -> Job:
         """Start one."""
-        job: Any = self.executor.submit(Train(run.arguments))
+        job: Any = self.executor.submit(Train(run.arguments, run.label_arguments))
         return job
 
 
 class Train:
-    """`t2sda train` in a job; requeued by Slurm, it goes on from its newest checkpoint."""
+    """`t2sda train` in a job; requeued by Slurm, it goes on from its newest checkpoint.
 
-    def __init__(self, arguments: Sequence[str]) -> None:
+    Args:
+        arguments: of it.
+        label_arguments: of `t2sda pseudo-label` before it; empty: there is none.
+    """
+
+    def __init__(self, arguments: Sequence[str], label_arguments: Sequence[str] = ()) -> None:
         self.arguments = arguments
+        self.label_arguments = label_arguments
 
     def __call__(self) -> None:
         """Run it to its end; raises RuntimeError unless that is a good one."""
-        code = run_verb("train", self.arguments)
-        if code:
-            raise RuntimeError(f"t2sda train ended with exit code {code}")
+        steps = [("train", self.arguments)]
+        if self.label_arguments:
+            steps.insert(0, ("pseudo-label", self.label_arguments))
+        for verb, arguments in steps:
+            code = run_verb(verb, arguments)
+            if code:
+                raise RuntimeError(f"t2sda {verb} ended with exit code {code}")
 
     def checkpoint(self) -> Any:
         """What to submit again."""

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from t2sda.config.errors import shown
 from t2sda.config.yaml_text import Tree, read_section
-from t2sda.data.catalog import DATASETS, DatasetSpec, register_dataset
+from t2sda.data.catalog import DATASETS, DatasetSpec, OpensDataset, register_dataset
 from t2sda.data.dataset_classes import CLASS_KEYS, taxonomy_of
 from t2sda.data.dataset_keys import DatasetKeys
+from t2sda.data.relabelled import RelabelledSpec, labels_folder
 from t2sda.data.taxonomies import ClassGroup, Taxonomy
 from t2sda.errors import UserError
 from t2sda.registry import nearest_first
@@ -19,6 +20,8 @@ OPTIONAL = (
     *("labels", "stems", "splits", "unlabelled", "label_format", "groups"),
     *(*CLASS_KEYS, "class_pixels", "packed_size"),
 )
+RELABELLED = ("name", "images_of", "labels")
+"""All that is needed of a set with another one's images; only classes may be added."""
 SPLIT = "{split}"
 
 
@@ -40,7 +43,7 @@ def register_dataset_files(paths: Iterable[str]) -> None:
                 )
 
 
-def read_dataset_file(path: Path) -> list[DatasetSpec]:
+def read_dataset_file(path: Path) -> Sequence[OpensDataset]:
     """The dataset of a YAML file, or one for each of its splits, called NAME_SPLIT.
 
     A relative root is also looked for beside the file, and there first.
@@ -52,7 +55,7 @@ def read_dataset_file(path: Path) -> list[DatasetSpec]:
     hint = "a pattern that begins with * or { needs quotes"
     reader = _Reader(path, read_section(path, "dataset file", REQUIRED, hint))
     try:
-        return reader.specs()
+        return [reader.relabelled()] if reader.is_relabelled else reader.specs()
     except UserError as error:  # a taxonomy or a spec does not know what file it is made of
         raise error if str(path) in str(error) else UserError(f"{path}: {error}") from None
 
@@ -62,11 +65,14 @@ class _Reader:
 
     def __init__(self, path: Path, tree: Tree) -> None:
         self.keys = DatasetKeys(path, tree)
+        self.is_relabelled = "images_of" in tree
+        required: tuple[str, ...] = RELABELLED if self.is_relabelled else REQUIRED
+        optional = CLASS_KEYS if self.is_relabelled else OPTIONAL
         for key in tree:
-            if key not in (*REQUIRED, *OPTIONAL):
-                near = nearest_first(key, [*REQUIRED, *OPTIONAL])[0]
+            if key not in (*required, *optional):
+                near = nearest_first(key, [*required, *optional])[0]
                 raise self.keys.error(key, f"unknown key; nearest known: {near}")
-        for key in REQUIRED:
+        for key in required:
             if key not in tree:
                 raise UserError(f"{path}: `{key}` is missing; a dataset file needs it")
 
@@ -85,6 +91,13 @@ class _Reader:
             self._spec(split, labelled="labels" in keys and split not in unlabelled)
             for split in splits
         ]
+
+    def relabelled(self) -> RelabelledSpec:
+        """Images of another dataset, with labels of a folder beside the file."""
+        keys = self.keys
+        folder = labels_folder(keys.text("labels"), keys.path.parent)
+        taxonomy = taxonomy_of(keys, "ids")
+        return RelabelledSpec(keys.text("name"), keys.text("images_of"), folder, taxonomy)
 
     def _unlabelled(self, splits: list[str]) -> list[str]:
         """Those of the splits that have no labels."""

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -48,6 +49,7 @@ class SegmentationDataset(Dataset[tuple[Tensor, Tensor]], ABC):
         class_groups: classes to merge, in prediction and label alike, before scoring; empty: none.
         weights: how often each of `members` is drawn, summing to 1; empty: all images alike.
         packed_size: bound (height, width) that its images were resized to; None: as they came.
+        has_made_labels: whether a network made its labels.
     """
 
     name: str
@@ -55,6 +57,7 @@ class SegmentationDataset(Dataset[tuple[Tensor, Tensor]], ABC):
     class_groups: tuple[ClassGroup, ...]
     weights: tuple[float, ...] = ()
     packed_size: tuple[int, int] | None = None
+    has_made_labels: ClassVar[bool] = False
 
     @property
     def members(self) -> tuple[SegmentationDataset, ...]:

@@ -31,6 +31,7 @@ from t2sda.data.transforms import (
     resize_label,
 )
 from t2sda.data.translation.base import Translator, build_translator
+from t2sda.data.translation.files import FilesTranslator
 from t2sda.errors import UserError
 from t2sda.structures import DomainBatch
 
@@ -107,7 +108,7 @@ class DomainPairs(Dataset):
         source: SegmentationDataset,
         target: SegmentationDataset | None,
         *,
-        translator: Translator | None,
+        translator: Translator | FilesTranslator | None,
         source_resize: Resize,
         target_resize: Resize,
         crop_size: tuple[int, int],
@@ -271,7 +272,11 @@ class DomainPairs(Dataset):
             image = self.source.load_image(index, resize, window)
             return SourceSample(_flipped(image, flip), _flipped(window.of(label), flip), None)
         outer = self.source.load_image(index, resize, crop.outer)
-        translated = self._translated(self.translator, position, outer, style)
+        if isinstance(self.translator, FilesTranslator):
+            name = self.source.relative_name(index)
+            translated = self.translator.load(name, size, crop.outer)
+        else:
+            translated = self._translated(self.translator, position, outer, style)
         return SourceSample(
             _flipped(crop.inner.of(outer), flip),
             _flipped(window.of(label), flip),
@@ -366,6 +371,12 @@ def _check_target_labels(source: SegmentationDataset, target: SegmentationDatase
                 f"'{member.name}' has none; give its `labels`"
             )
         check_same_classes(source, member, "DATASETS.SOURCE and DATASETS.TARGET")
+        if not member.has_made_labels:
+            logger.warning(
+                "the run trains on the true labels of '%s', the target: an oracle; labels made by "
+                "a network come from `t2sda pseudo-label`",
+                member.name,
+            )
 
 
 def _check_style_is_large_enough(style: Style, window: tuple[int, int]) -> None:

@@ -151,7 +151,7 @@ def _description(dataset: SegmentationDataset, bound: tuple[int, int]) -> dict[s
     }
     if dataset.labelled:
         description |= {"labels": "labels/{stem}.png", "class_pixels": COUNTS_NAME}
-    description |= _classes(dataset.taxonomy)
+    description |= class_keys(dataset.taxonomy)
     if dataset.class_groups:
         names = dataset.taxonomy.class_names
         description["groups"] = {
@@ -161,7 +161,7 @@ def _description(dataset: SegmentationDataset, bound: tuple[int, int]) -> dict[s
     return description
 
 
-def _classes(taxonomy: Taxonomy) -> dict[str, Any]:
+def class_keys(taxonomy: Taxonomy) -> dict[str, Any]:
     """The classes as a YAML file says them: by name where there is one, else one by one."""
     plain = replace(taxonomy, train_ids={}, label_colors={}, others=None)
     for name, known in TAXONOMIES.items():

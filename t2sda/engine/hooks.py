@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from pathlib import Path
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar, Protocol
 
 from fvcore.common.config import CfgNode
 from torch import Tensor
@@ -20,6 +20,9 @@ from t2sda.config import SCHEMA, Field
 from t2sda.meta_arch.base import MetaArch, Reads
 from t2sda.registry import HOOKS
 from t2sda.structures import Step
+
+if TYPE_CHECKING:
+    from t2sda.engine.optim import Owner
 
 SCHEMA.declare("HOOKS", {"NAMES": Field((), "hooks to attach", element=str)})
 
@@ -46,6 +49,13 @@ class RunObjects:
     def metric_names(self) -> tuple[str, ...]:
         """One for each class."""
         return self.class_names or tuple(map(str, range(self.meta_arch.student.model.num_classes)))
+
+
+class TrialStep(Protocol):
+    """Takes a step on the iteration's own batches that a hook will undo."""
+
+    def __call__(self, attempt: int) -> object:
+        """`attempt`: 1, 2, …; each draws random numbers of its own."""
 
 
 class Hook:
@@ -80,6 +90,9 @@ class Hook:
 
     def before_train(self, first_iteration: int) -> None:
         """Once, before the first step."""
+
+    def before_step(self, iteration: int, owners: Sequence[Owner], trial: TrialStep) -> None:
+        """Before the step of an iteration; what it tries it undoes itself."""
 
     def after_teacher(self, step: Step) -> None:
         """In every micro-step, between the teacher and the first pass."""

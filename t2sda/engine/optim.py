@@ -201,7 +201,7 @@ def load_optimizers_(
     Args:
         owners: of this run, before its first step.
         states: `Owner.state_dict` by owner.
-        iteration: steps done.
+        iteration: steps done, trial steps of hooks included.
         num_skipped: how many of them an optimizer may have skipped.
 
     Raises:

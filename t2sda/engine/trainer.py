@@ -121,14 +121,32 @@ class Trainer:
             NonFiniteLossError: naming the iteration and every loss.
             UserError: if a BatchNorm gets a single value to take statistics of.
         """
+        micro_batches = [next(batches) for _ in range(self.settings.accumulation)]
+        for hook in self.hooks:
+            hook.before_step(
+                iteration,
+                self.owners,
+                lambda attempt: self._take_step(iteration, micro_batches, attempt),
+            )
+        step, stop = self._take_step(iteration, micro_batches)
+        for hook in self.hooks:
+            hook.after_step(step)
+        return stop
+
+    def _take_step(
+        self, iteration: int, micro_batches: Sequence[DomainBatch], attempt: int = 0
+    ) -> tuple[Step, bool]:
+        """Gradients of all micro-batches, and the optimizers' step; `attempt` 0 is what counts."""
         self.meta_arch.train()
         for owner in self.owners:
             owner.optimizer.zero_grad(set_to_none=True)
         steps = []
-        for micro_step in range(self.settings.accumulation):
-            batch = next(batches)
+        for micro_step, batch in enumerate(micro_batches):
+            streams = RandomStreams(
+                self.settings.seed, iteration, micro_step + attempt * len(micro_batches)
+            )
             with single_values_named(self.meta_arch, batch.source_image.shape[-2:]):
-                steps.append(self._run_micro_step(iteration, micro_step, batch))
+                steps.append(self._run_micro_step(iteration, micro_step, batch, streams))
         step = steps[-1]
         average_gradients_([p for owner in self.owners for p in owner.parameters])
         # Those whose pass had nothing to learn from have no gradients: the same on every rank.
@@ -141,12 +159,11 @@ class Trainer:
             self._update(owner, iteration, norms[owner.name])
         if active:
             self.precision.update()
-        for hook in self.hooks:
-            hook.after_step(step)
-        return stop
+        return step, stop
 
-    def _run_micro_step(self, iteration: int, micro_step: int, batch: DomainBatch) -> Step:
-        streams = RandomStreams(self.settings.seed, iteration, micro_step)
+    def _run_micro_step(
+        self, iteration: int, micro_step: int, batch: DomainBatch, streams: RandomStreams
+    ) -> Step:
         step = Step(
             iteration, micro_step, batch.to(self.device), streams, self.settings.accumulation
         )

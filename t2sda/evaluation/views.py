@@ -104,6 +104,16 @@ class Views:
             return self._labelled(self._logits(image, *self.views[0]), of_logits=True)
         return self._labelled(self._mean_softmax(image), of_logits=False)
 
+    def probabilities(self, image: np.ndarray) -> np.ndarray:
+        """(C, H, W) float32 class probabilities of an image (H, W, 3) uint8, over all views."""
+        if not self._as_is:
+            return self._mean_softmax(image)
+        if self._kind == "probabilities":
+            return self._whole.probabilities(image)
+        maps = self._whole.logits(image)
+        _softmax_(maps)
+        return maps
+
     def _labelled(self, maps: np.ndarray, *, of_logits: bool) -> Labelled:
         labels = maps.argmax(axis=0).astype(np.uint8)
         if not self.with_confidence:

@@ -20,6 +20,19 @@ SCHEMA.declare(
     when=lambda cfg: has_pass(cfg, EntropyPass),
     when_text="META_ARCH.PASSES holds entropy",
 )
+SCHEMA.declare(
+    "ENTROPY",
+    {
+        "AUX_WEIGHT": Field(
+            0.0002,
+            "weight of the entropy of the auxiliary head's output",
+            low=0.0,
+            exclusive_low=True,
+        )
+    },
+    when=lambda cfg: has_pass(cfg, EntropyPass) and bool(cfg.MODEL.AUX_HEAD.NAME),
+    when_text="META_ARCH.PASSES holds entropy and MODEL.AUX_HEAD.NAME is set",
+)
 
 
 @PASSES.register("entropy")
@@ -30,18 +43,20 @@ class EntropyPass(StudentPass):
 
     Args:
         weight: of the loss.
+        aux_weight: of that of the auxiliary head's output, if there is one.
     """
 
     forward_of = "target image: backbone, head"
 
-    def __init__(self, weight: float) -> None:
+    def __init__(self, weight: float, aux_weight: float = 0.0) -> None:
         super().__init__()
-        self.weight = weight
+        self.weights = (weight, aux_weight)
 
     @classmethod
     def from_config(cls, cfg: CfgNode, context: BuildContext) -> Self:
         """Read ENTROPY."""
-        return cls(cfg.ENTROPY.WEIGHT)
+        aux_weight = cfg.ENTROPY.AUX_WEIGHT if cfg.MODEL.AUX_HEAD.NAME else 0.0
+        return cls(cfg.ENTROPY.WEIGHT, aux_weight)
 
     @classmethod
     def reads(cls, cfg: CfgNode) -> Reads:
@@ -49,7 +64,11 @@ class EntropyPass(StudentPass):
         return Reads(fields={"target_image"})
 
     def forward(self, student: Branch, step: Step) -> dict[str, Tensor]:
-        """Returns `loss_entropy`."""
+        """Returns `loss_entropy`, and `loss_entropy_aux` with an auxiliary head."""
         features = self.features(student, step.batch.image("target"), step)
-        logits = student.model.logits(features)
-        return {"loss_entropy": self.weight * mean_normalized_entropy(logits)}
+        outputs = student.model.outputs(features)
+        names = ("loss_entropy", "loss_entropy_aux")
+        return {
+            name: weight * mean_normalized_entropy(logits)
+            for name, weight, logits in zip(names, self.weights, outputs, strict=False)
+        }

@@ -256,8 +256,15 @@ class SegmentationModel(nn.Module):
         loss = self.output_loss(features, labels, weight, normalizer)
         if self.aux_head is None:
             return loss
-        logits = enlarged(self.aux_head(features.levels), features.size)
+        _, logits = self.outputs(features)
         return loss + self.aux_head.weight * cross_entropy(logits, labels, weight, normalizer)
+
+    def outputs(self, features: Features) -> list[Tensor]:
+        """(B, C, H, W) float32 logits of every head: `logits`, then the auxiliary head's if any."""
+        if self.aux_head is None:
+            return [self.logits(features)]
+        logits = self.logits(features)
+        return [logits, enlarged(self.aux_head(features.levels), features.size)]
 
     def output_loss(
         self,

@@ -10,6 +10,7 @@ from t2sda.data.datasets import SegmentationDataset
 from t2sda.data.domains import DomainPairs
 from t2sda.data.joined import joined_name
 from t2sda.data.translation.fda import FdaTranslator, RandomStyleFdaTranslator
+from t2sda.engine.lookahead import steps_per_iteration
 from t2sda.engine.reweighting import reweighting_hooks
 from t2sda.meta_arch.base import (
     pass_names,
@@ -157,9 +158,11 @@ def _images_per_step(cfg: CfgNode) -> str:
         len(_teacher_forwards(cfg)),
     )
     frozen = 1 if _distance_pass(cfg) else 0
-    total = size * (student + teacher + frozen)
+    times = steps_per_iteration(cfg)
+    total = times * size * (student + teacher + frozen)
+    undone = f"{times} steps, of which {times - 1} are undone, each " if times > 1 else ""
     parts = f"student {size * student}, teacher {size * teacher}, ImageNet encoder {size * frozen}"
-    return f"{total} images through networks a step: {parts}"
+    return f"{total} images through networks a step: {undone}{parts}"
 
 
 def _optimizer(cfg: CfgNode) -> str:

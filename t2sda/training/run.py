@@ -36,6 +36,7 @@ from t2sda.engine.checkpoint import (
 from t2sda.engine.device import choose_device, lay_out_, use_deterministic_algorithms
 from t2sda.engine.evaluation_hook import EvaluationHook
 from t2sda.engine.hooks import Hook, RunObjects, build_hooks
+from t2sda.engine.lookahead import steps_per_iteration
 from t2sda.engine.metrics import (
     JsonLinesWriter,
     MetricsHook,
@@ -267,7 +268,7 @@ class TrainingRun:
             load_optimizers_(
                 self.owners,
                 {STUDENT: checkpoint.optimizer, **checkpoint.pass_optimizers},
-                checkpoint.iteration,
+                checkpoint.iteration * steps_per_iteration(self.cfg),
                 checkpoint.num_skipped,
             )
         except UserError as error:

@@ -87,9 +87,14 @@ def start_from_(
         Where imported weights come from; see `Checkpoint`.
     """
     checkpoint = load_checkpoint(resolve_checkpoint(Path(weights)))
-    state = _student_of(checkpoint)
+    own = model.state_dict()
+    # BatchNorm that is frozen here counts no batches; a checkpoint of a trained one did.
+    state = {
+        name: tensor
+        for name, tensor in _student_of(checkpoint).items()
+        if name in own or not name.endswith(".num_batches_tracked")
+    }
     if checkpoint.taxonomy.class_names != taxonomy.class_names:
-        own = model.state_dict()
         anew = MODELS.get(cfg.MODEL.NAME).class_tensors(cfg, taxonomy.num_classes) & own.keys()
         state |= {name: own[name] for name in anew}
         logger.info(

@@ -12,6 +12,7 @@ The file is YAML:
         set: {T2SDA.PULL_WEIGHT: 0.1}
         grid: {T2SDA.TEMPERATURE: [0.1, 0.2]}   # a run for each combination
         weights: source_only          # starts from that run's student of the same seed
+        labels: {of: source_only, rule: cbst}   # pseudo-labels made by it; see sweep_labels.py
         seeds: [0]
     executor: {timeout_min: 600, gpus_per_node: 1, slurm_partition: gpu}   # submitit's parameters
 
@@ -45,12 +46,13 @@ from t2sda.logs import LOG_NAME, last_error
 from t2sda.registry import check_registered, nearest_first
 from t2sda.training.folder import CONFIG_NAME
 from t2sda.training.run import HARMLESS_CHANGES
+from t2sda.training.sweep_labels import FOLDER, labels_of
 
 logger = logging.getLogger(__name__)
 
 State = Literal["done", "running", "failed", "stopped", "waiting"]
 KEYS = ("output_dir", "runs", "seeds", "set", "plugins", "executor")
-RUN_KEYS = ("config", "set", "grid", "seeds", "weights", "needs")
+RUN_KEYS = ("config", "set", "grid", "seeds", "weights", "labels", "needs")
 KINDS: Mapping[type, str] = {str: "text", list: "a list", dict: "`name: value` lines"}
 JOBS_FOLDER = "jobs"
 """Beside the runs: what submitit writes."""
@@ -68,12 +70,14 @@ class SweepRun:
         cfg: resolved.
         arguments: of `t2sda train`; with --resume, so they serve its first start and all others.
         needs: names of runs that must be done before.
+        label_arguments: of `t2sda pseudo-label`, which comes before the training; empty: none.
     """
 
     name: str
     cfg: CfgNode
     arguments: tuple[str, ...]
     needs: tuple[str, ...]
+    label_arguments: tuple[str, ...] = ()
 
     @property
     def folder(self) -> Path:
@@ -83,7 +87,10 @@ class SweepRun:
     @property
     def command(self) -> str:
         """As one would type it."""
-        return shlex.join(["t2sda", "train", *self.arguments])
+        training = shlex.join(["t2sda", "train", *self.arguments])
+        if not self.label_arguments:
+            return training
+        return f"{shlex.join(['t2sda', 'pseudo-label', *self.label_arguments])} && {training}"
 
     @property
     def iteration(self) -> int:
@@ -94,7 +101,7 @@ class SweepRun:
     @property
     def state(self) -> State:
         """How far it is, by what its folder holds."""
-        if is_written_to(self.folder):
+        if is_written_to(self.folder) or is_written_to(self.folder / FOLDER):
             return "running"
         if checkpoint_path(self.folder, self.cfg.SOLVER.MAX_ITER).exists():
             return "done"
@@ -223,23 +230,38 @@ class _Reader:
         before: Mapping[str, SweepRun],
     ) -> SweepRun:
         config = self._value(tree, "config", str, "")
-        pairs = [f"{key}={json.dumps(value)}" for key, value in settings.items()]
+        weights = self._value(tree, "weights", str, None)
+        options = dict(plain(self._section(tree, "labels")))
+        labeller = options.pop("of", weights) if "labels" in tree else None
+        needs = [*self._texts(tree, "needs"), *filter(None, [labeller, weights])]
+        found = {other: self._needed(other, seed, name, before) for other in needs}
         folder = output_dir / name
+        label_arguments: tuple[str, ...] = ()
         try:
-            cfg = load_config(config, [*pairs, f"OUTPUT_DIR={json.dumps(str(folder))}"])
-            check_registered(cfg)
+            cfg = self._resolved(config, settings, folder)
+            if "labels" in tree:
+                if labeller is None:
+                    raise UserError("labels: `of` is missing: the run whose network labels")
+                of = found[labeller].folder
+                label_arguments, own = labels_of(cfg, options, of, folder, self.plugins())
+                settings = {**settings, **own}
+                cfg = self._resolved(config, settings, folder)
         except ConfigError as error:
             raise ConfigError(f"run '{name}': {problem}" for problem in error.problems) from None
         except UserError as error:
             raise UserError(f"{self.path}: run '{name}': {error}") from None
-        weights = self._value(tree, "weights", str, None)
-        needs = [*self._texts(tree, "needs"), *([] if weights is None else [weights])]
-        found = [self._needed(other, seed, name, before) for other in needs]
         arguments = ["--config-file", config, "--output-dir", str(folder), "--resume"]
         arguments += [word for plugin in self.plugins() for word in ("--plugin", plugin)]
         if weights is not None:
-            arguments += ["--weights", str(found[-1].folder)]
-        return SweepRun(name, cfg, (*arguments, *pairs), tuple(run.name for run in found))
+            arguments += ["--weights", str(found[weights].folder)]
+        needed = tuple(run.name for run in found.values())
+        return SweepRun(name, cfg, (*arguments, *_pairs(settings)), needed, label_arguments)
+
+    @staticmethod
+    def _resolved(config: str, settings: Mapping[str, Any], folder: Path) -> CfgNode:
+        cfg = load_config(config, _pairs({**settings, "OUTPUT_DIR": str(folder)}))
+        check_registered(cfg)
+        return cfg
 
     def _needed(
         self, other: str, seed: int | None, name: str, before: Mapping[str, SweepRun]
@@ -306,6 +328,11 @@ class _Reader:
             if key not in known:
                 near = nearest_first(key, list(known))[0]
                 raise UserError(f"{entry.where}: unknown key '{key}'; nearest known: {near}")
+
+
+def _pairs(settings: Mapping[str, Any]) -> list[str]:
+    """KEY=VALUE of every setting."""
+    return [f"{key}={json.dumps(value)}" for key, value in settings.items()]
 
 
 def _in_name(key: str, value: Any) -> str:

@@ -7,10 +7,14 @@ import pytest
 
 from t2sda.config import load_config
 from t2sda.data.translation.base import Translator, build_translator
+from t2sda.data.translation.files import FilesTranslator
 from t2sda.registry import TRANSLATORS
 
+RESTYLING = [name for name in TRANSLATORS.names() if not TRANSLATORS.is_a(name, FilesTranslator)]
+"""All but the one that takes the result from a file: tests/data/translation/test_files.py."""
 
-@pytest.fixture(params=TRANSLATORS.names())
+
+@pytest.fixture(params=RESTYLING)
 def translator(request: pytest.FixtureRequest) -> Translator:
     cfg = load_config(
         "quickstart.yaml",

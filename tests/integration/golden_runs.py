@@ -23,7 +23,7 @@ from t2sda.engine.hooks import Hook, RunObjects, build_hooks
 from t2sda.engine.optim import build_owners
 from t2sda.engine.precision import Precision
 from t2sda.engine.trainer import Trainer, TrainerSettings
-from t2sda.meta_arch.base import build_meta_arch
+from t2sda.meta_arch.base import build_meta_arch, reads_target_labels
 from t2sda.modeling.backbones.timm_cnn import TimmCNN
 from t2sda.structures import Step
 
@@ -35,8 +35,11 @@ METHODS = {
         name: f"gta5_to_cityscapes/{name}_deeplabv2_r101.yaml"
         for name in (
             *("source_only", "fda", "minent", "dacs", "daformer", "t2sda", "mic", "t2sda_mic"),
+            *("adaptsegnet_multi", "advent", "advent_minent", "cbst"),
         )
     },
+    "fst": "gta5_to_cityscapes/fst_daformer_mit_b5.yaml",
+    "sepico": "gta5_to_cityscapes/sepico_deeplabv2_r101.yaml",
     "t2sda_dg": "dg/gta5_t2sda_daformer_mit_b5.yaml",
     **{
         f"{name}_hrda": f"gta5_to_cityscapes/{name}_hrda_mit_b5.yaml"
@@ -104,6 +107,10 @@ def small_config(name: str, weights: Path) -> CfgNode:
         settings |= SMALL_CONFIDENCE
     if shipped.FEATURE_DISTANCE.WEIGHT > 0:
         settings |= SMALL_THINGS
+    if shipped.META_ARCH.NAME == "SePiCo":
+        settings |= {"SEPICO.START": "0", "SEPICO.TEMPERATURE": "1.0", "EMA.MOMENTUM": "0.0"}
+        # Crops and a seed with which pseudo-labels are of classes that the source has shown.
+        settings |= {"DATA.CROP_SIZE": "[96, 192]", "SEED": "1"}
     if shipped.MODEL.NAME == "HRDA":
         settings |= SMALL_HRDA
     overrides = [word for pair in settings.items() for word in pair]
@@ -117,7 +124,7 @@ def losses_of(name: str) -> list[dict[str, float]]:
         torch.manual_seed(1)
         torch.save(TimmCNN("test_resnet").net.state_dict(), weights)
         cfg = small_config(name, weights)
-        pairs = DomainPairs.from_config(cfg)
+        pairs = DomainPairs.from_config(cfg, target_labels=reads_target_labels(cfg))
         torch.manual_seed(cfg.SEED)
         meta_arch = build_meta_arch(cfg, pairs.source.taxonomy).double()
     recorder = Recorder()

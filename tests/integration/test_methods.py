@@ -21,10 +21,15 @@ from tests.meta_arch.conftest import make_batch, step_of  # noqa: F401
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 METHODS = ("source_only", "fda", "minent", "dacs", "daformer", "t2sda", "mic", "t2sda_mic")
+ADVERSARIAL_METHODS = ("adaptsegnet_multi", "advent_minent", "adversarial_of_hrda")
 HRDA_METHODS = ("daformer", "t2sda", "mic", "t2sda_mic")
 SMALLEST = {
     "deeplabv2_r101": ("MODEL.BACKBONE.DEPTH", "18"),
     "daformer_mit_b5": ("MODEL.BACKBONE.VARIANT", "b0", "MODEL.HEAD.CHANNELS", "32"),
+    "hrda_deeplabv2_r101": (
+        *("MODEL.BACKBONE.DEPTH", "18", "OUTPUT_ADVERSARIAL.REDUCTION", "1"),
+        *("MODEL.HRDA.DETAIL_SIZE", "[32, 48]", "MODEL.HRDA.WINDOW_SIZE", "[64, 96]"),
+    ),
     "hrda_mit_b5": (
         *("MODEL.BACKBONE.VARIANT", "b0", "MODEL.HEAD.CHANNELS", "32"),
         *("MODEL.HRDA.DETAIL_SIZE", "[32, 48]", "MODEL.HRDA.WINDOW_SIZE", "[64, 96]"),
@@ -33,6 +38,9 @@ SMALLEST = {
 RUNS = [
     *((method, network) for network in list(SMALLEST)[:2] for method in METHODS),
     *((method, "hrda_mit_b5") for method in HRDA_METHODS),
+    *((method, "deeplabv2_r101") for method in ADVERSARIAL_METHODS),
+    ("adversarial_of_hrda", "hrda_deeplabv2_r101"),
+    ("sepico", "deeplabv2_r101"),
 ]
 
 
@@ -44,6 +52,7 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     states: dict[str, nn.Module] = {
         "deeplabv2_r101": ResNetV1c(18).net,
         "daformer_mit_b5": MiT("b0"),
+        "hrda_deeplabv2_r101": ResNetV1c(18).net,
         "hrda_mit_b5": MiT("b0"),
     }
     for name, module in states.items():
@@ -66,7 +75,7 @@ def test_a_method_steps_on_an_architecture(
         ],
     )
     meta_arch = build_meta_arch(cfg, CITYSCAPES_19).train()
-    (owner,) = build_owners(cfg, meta_arch)
+    owner, *_ = build_owners(cfg, meta_arch)
     before = {name: p.detach().clone() for name, p in meta_arch.student.named_parameters()}
     step = step_of(make_batch())
     with torch.no_grad():
@@ -79,7 +88,8 @@ def test_a_method_steps_on_an_architecture(
     if meta_arch.has_teacher:
         EmaTeacher(meta_arch.student, meta_arch.teacher, 0.999).after_step(step)
     assert all(torch.isfinite(loss) for loss in step.losses.values())
-    parameters = dict(meta_arch.student.named_parameters())
+    parameters = {n: p for n, p in meta_arch.student.named_parameters() if p.requires_grad}
+    assert (len(parameters) < len(before)) == (cfg.MODEL.NORM == "frozen_affine")
     assert [name for name, item in parameters.items() if item.grad is None] == []
     # Residual blocks begin as the identity: the biases inside have no gradient in the first step.
     still = [name for name, item in parameters.items() if torch.equal(item, before[name])]

@@ -19,6 +19,7 @@ WITH_TEACHER = ["DATASETS.TARGET", "streets_hazy_train", "HOOKS.NAMES", "[EmaTea
 METHODS = {
     "SourceOnly": [],
     "SelfTraining": WITH_TEACHER,
+    "SePiCo": [*WITH_TEACHER, "SEPICO.START", "0"],
     "T2SDA": [*WITH_TEACHER, "TRANSLATION.NAME", "FDA", "T2SDA.NUM_NEGATIVES", "32"],
 }
 

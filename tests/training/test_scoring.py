@@ -135,3 +135,12 @@ def test_a_model_of_a_plugin_is_asked_in_the_same_way() -> None:
 
     cfg = load_config(None, [*SETTINGS, "MODEL.NAME", "WithPriors"])
     assert WithPriors.class_tensors(cfg, 4) == CLASSIFIER | {"priors", "confusion"}
+
+
+def test_a_run_with_frozen_norms_starts_from_one_that_trained_them(run_dir: Path) -> None:
+    cfg = load_config(None, [*SETTINGS, "MODEL.NORM", "frozen"])
+    frozen = build_segmentation_model(cfg, CITYSCAPES_19.num_classes)
+    start_from_(frozen, str(run_dir), CITYSCAPES_19, cfg)
+    expected = load_checkpoint(next(run_dir.glob("*.pth"))).meta_arch
+    for name, tensor in frozen.state_dict().items():
+        assert torch.equal(tensor, expected[f"student.model.{name}"]), name

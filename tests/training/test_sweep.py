@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
-from t2sda.cli.sweep import command
+from t2sda.cli import sweep as cli
+from t2sda.cli.sweep import Train, command
 from t2sda.config import ConfigError, dump_config
 from t2sda.engine.checkpoint import checkpoint_path
 from t2sda.errors import MissingFileError, UserError
@@ -289,3 +291,75 @@ def test_runs_through_submitit(tmp_path: Path) -> None:
     path = sweep_file(tmp_path, "executor: {timeout_min: 30}\n" + text, seeds="")
     assert command([str(path), "--jobs", "2"]) == 1
     assert [run.state for run in read_sweep(path).runs] == ["done", "failed"]
+
+
+ROUNDS = (
+    "runs:\n"
+    "  source: {config: quickstart_source_only.yaml}\n"
+    "  round:\n"
+    "    config: streets/cbst.yaml\n"
+    "    weights: source\n"
+    "    labels: {rule: cbst, portion: 0.25, flip: true, scales: [0.9]}\n"
+)
+
+
+def test_labels_are_made_by_another_run_and_trained_on(tmp_path: Path) -> None:
+    source, adapted = read_sweep(sweep_file(tmp_path, ROUNDS, seeds="seeds: [3]\n")).runs
+    labels = adapted.folder / "pseudo_labels"
+    assert adapted.needs == ("source/seed_3",)
+    assert adapted.label_arguments[:5] == (
+        *(str(source.folder), "--data", "streets_hazy_train", "--output", str(labels)),
+    )
+    assert adapted.label_arguments[5:12] == (
+        *("--rule", "cbst", "--portion", "0.25", "--flip", "--scales", "0.9"),
+    )
+    assert adapted.cfg.DATASETS.TARGET == ("streets_hazy_train_pseudo_labels",)
+    assert (str(labels / "dataset.yaml"),) == adapted.cfg.DATASETS.FILES
+    first, second = adapted.command.split(" && ")
+    assert first.startswith(f"t2sda pseudo-label {source.folder} --data")
+    assert second.startswith("t2sda train")
+    assert source.label_arguments == ()
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        ("{of: source, rule: cbst, portoin: 0.2}", "no option 'portoin'; nearest: portion"),
+        ("{of: source, portion: 0.2}", "`rule` is missing"),
+        ("{of: source, rule: 3}", "rule: found 3"),
+        ("{rule: cbst}", "`of` is missing"),
+        ("{of: nobody, rule: cbst}", "needs 'nobody', which no run before it"),
+    ],
+)
+def test_wrong_labels_are_named(tmp_path: Path, labels: str, message: str) -> None:
+    text = (
+        "runs:\n  source: {config: quickstart_source_only.yaml}\n"
+        f"  round: {{config: streets/cbst.yaml, labels: {labels}}}\n"
+    )
+    with pytest.raises(UserError, match=message):
+        read_sweep(sweep_file(tmp_path, text))
+
+
+def test_labels_need_a_run_with_one_target(tmp_path: Path) -> None:
+    text = (
+        "runs:\n  source: {config: quickstart_source_only.yaml}\n"
+        "  round: {config: quickstart_source_only.yaml, labels: {of: source, rule: argmax}}\n"
+    )
+    with pytest.raises(UserError, match=r"run with one dataset in DATASETS\.TARGET.*; none"):
+        read_sweep(sweep_file(tmp_path, text))
+
+
+def test_labels_come_before_the_training(monkeypatch: pytest.MonkeyPatch) -> None:
+    called: list[tuple[str, str]] = []
+
+    def run(verb: str, argv: Sequence[str]) -> int:
+        called.append((verb, argv[0]))
+        return 2 if argv[0] == "bad" else 0
+
+    monkeypatch.setattr(cli, "run_verb", run)
+    Train(["train"], ["labels"])()
+    assert called == [("pseudo-label", "labels"), ("train", "train")]
+    called.clear()
+    with pytest.raises(RuntimeError, match="t2sda pseudo-label ended with exit code 2"):
+        Train(["train"], ["bad"])()
+    assert called == [("pseudo-label", "bad")]
