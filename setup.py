@@ -18,6 +18,8 @@ EXTRAS = {
     "tensorrt": ["tensorrt-cu13>=10.13"],
     "trt-rtx": ["tensorrt-rtx-cu12>=1.7"],
     "openvino": ["openvino>=2025.0"],
+    # `t2sda serve`: the ASGI toolkit and server of the field, and Prometheus's own client.
+    "serve": ["starlette>=1.0", "uvicorn>=0.30", "prometheus-client>=0.20", "jinja2>=3.1"],
     "video": ["av>=14"],  # FFmpeg in a wheel; videos for `infer`
     "fast": ["imagecodecs>=2025.3.30"],  # PNG images decoded 1.4 times as fast; 80 MB
     "sweep": ["submitit>=1.5"],  # `t2sda sweep`: runs as local jobs or through Slurm
@@ -33,6 +35,8 @@ EXTRAS = {
         "imagecodecs>=2025.3.30",  # both PNG decoders are tested
         *("cityscapesscripts", "torchmetrics", "transformers>=5"),  # independent references
         "submitit>=1.5",  # the sweep is tested with its local executor
+        *("starlette>=1.0", "uvicorn>=0.30", "prometheus-client>=0.20"),  # `t2sda serve`
+        "tritonclient[grpc]>=2.50",  # its protobuf reads what `export triton` writes
         "selenium>=4.20",  # drives Chromium, where it is installed, over pages of `t2sda report`
     ],
 }
@@ -52,6 +56,7 @@ setup(
         "t2sda": ["py.typed"],
         "t2sda.configs": ["**/*.yaml"],
         "t2sda.report": ["*.html", "*.css", "*.js"],
+        "t2sda.serving": ["*.html"],
     },
     install_requires=[
         "torch>=2.8,<2.14",
