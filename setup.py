@@ -57,6 +57,7 @@ setup(
         "t2sda.configs": ["**/*.yaml"],
         "t2sda.report": ["*.html", "*.css", "*.js"],
         "t2sda.serving": ["*.html"],
+        "t2sda.export": ["site/*"],
     },
     install_requires=[
         "torch>=2.8,<2.14",
