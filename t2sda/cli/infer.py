@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -20,6 +21,7 @@ from t2sda.files import only_writer, remove_partials
 from t2sda.images.finding import counted
 from t2sda.inference.results import KINDS, PROBABILITIES, check_label_ids
 from t2sda.inference.segmenter import Segmenter
+from t2sda.inference.shards import check_beside, note_begin, note_end, shard_called
 from t2sda.inference.sources import find_sources
 from t2sda.inference.windows import check_stride
 from t2sda.runtime.identity import model_digest
@@ -40,7 +42,10 @@ def command(argv: Sequence[str]) -> int:
     found = find_sources(args.input, output_dir)
     if found.passed_over:
         print(f"passed over in {args.input}: {counted(found.passed_over)}")
-    sources = found.sources
+    shard = None if args.shard is None else shard_called(args.shard, os.environ)
+    if shard is not None:
+        check_beside(shard, output_dir)
+    sources = [one for one in found.sources if shard is None or shard.takes(str(one.name))]
     load_for_models([Path(args.model)], args.plugin, args.file)
     workers, streams, threads = _shared_cores(args, len(sources))
     model = load_model(
@@ -55,8 +60,12 @@ def command(argv: Sequence[str]) -> int:
     if "labelid" in args.kind:
         check_label_ids(model.taxonomy)
     cv2.setNumThreads(1)  # the images are what is done in parallel
-    with only_writer(output_dir, "--output"):
-        remove_partials({(output_dir / source.name).parent for source in sources})
+    record_dir = output_dir if shard is None else shard.folder(output_dir)
+    with only_writer(record_dir, "--output"):
+        if shard is None:
+            remove_partials({(output_dir / source.name).parent for source in sources})
+        else:
+            note_begin(record_dir)
         inference = Inference(
             segmenter,
             output_dir,
@@ -65,8 +74,13 @@ def command(argv: Sequence[str]) -> int:
             num_workers=workers,
             resume=args.resume,
             settings=_settings(args),
+            record_dir=record_dir,
         )
-        return inference.run(sources)
+        code = inference.run(sources)
+        if shard is not None:
+            names = [str(source.name) for source in sources]
+            note_end(record_dir, names, len(inference.left_out), model.taxonomy)
+        return code
 
 
 def _settings(args: argparse.Namespace) -> dict[str, Any]:
@@ -173,6 +187,14 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--resume", action="store_true", help="skip what an earlier run of these settings finished"
+    )
+    parser.add_argument(
+        "--shard",
+        nargs="?",
+        const="",
+        metavar="I/N",
+        help="only the I-th of N shares of the images; several may write to one --output side by "
+        "side, then `t2sda merge`. I, and of a Slurm array N, may be left out: /N, or nothing",
     )
     parser.add_argument(
         "--workers",

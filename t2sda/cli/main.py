@@ -21,6 +21,7 @@ COMMANDS = {
     "report": ("t2sda.cli.report", "one HTML page about runs: scores, curves, classes, images"),
     "export": ("t2sda.cli.export", "write a network for ONNX Runtime, OpenVINO or TensorRT"),
     "infer": ("t2sda.cli.infer", "segment images and videos"),
+    "merge": ("t2sda.cli.merge", "put the shards of `infer --shard` together"),
     "serve": ("t2sda.cli.serve", "label images over HTTP"),
     "benchmark": ("t2sda.cli.benchmark", "time models side by side, in every runtime"),
     "data": ("t2sda.cli.data", "list, check and pack datasets"),
