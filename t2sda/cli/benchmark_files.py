@@ -84,22 +84,28 @@ def _all_files(args: argparse.Namespace, folder: Path) -> list[tuple[Path, ...]]
 
 
 def table_of(found: Sequence[Breakdown]) -> Table:
-    """A row a job: milliseconds of each stage and their share, images a second."""
-    table = Table(title="file to labels on disk, ms an image (share)", title_justify="left")
-    table.box = None
+    """A row a job: milliseconds of each stage, their shares, images a second."""
+    table = Table(
+        title="file to labels on disk: ms an image, then images a second",
+        title_justify="left",
+        box=None,
+        pad_edge=False,
+    )
     table.add_column("model", overflow="fold")
-    for name in ("runtime", "size", *STAGES, "one by one/s", "overlapped/s", "gain"):
+    for name in ("runtime", "size", *STAGES, "shares %", "one by one", "overlapped"):
         table.add_column(name, justify="right", no_wrap=True)
     names = short_names([one.job.name for one in found])
     for name, one in zip(names, found, strict=True):
-        total = sum(one.median(stage) for stage in STAGES)
-        stages = [
-            f"{1000 * one.median(stage):.1f} ({100 * one.median(stage) / total:.0f} %)"
-            for stage in STAGES
-        ]
-        rates = f"{1 / one.one_by_one:.2f}", f"{1 / one.overlapped:.2f}"
-        gain = f"{one.one_by_one / one.overlapped:.2f}"
-        table.add_row(name, one.job.runtime, "x".join(map(str, one.size)), *stages, *rates, gain)
+        medians = [one.median(stage) for stage in STAGES]
+        table.add_row(
+            name,
+            one.job.runtime,
+            "x".join(map(str, one.size)),
+            *(f"{1000 * median:.0f}" for median in medians),
+            "/".join(f"{100 * median / sum(medians):.0f}" for median in medians),
+            f"{1 / one.one_by_one:.2f}",
+            f"{1 / one.overlapped:.2f}",
+        )
     return table
 
 

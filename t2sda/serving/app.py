@@ -102,7 +102,7 @@ class Server:
 
     async def _answer(self, request: Request) -> Answer:
         media_type = chosen_media_type(request.headers.get("accept", ""))
-        sent_as = request.headers.get("content-type", "application/octet-stream").lower()
+        sent_as = request.headers.get("content-type", "(none)").lower()
         if not sent_as.startswith(MEDIA_TYPES_TAKEN):
             raise RefusedError(
                 HTTPStatus.UNSUPPORTED_MEDIA_TYPE,

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -99,6 +102,42 @@ def test_what_does_not_belong_together_is_refused(
         assert infer(model, photos, output, "--shard", "1/2") == 2
     assert "a run without --shard is writing there" in capsys.readouterr().err
     assert infer(model, photos, output, "--shard", "3/2") == 2
+
+
+@pytest.mark.slow  # processes, and hundreds of files that wait for the disk
+def test_three_processes_side_by_side_of_which_one_is_killed_make_what_one_makes(
+    tmp_path: Path, model: Path
+) -> None:
+    photos, one, many = tmp_path / "street", tmp_path / "one", tmp_path / "many"
+    photos.mkdir()
+    for index in range(300):
+        Image.fromarray(noise(20 + index % 17, 30)).save(photos / f"{index}.png")
+    assert infer(model, photos, one) == 0
+
+    def start(shard: str, *options: str) -> subprocess.Popen[bytes]:
+        arguments = ["--model", str(model), "--input", str(photos), "--output", str(many)]
+        command = [sys.executable, "-m", "t2sda", "infer", *arguments, "--device", "cpu"]
+        own = ["--kind", "trainid", "--workers", "1", "--shard", shard, *options]
+        return subprocess.Popen([*command, *own], stdout=subprocess.DEVNULL)
+
+    running = {shard: start(shard) for shard in ("1/3", "2/3", "3/3")}
+    try:
+        record = many / "shards/2-of-3/images.jsonl"
+        limit = time.monotonic() + 100
+        while not record.exists() or record.read_bytes().count(b"\n") < 20:
+            assert time.monotonic() < limit
+            time.sleep(0.01)
+        running["2/3"].kill()
+        running["2/3"].wait()
+        assert record.read_bytes().count(b"\n") < 90  # before its end
+        running["2/3"] = start("2/3", "--resume")
+        assert [process.wait(100) for process in running.values()] == [0, 0, 0]
+    finally:
+        for process in running.values():
+            process.kill()
+            process.wait()
+    assert main(["merge", str(many)]) == 0
+    assert contents(many) == contents(one)
 
 
 def test_left_out_files_are_not_forgotten(

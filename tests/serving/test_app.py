@@ -99,6 +99,7 @@ def test_what_a_page_of_another_site_can_send_unasked_is_refused(
     answer = post(client, encoded(noise()), **{"Content-Type": sent_as})
     assert answer.status_code == 415
     assert sent_as in answer.json()["error"]
+    assert client.post("/segment", content=encoded(noise())).status_code == 415
 
 
 def test_a_full_queue_answers_503_and_when_to_come_again(
