@@ -15,6 +15,7 @@ COMMANDS = {
     "quickstart": ("t2sda.cli.quickstart", "the whole way once, on drawn streets, in minutes"),
     "train": ("t2sda.cli.train", "train, resume or score a network"),
     "sweep": ("t2sda.cli.sweep", "train many runs that one file lists"),
+    "launch": ("t2sda.cli.launch", "print how a training starts on many machines"),
     "evaluate": ("t2sda.cli.evaluate", "score models of any runtime on labelled datasets"),
     "compare": ("t2sda.cli.compare", "runs side by side: settings, scores, differences"),
     "analyze": ("t2sda.cli.analyze", "distances and similarity of features, t-SNE, pseudo-labels"),
