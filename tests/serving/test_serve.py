@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from t2sda.cli.main import main
-from t2sda.serving.running import is_loopback
+from t2sda.serving.running import bound_socket, is_loopback
 from tests.serving.conftest import POST, encoded, noise
 
 
@@ -102,3 +102,12 @@ def test_without_the_extra_it_says_how_to_install_it(
     monkeypatch.setitem(sys.modules, "starlette", None)
     assert main(["serve", str(tiny_path)]) == 2
     assert "pip install 't2sda[serve]'" in capsys.readouterr().err
+
+
+def test_no_connection_waits_for_the_clients_word_between_headers_and_body() -> None:
+    with (
+        bound_socket("127.0.0.1", 0) as listening,
+        socket.create_connection(listening.getsockname()),
+        listening.accept()[0] as connection,
+    ):
+        assert connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
