@@ -18,6 +18,8 @@ EXTRAS = {
     "tensorrt": ["tensorrt-cu13>=10.13"],
     "trt-rtx": ["tensorrt-rtx-cu12>=1.7"],
     "openvino": ["openvino>=2025.0"],
+    # `t2sda serve`: the ASGI toolkit and server of the field, and Prometheus's own client.
+    "serve": ["starlette>=1.0", "uvicorn>=0.30", "prometheus-client>=0.20", "jinja2>=3.1"],
     "video": ["av>=14"],  # FFmpeg in a wheel; videos for `infer`
     "fast": ["imagecodecs>=2025.3.30"],  # PNG images decoded 1.4 times as fast; 80 MB
     "docs": ["mkdocs>=1.6,<2"],  # `make docs`; Sphinx would want every page in another dialect
@@ -36,6 +38,8 @@ EXTRAS = {
         # independent references
         *("cityscapesscripts", "pycocotools>=2.0.8", "torchmetrics", "transformers>=5"),
         "submitit>=1.5",  # the sweep is tested with its local executor
+        *("starlette>=1.0", "uvicorn>=0.30", "prometheus-client>=0.20"),  # `t2sda serve`
+        "tritonclient[grpc]>=2.50",  # its protobuf reads what `export triton` writes
         "selenium>=4.20",  # drives Chromium, where it is installed, over pages of `t2sda report`
     ],
 }
@@ -56,6 +60,8 @@ setup(
         "t2sda.configs": ["**/*.yaml"],
         "t2sda.docs": ["*.md", "*.ipynb", "*.jpg", "*.svg", "demo/*"],
         "t2sda.report": ["*.html", "*.css", "*.js"],
+        "t2sda.serving": ["*.html"],
+        "t2sda.export": ["site/*"],
     },
     install_requires=[
         "torch>=2.8,<2.14",

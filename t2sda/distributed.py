@@ -15,6 +15,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import secrets
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -89,6 +90,29 @@ def barrier() -> None:
     """Wait for all ranks."""
     if world_size() > 1:
         dist.barrier()
+
+
+def check_shared_folder(folder: Path) -> None:
+    """Find out before the work whether all ranks see one folder.
+
+    Raises:
+        UserError: in all of them, if one does not see what the first writes.
+    """
+    if world_size() == 1:
+        return
+    number = torch.tensor(secrets.randbelow(1 << 62) if is_main() else 0)
+    path = folder / f".seen-{int(sum_over_ranks(number)):x}"
+    if is_main():
+        path.touch()
+    barrier()
+    num_blind = int(sum_over_ranks(torch.tensor(int(not path.exists()))))
+    if is_main():
+        path.unlink()
+    if num_blind:
+        raise UserError(
+            f"{folder}: {num_blind} of {world_size()} processes do not see what the first one "
+            f"writes there; --output-dir must be a folder that all nodes share"
+        )
 
 
 @torch.no_grad()

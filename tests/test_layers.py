@@ -19,7 +19,7 @@ LAYERS = (
     {"meta_arch"},
     {"analysis", "engine", "evaluation", "inference", "runtime"},
     {"training"},
-    {"report"},
+    {"report", "serving"},
     {"export"},
     {"cli", "builtin", "plugins", "api", "datasets"},
 )

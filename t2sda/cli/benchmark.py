@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from rich.table import Table
 
+from t2sda.cli.benchmark_files import time_files
 from t2sda.cli.common import ArgumentParser, positive_int, short_names
 from t2sda.cli.loading import add_model_arguments, description_of, load_for_models
 from t2sda.data.parallel import num_cores
@@ -34,6 +35,13 @@ def command(argv: Sequence[str]) -> int:
     load_for_models([Path(model) for model in args.models], args.plugin, args.file)
     if args.json:
         check_writable_file(Path(args.json), "--json")
+    if args.runtimes and args.runtime:
+        raise UserError("--runtime and --runtimes: give one of them")
+    if args.images and not args.end_to_end:
+        raise UserError("--images: are read with --end-to-end alone")
+    if args.end_to_end:
+        _write_json(args, time_files(args, lambda path: _runtimes(args, path)))
+        return 0
     comparison = compare_latency(_candidates(args), args.rounds)
     console = standard_console()
     console.print(table_of(comparison))
@@ -43,13 +51,17 @@ def command(argv: Sequence[str]) -> int:
         f"{args.rounds} rounds of 3 calls",
         highlight=False,
     )
-    if args.json:
-        text = json_text(as_json(comparison), indent=1) + "\n"
-        try:
-            atomic_write(Path(args.json), text)
-        except OSError as error:
-            raise UserError(f"--json {args.json}: cannot be written ({error.strerror})") from None
+    _write_json(args, as_json(comparison))
     return 0
+
+
+def _write_json(args: argparse.Namespace, content: Any) -> None:
+    if not args.json:
+        return
+    try:
+        atomic_write(Path(args.json), json_text(content, indent=1) + "\n")
+    except OSError as error:
+        raise UserError(f"--json {args.json}: cannot be written ({error.strerror})") from None
 
 
 CONDITIONS = {"size": "{}", "batch": "batch {}", "threads": "{} threads"}
@@ -139,8 +151,6 @@ def load_candidate(
 
 
 def _candidates(args: argparse.Namespace) -> list[Candidate]:
-    if args.runtimes and args.runtime:
-        raise UserError("--runtime and --runtimes: give one of them")
     tasks = tuple(Task(size, batch) for size in args.sizes for batch in args.batches)
     description = description_of(args)
     found = []
@@ -192,6 +202,15 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--runtimes", nargs="+", metavar="NAME", help="each model is run in those that can"
+    )
+    parser.add_argument(
+        "--end-to-end",
+        action="store_true",
+        help="from image files to label files instead: decoding, copies, network and writing "
+        "apart, one image after another and overlapped as in `t2sda infer`",
+    )
+    parser.add_argument(
+        "--images", metavar="DIR", help="with --end-to-end; default: drawn streets as PNG"
     )
     parser.add_argument("--rounds", type=positive_int, default=10, metavar="N", help="default: 10")
     parser.add_argument("--json", metavar="FILE", help="write every time there")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import importlib
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -40,23 +41,30 @@ from t2sda.runtime.checkpoints import model_of_checkpoint, open_checkpoint
 from t2sda.runtime.loading import load_model
 from t2sda.runtime.runtimes import check_branch
 
+FOLDERS = {"triton": "FILE.onnx", "web": "RUN|CHECKPOINT|FILE.onnx"}
+"""Targets that are folders: what each is made of; `t2sda.cli.export_TARGET` is its command."""
+
 
 def command(argv: Sequence[str]) -> int:
     """Export to the target that the first argument names."""
     if argv and argv[0] == "info":
         return export_info.command(argv[1:])
+    if argv and argv[0] in FOLDERS:
+        return importlib.import_module(f"t2sda.cli.export_{argv[0]}").command(argv[1:])
     if argv and argv[0] not in ("-h", "--help"):
         load_components(_plugins_in(argv))  # they may bring targets
     if argv and argv[0] in EXPORTERS:
         return _export(argv[0], EXPORTERS[argv[0]], argv[1:])
     if argv and not argv[0].startswith("-"):
-        known = ", ".join(nearest_first(argv[0], [*EXPORTERS, "info"]))
+        known = ", ".join(nearest_first(argv[0], [*EXPORTERS, *FOLDERS, "info"]))
         raise UserError(f"t2sda export {argv[0]}: unknown; known, nearest first: {known}")
     asked_for_help = bool(argv) and argv[0] in ("-h", "--help")
     stream = sys.stdout if asked_for_help else sys.stderr
     for name, exporter in EXPORTERS.items():
         output = f"--output FILE{exporter.suffixes[0]}"
         print(f"usage: t2sda export {name} {_source(exporter)} {output} [options]", file=stream)
+    for name, taken in FOLDERS.items():
+        print(f"usage: t2sda export {name} {taken} --output DIR [options]", file=stream)
     print("usage: t2sda export info FILE   (what an exported file says about itself)", file=stream)
     print("(t2sda export TARGET --help)", file=stream)
     return 0 if asked_for_help else USER_ERROR

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -26,6 +27,7 @@ from t2sda.errors import UserError
 from t2sda.files import only_writer, remove_partials
 from t2sda.inference.results import CONFIDENCE, KINDS, PROBABILITIES, check_label_ids
 from t2sda.inference.segmenter import Segmenter
+from t2sda.inference.shards import Shard, check_beside, note_begin, note_end, shard_called
 from t2sda.inference.sources import Source
 from t2sda.inference.visualisation import PLAIN, OverlayStyle
 from t2sda.inference.windows import check_stride
@@ -46,12 +48,20 @@ def command(argv: Sequence[str]) -> int:
     args = _parser().parse_args(argv)
     style = _style(args)
     output_dir = Path(args.output)
+    shard = None if args.shard is None else shard_called(args.shard, os.environ)
+    if shard is not None:
+        check_beside(shard, output_dir)
     with sources_of(args, output_dir) as sources:
-        return _segment(args, sources, output_dir, style)
+        own = [one for one in sources if shard is None or shard.takes(str(one.name))]
+        return _segment(args, own, output_dir, style, shard)
 
 
 def _segment(
-    args: argparse.Namespace, sources: Sequence[Source], output_dir: Path, style: OverlayStyle
+    args: argparse.Namespace,
+    sources: Sequence[Source],
+    output_dir: Path,
+    style: OverlayStyle,
+    shard: Shard | None,
 ) -> int:
     load_for_models([Path(args.model)], args.plugin, args.file)
     workers, streams, threads = _shared_cores(args, len(sources))
@@ -68,8 +78,12 @@ def _segment(
     if "labelid" in args.kind:
         check_label_ids(model.taxonomy)
     cv2.setNumThreads(1)  # the images are what is done in parallel
-    with only_writer(output_dir, "--output"):
-        remove_partials({(output_dir / source.name).parent for source in sources})
+    record_dir = output_dir if shard is None else shard.folder(output_dir)
+    with only_writer(record_dir, "--output"):
+        if shard is None:
+            remove_partials({(output_dir / source.name).parent for source in sources})
+        else:
+            note_begin(record_dir)
         inference = Inference(
             segmenter,
             output_dir,
@@ -79,8 +93,13 @@ def _segment(
             resume=args.resume,
             settings=_settings(args, model, style),
             style=style,
+            record_dir=record_dir,
         )
-        return inference.run(sources)
+        code = inference.run(sources)
+        if shard is not None:
+            names = [str(source.name) for source in sources]
+            note_end(record_dir, names, len(inference.left_out), model.taxonomy)
+        return code
 
 
 def _settings(args: argparse.Namespace, model: Predictor, style: OverlayStyle) -> dict[str, Any]:
@@ -279,6 +298,14 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--resume", action="store_true", help="skip what an earlier run of these settings finished"
+    )
+    parser.add_argument(
+        "--shard",
+        nargs="?",
+        const="",
+        metavar="I/N",
+        help="only the I-th of N shares of the images; several may write to one --output side by "
+        "side, then `t2sda merge`. I, and of a Slurm array N, may be left out: /N, or nothing",
     )
     parser.add_argument(
         "--workers",

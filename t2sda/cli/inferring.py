@@ -12,6 +12,7 @@ from typing import Any, NamedTuple, TextIO
 import numpy as np
 
 from t2sda.cli.infer_progress import InferProgress
+from t2sda.data.taxonomies import Taxonomy
 from t2sda.errors import (
     MissingFileError,
     NameTooLongError,
@@ -80,6 +81,7 @@ class Inference:
         resume: leave out what an earlier run finished.
         settings: what results depend on besides `kinds`, for `resume`.
         style: of overlays and panels.
+        record_dir: of the record and the summary; by default that of the results.
     """
 
     def __init__(
@@ -92,16 +94,18 @@ class Inference:
         resume: bool = False,
         settings: Mapping[str, Any] | None = None,
         style: OverlayStyle = PLAIN,
+        record_dir: Path | None = None,
     ) -> None:
         self.segmenter = segmenter
         self.taxonomy = segmenter.model.taxonomy
         self.output_dir = output_dir
+        self.record_dir = record_dir or output_dir
         self.kinds = kinds
         self.style = style
         self.stream = stream
         self.num_workers = num_workers
         self.record = Record(
-            output_dir,
+            self.record_dir,
             {**(settings or {}), "kinds": sorted(set(kinds))},
             resume,
             self.taxonomy.num_classes,
@@ -112,7 +116,7 @@ class Inference:
     def run(self, sources: Sequence[Source]) -> int:
         """Segment them all, write what was seen; returns the exit code."""
         _check_kinds(sources, self.kinds)
-        remove_summary(self.output_dir)  # until the end it would be of other images
+        remove_summary(self.record_dir)  # until the end it would be of other images
         begin = time.perf_counter()
         finished: list[Done] = []
         waiting = [source for source in sources if not self._is_finished(source)]
@@ -245,12 +249,8 @@ class Inference:
         ]
 
     def _write_legend(self, names: Sequence[str]) -> None:
-        counts = self.record.counts(names)
-        if counts.any():
-            numbers = self.style.numbers
-            drawn = legend(counts, self.taxonomy, width=480, numbers=numbers)
-            write_png(self.output_dir / LEGEND_NAME, drawn)
-            self.record.write_shares(self.output_dir / SHARES_NAME, names, self.taxonomy)
+        numbers = self.style.numbers
+        write_summary(self.record, self.record_dir, names, self.taxonomy, numbers=numbers)
 
     def _conclude(self, finished: Sequence[Done], num_earlier: int, seconds: float) -> None:
         num_videos = sum(done.source.is_video for done in finished)
@@ -274,6 +274,21 @@ class Inference:
             print("damaged, segmented as far as they can be decoded:", file=sys.stderr)
             for text in self.incomplete:
                 print(printable(f"  {text}"), file=sys.stderr)
+
+
+def write_summary(
+    record: Record,
+    folder: Path,
+    names: Sequence[str],
+    taxonomy: Taxonomy,
+    *,
+    numbers: bool = False,
+) -> None:
+    """Legend (with train ids if `numbers`) and shares of what was seen, if anything was."""
+    counts = record.counts(names)
+    if counts.any():
+        write_png(folder / LEGEND_NAME, legend(counts, taxonomy, width=480, numbers=numbers))
+        record.write_shares(folder / SHARES_NAME, names, taxonomy)
 
 
 def _with_size(path: Path, shape: Sequence[int]) -> str:

@@ -67,7 +67,7 @@ def command(argv: Sequence[str]) -> int:
     console.rule("what came of it")
     console.print(f"IoU % on {dataset}", highlight=False)
     console.print(_table(folders, dataset))
-    _say_where_to_look(console, onnx_path, images_dir, comparison_path)
+    _say_where_to_look(console, folders, onnx_path, images_dir, comparison_path)
     console.print(f"{(time.perf_counter() - began) / 60:.1f} minutes", highlight=False)
     return code
 
@@ -143,7 +143,11 @@ def _comparison(folders: dict[str, Path], dataset_name: str) -> np.ndarray:
 
 
 def _say_where_to_look(
-    console: Console, onnx_path: Path, images_dir: Path, comparison_path: Path
+    console: Console,
+    folders: dict[str, Path],
+    onnx_path: Path,
+    images_dir: Path,
+    comparison_path: Path,
 ) -> None:
     for what, path in (
         ("scenes before and after", comparison_path),
@@ -151,3 +155,10 @@ def _say_where_to_look(
         ("the student as ONNX, verified", onnx_path),
     ):
         console.print(f"{what:<30} {path}", highlight=False, soft_wrap=True)
+    before, after = folders.values()
+    console.print(
+        f"as a page for the browser:     t2sda export web {after} --before {before} "
+        f"--size 256 512 --output {onnx_path.with_name('site')}",
+        highlight=False,
+        soft_wrap=True,
+    )

@@ -19,6 +19,10 @@ MAX_BYTES = 8 * MAX_PIXELS + (1 << 20)
 """Of a file: as many pixels with four channels of 16 bits, and a header."""
 
 
+class TooManyPixelsError(UnreadableFileError):
+    """An image of more than MAX_PIXELS."""
+
+
 def content_of(path: Path) -> bytes:
     """The bytes of a regular file.
 
@@ -51,11 +55,14 @@ def check_regular_file(path: Path) -> None:
 
 
 def check_pixels(size: tuple[int, int], name: object) -> None:
-    """Raise UnreadableFileError if (height, width) are more than MAX_PIXELS, or nothing."""
+    """Raise UnreadableFileError if (height, width) are more than MAX_PIXELS, or nothing.
+
+    Of too many it is a TooManyPixelsError.
+    """
     if 0 in size:
         raise UnreadableFileError(f"{name}: has no pixels; replace or remove the file")
     if size[0] * size[1] > MAX_PIXELS:
-        raise UnreadableFileError(
+        raise TooManyPixelsError(
             f"{name}: {size[0]}x{size[1]} (height x width) are more than the {MAX_PIXELS} pixels "
             f"that are decoded, which is how decompression bombs look; make the image smaller, or "
             f"remove the file"

@@ -123,29 +123,51 @@ def read_samples(path: Path) -> np.ndarray:
             return samples_of(image, content)
 
 
-def read_header(path: Path) -> Header:
+def read_header(source: Path | bytes, name: str = "image") -> Header:
     """What a file says about its image; nothing is decoded.
+
+    Args:
+        source: path, or the bytes of a file.
+        name: of bytes, for messages.
 
     Raises:
         MissingFileError: if there is no such file.
         UnreadableFileError: if it does not begin like an image, or has more than MAX_PIXELS.
     """
-    with errors_name(path):
-        check_regular_file(path)
-        with path.open("rb") as file:
-            if read_at(file.fileno(), 0, len(png.SIGNATURE)) == png.SIGNATURE:
-                found = png.header_of_file(file.fileno())
-                size = upright_size(found.size, found.orientation)
-                header = Header(size, found.orientation, found.alpha, found.bits)
-            else:
-                with Image.open(file, formats=known_formats()) as image:
-                    orientation = orientation_of(image)
-                    size = image.height, image.width
-                    if image.format != "TIFF":  # which Pillow turns itself
-                        size = upright_size(size, orientation)
-                    header = Header(size, orientation, has_alpha(image), bits_of(image))
-        check_pixels(header.size, path)
+    name = name if isinstance(source, bytes) else str(source)
+    with errors_name(name):
+        header = _of_bytes(source) if isinstance(source, bytes) else _of_file(source)
+        check_pixels(header.size, name)
         return header
+
+
+def _of_file(path: Path) -> Header:
+    check_regular_file(path)
+    with path.open("rb") as file:
+        if read_at(file.fileno(), 0, len(png.SIGNATURE)) == png.SIGNATURE:
+            return _of_png(png.header_of_file(file.fileno()))
+        with Image.open(file, formats=known_formats()) as image:
+            return _of_pillow(image)
+
+
+def _of_bytes(content: bytes) -> Header:
+    if content.startswith(png.SIGNATURE):
+        return _of_png(png.header_of_content(content))
+    with open_content(content) as image:
+        return _of_pillow(image)
+
+
+def _of_png(found: png.PngHeader) -> Header:
+    size = upright_size(found.size, found.orientation)
+    return Header(size, found.orientation, found.alpha, found.bits)
+
+
+def _of_pillow(image: Image.Image) -> Header:
+    orientation = orientation_of(image)
+    size = image.height, image.width
+    if image.format != "TIFF":  # which Pillow turns itself
+        size = upright_size(size, orientation)
+    return Header(size, orientation, has_alpha(image), bits_of(image))
 
 
 def _content(source: Path | bytes, name: str) -> tuple[bytes, str]:

@@ -22,6 +22,8 @@ from t2sda.inference.video import VIDEO_KINDS, video_path
 RECORD_NAME = "images.jsonl"
 SHARES_NAME = "classes.json"
 LEGEND_NAME = "legend.png"
+SHARDS_NAME = "shards"
+"""Folder of the records of shards, see `t2sda.inference.shards`."""
 
 
 class Record:
@@ -43,7 +45,8 @@ class Record:
         self.path = folder / RECORD_NAME
         self.num_classes = num_classes
         settings = json.loads(json.dumps(settings))  # tuples would not equal what is read back
-        lines = _lines(self.path) if resume else []
+        self.settings = settings
+        lines = lines_of(self.path) if resume else []
         if lines and (changes := _changes(lines[0].get("settings"), settings)):
             raise UserError(
                 f"--resume: results in {folder} were made with other settings: "
@@ -109,8 +112,9 @@ class Record:
 
 def results_below(folder: Path) -> set[Path]:
     """What runs that left a record in a folder may have written there."""
-    lines = _lines(folder / RECORD_NAME)
-    targets = [folder / line["name"] for line in lines[1:]]
+    records = [folder / RECORD_NAME, *folder.glob(f"{SHARDS_NAME}/*/{RECORD_NAME}")]
+    lines = [line for record in records for line in lines_of(record)]
+    targets = [folder / line["name"] for line in lines if "name" in line]
     return {
         *([folder / LEGEND_NAME] if lines else []),
         *(path for target in targets for path in result_paths(target, KINDS)),
@@ -155,7 +159,7 @@ def _shares(counts: np.ndarray) -> list[float]:
     return (counts / max(int(counts.sum()), 1)).round(6).tolist()
 
 
-def _lines(path: Path) -> list[dict[str, Any]]:
+def lines_of(path: Path) -> list[dict[str, Any]]:
     """Whole lines of a record; none where it is not there."""
     if not path.is_file():
         return []

@@ -20,7 +20,14 @@ from t2sda.data.catalog import open_dataset
 from t2sda.data.domains import DomainPairs
 from t2sda.data.loader import DomainLoader
 from t2sda.data.samplers import MicroBatchPositions
-from t2sda.distributed import barrier, broadcast_from_main_, is_main, rank, world_size
+from t2sda.distributed import (
+    barrier,
+    broadcast_from_main_,
+    check_shared_folder,
+    is_main,
+    rank,
+    world_size,
+)
 from t2sda.engine.best_checkpoint import BestCheckpoint, best_path
 from t2sda.engine.checkpoint import (
     Checkpoint,
@@ -122,6 +129,7 @@ def run_training(
             stack.enter_context(only_writer(folder, "--output-dir"))
             check_folder(folder, resume)  # before anything is written to it
             stack.enter_context(log_to_file(folder))
+        check_shared_folder(folder)
         run = TrainingRun(cfg, device, resume=resume, weights=weights, model=model, hooks=hooks)
         return run.run()
 

@@ -17,7 +17,8 @@ from t2sda.cli.common import short_names
 from t2sda.cli.main import main
 from t2sda.export import latency
 from t2sda.export.latency import Candidate, Comparison, Result, Task
-from tests.deployed import STATIC, shared_export
+from tests.deployed import STATIC, shared_checkpoint, shared_export
+from tests.tiny_onnx import write_tiny
 
 
 def test_models_and_runtimes_side_by_side(
@@ -211,3 +212,35 @@ def test_percentiles_and_pace() -> None:
     assert result.percentile(50) == pytest.approx(200)
     assert result.images_per_second == pytest.approx(10)
     assert Comparison([result], 0.0).results == [result]
+
+
+@pytest.mark.slow  # processes that import everything
+def test_end_to_end_tells_stages_of_files(
+    tmp_path_factory: pytest.TempPathFactory, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path, written = shared_export(tmp_path_factory, STATIC), tmp_path / "times.json"
+    checkpoint = shared_checkpoint(tmp_path_factory)
+    options = ["--end-to-end", "--sizes", "64x96", "--rounds", "1", "--json", str(written)]
+    assert main(["benchmark", str(path), str(checkpoint), *options, "--threads", "1"]) == 0
+    table = capsys.readouterr().out
+    for word in ("decode", "copy", "network", "write", "overlapped", "cores busy"):
+        assert word in table
+    results = json.loads(written.read_text())["results"]
+    assert [result["runtime"] for result in results] == ["onnxruntime", "torch"]
+    for result in results:
+        parts = [sum(own) for own in result["seconds"].values()]
+        assert all(part > 0 for part in parts)
+
+
+def test_options_that_say_nothing_end_to_end_are_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = write_tiny(tmp_path / "tiny.onnx")
+    (tmp_path / "empty").mkdir()
+    for options, words in (
+        (["--images", str(tmp_path)], "with --end-to-end alone"),
+        (["--end-to-end", "--batches", "4"], "one image at a time"),
+        (["--end-to-end", "--images", str(tmp_path / "empty")], "no image in this folder"),
+    ):
+        assert main(["benchmark", str(path), *options]) == 2
+        assert words in capsys.readouterr().err

@@ -1,0 +1,37 @@
+"""`t2sda export triton`: an ONNX file in a repository of Triton."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from t2sda.cli.common import ArgumentParser, positive_int
+from t2sda.errors import UserError
+from t2sda.export.triton import export_triton
+
+
+def command(argv: Sequence[str]) -> int:
+    """Write the next version of the model."""
+    parser = ArgumentParser(
+        prog="t2sda export triton",
+        description="Put a file of `t2sda export onnx` into a model repository, which Triton, "
+        "KServe and OpenVINO Model Server read: NAME/config.pbtxt, NAME/labels.txt and the next "
+        "NAME/VERSION/model.onnx.",
+    )
+    parser.add_argument("source", metavar="FILE.onnx", help="what is served")
+    parser.add_argument("--output", required=True, metavar="DIR", help="the repository")
+    parser.add_argument("--name", help="of the model; default: that of the file")
+    parser.add_argument(
+        "--max-batch",
+        type=positive_int,
+        default=8,
+        metavar="N",
+        help="images that Triton puts together, of a file that takes any number (default 8)",
+    )
+    args = parser.parse_args(argv)
+    source = Path(args.source)
+    if source.suffix.lower() != ".onnx":
+        raise UserError(f"{source}: `t2sda export onnx` comes first; an ONNX file is due here")
+    placed = export_triton(source, Path(args.output), name=args.name, max_batch=args.max_batch)
+    print(f"{source} -> {placed.folder}, version {placed.version}")
+    return 0

@@ -1,0 +1,94 @@
+"""`t2sda export web`: a page that runs a network in the visitor's browser."""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from t2sda.cli.common import ArgumentParser, add_dataset_arguments, load_datasets, positive_int
+from t2sda.cli.export import export_checkpoint
+from t2sda.cli.export_data import register_datasets_of_run
+from t2sda.export.web import write_site
+from t2sda.runtime.checkpoints import open_checkpoint
+
+
+def command(argv: Sequence[str]) -> int:
+    """Export what is no ONNX file yet, and write the site."""
+    args = _parser().parse_args(argv)
+    load_datasets(args)
+    sources = [Path(source) for source in (args.source, args.before) if source]
+    site = Path(args.output)
+    with tempfile.TemporaryDirectory() as folder:
+        models = [_as_onnx(source, args, Path(folder)) for source in sources]
+        num_bytes = write_site(
+            models,
+            site,
+            examples=[Path(example) for example in args.example],
+            archive=Path(args.onnxruntime_web) if args.onnxruntime_web else None,
+        )
+    print(
+        f"{' and '.join(map(str, sources))} -> {site} ({num_bytes / 1e6:.1f} MB); any web server "
+        f"can hold it, for a look: python -m http.server --bind 127.0.0.1 --directory {site}"
+    )
+    return 0
+
+
+def _as_onnx(source: Path, args: argparse.Namespace, folder: Path) -> Path:
+    if source.suffix.lower() == ".onnx":
+        return source
+    checkpoint = open_checkpoint(source)
+    register_datasets_of_run(checkpoint.cfg)
+    written = folder / f"{len(list(folder.iterdir()))}.onnx"
+    report = export_checkpoint(checkpoint, written, args, args.precision)
+    print(f"verified in ONNX Runtime against PyTorch: {report}")
+    return written
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = ArgumentParser(
+        prog="t2sda export web",
+        description="Write a static site: one page on which visitors segment their own images, or "
+        "what their camera sees, on their own machine. Nothing leaves the browser.",
+    )
+    parser.add_argument(
+        "source",
+        metavar="RUN|CHECKPOINT|FILE.onnx",
+        help="the adapted network; a file must be of one size and give labels",
+    )
+    parser.add_argument(
+        "--before",
+        metavar="RUN|CHECKPOINT|FILE.onnx",
+        help="a network that was not adapted, to compare with by a slider; default: the image",
+    )
+    parser.add_argument("--output", required=True, metavar="DIR", help="of the site")
+    parser.add_argument(
+        "--size",
+        nargs=2,
+        type=positive_int,
+        metavar=("HEIGHT", "WIDTH"),
+        help="that the network sees; default: that of `t2sda export onnx`",
+    )
+    parser.add_argument("--branch", choices=("student", "teacher"), default="student")
+    parser.add_argument(
+        "--precision",
+        choices=("fp32", "fp16"),
+        default="fp32",
+        help="fp16 halves the download; it is computed in float32 all the same",
+    )
+    parser.add_argument(
+        "--example",
+        action="append",
+        default=[],
+        metavar="IMAGE",
+        help="photograph to start with, repeatable; it is published with the site",
+    )
+    parser.add_argument(
+        "--onnxruntime-web",
+        metavar="TGZ",
+        help="the npm package, where npm cannot get it; see docs/serving.md",
+    )
+    add_dataset_arguments(parser)
+    parser.set_defaults(dynamic=False, output_kind="labels", layout="nhwc", max_changed=None)
+    return parser

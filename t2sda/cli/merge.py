@@ -1,0 +1,34 @@
+"""`t2sda merge`: record, legend and shares of what `infer --shard` made."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from t2sda.cli.common import ArgumentParser
+from t2sda.cli.inferring import SOME_LEFT_OUT, write_summary
+from t2sda.files import only_writer, remove_partials
+from t2sda.inference.shards import finished_shards, merge
+
+
+def command(argv: Sequence[str]) -> int:
+    """Merge; returns 0, or SOME_LEFT_OUT if a shard left files out."""
+    parser = ArgumentParser(
+        prog="t2sda merge",
+        description="Write images.jsonl, legend.png and classes.json of all shards, as one run "
+        "without --shard would have. Every shard must have come to its end.",
+    )
+    parser.add_argument("output", metavar="DIR", help="the --output of `t2sda infer --shard`")
+    args = parser.parse_args(argv)
+    output_dir = Path(args.output)
+    found = finished_shards(output_dir)  # before anything is written
+    with only_writer(output_dir, "DIR"):
+        merged = merge(output_dir, found)
+        remove_partials({(output_dir / name).parent for name in merged.names})
+        numbers = merged.record.settings.get("style", {}).get("numbers", False)
+        write_summary(merged.record, output_dir, merged.names, merged.taxonomy, numbers=numbers)
+    print(f"{len(merged.names)} images and videos of all shards; summary in {output_dir}")
+    if merged.num_left_out:
+        print(f"{merged.num_left_out} files were left out, as their shards said")
+        return SOME_LEFT_OUT
+    return 0
