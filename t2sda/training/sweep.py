@@ -35,7 +35,7 @@ from typing import Any, Literal, Protocol
 
 from fvcore.common.config import CfgNode
 
-from t2sda.config import ConfigError, config_to_mapping, load_config, read_config_file
+from t2sda.config import SCHEMA, ConfigError, config_to_mapping, load_config, read_config_file
 from t2sda.config.errors import shown
 from t2sda.config.schema import flat_items
 from t2sda.config.yaml_text import Tree, is_plain, plain, read_section
@@ -111,11 +111,15 @@ class SweepRun:
 
     @property
     def changes(self) -> list[str]:
-        """What was set otherwise when it ran, as far as numbers follow from it."""
+        """What was set otherwise when it ran, as far as numbers follow from it.
+
+        A setting that was not there then had what is its default now.
+        """
         path = self.folder / CONFIG_NAME
         if is_missing(path):
             return []
-        then = dict(flat_items(read_config_file(path)))
+        defaults = dict(flat_items(config_to_mapping(SCHEMA.build({}))))
+        then = defaults | dict(flat_items(read_config_file(path)))
         now = dict(flat_items(config_to_mapping(self.cfg)))
         return [
             f"{key} was {shown(then.get(key))}, is {shown(now.get(key))}"

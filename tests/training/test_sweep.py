@@ -363,3 +363,17 @@ def test_labels_come_before_the_training(monkeypatch: pytest.MonkeyPatch) -> Non
     with pytest.raises(RuntimeError, match="t2sda pseudo-label ended with exit code 2"):
         Train(["train"], ["bad"])()
     assert called == [("pseudo-label", "bad")]
+
+
+def test_a_setting_that_is_newer_than_a_run_had_its_default_then(tmp_path: Path) -> None:
+    text = (
+        "runs: {{a: {{config: quickstart_source_only.yaml, set: {{RARE_CLASSES.ENABLED: {}}}}}}}\n"
+    )
+    run = read_sweep(sweep_file(tmp_path, text.format("false"), seeds="")).runs[0]
+    run.folder.mkdir(parents=True)
+    kept = dump_config(run.cfg).replace("RARE_CLASSES:\n  ENABLED: false\n", "RARE_CLASSES:\n")
+    (run.folder / "config.yaml").write_text(kept)
+    assert "ENABLED: false\n  TEMPERATURE" not in kept
+    assert run.changes == []
+    other = read_sweep(sweep_file(tmp_path, text.format("true"), seeds="")).runs[0]
+    assert other.changes == ["RARE_CLASSES.ENABLED was false, is true"]
