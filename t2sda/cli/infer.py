@@ -43,7 +43,7 @@ WAITING = 2
 
 def command(argv: Sequence[str]) -> int:
     """Segment everything; returns 0, or SOME_LEFT_OUT if files were left out."""
-    args = _parser().parse_args(argv)
+    args = build_parser().parse_args(argv)
     style = _style(args)
     output_dir = Path(args.output)
     with sources_of(args, output_dir) as sources:
@@ -206,7 +206,8 @@ def _probability(text: str) -> float:
     return value
 
 
-def _parser() -> argparse.ArgumentParser:
+def build_parser() -> argparse.ArgumentParser:
+    """Its options."""
     parser = ArgumentParser(
         prog="t2sda infer",
         description="Segment images and videos. For each it writes NAME_KIND, and for all "

@@ -27,6 +27,7 @@ COMMANDS = {
     "weights": ("t2sda.cli.weights", "import what others trained, as a checkpoint"),
     "show-config": ("t2sda.cli.show_config", "print a configuration, resolved and checked"),
     "gpu-check": ("t2sda.cli.gpu_check", "does all that needs a GPU work here? a report"),
+    "completion": ("t2sda.cli.completion", "print a script that lets a shell complete commands"),
     "env": ("t2sda.cli.env", "print what works on this machine"),
 }
 """Verb: module with `command(argv) -> int`, imported when it is asked for; one line of help."""
