@@ -23,6 +23,7 @@ EXTRAS = {
     "video": ["av>=14"],  # FFmpeg in a wheel; videos for `infer`
     "fast": ["imagecodecs>=2025.3.30"],  # PNG images decoded 1.4 times as fast; 80 MB
     "docs": ["mkdocs>=1.6,<2"],  # `make docs`; Sphinx would want every page in another dialect
+    "completion": ["shtab>=1.7"],  # `t2sda completion`: scripts for bash, zsh and tcsh
     "sweep": ["submitit>=1.5"],  # `t2sda sweep`: runs as local jobs or through Slurm
     "analysis": ["scikit-learn>=1.5"],  # t-SNE; brings SciPy
     "wandb": ["wandb>=0.19"],  # metrics to Weights & Biases; not in dev: 60 MB and a service
@@ -37,6 +38,7 @@ EXTRAS = {
         "mkdocs>=1.6,<2",  # a test builds the site
         # independent references
         *("cityscapesscripts", "pycocotools>=2.0.8", "torchmetrics", "transformers>=5"),
+        "shtab>=1.7",  # the scripts are tested in bash
         "submitit>=1.5",  # the sweep is tested with its local executor
         *("starlette>=1.0", "uvicorn>=0.30", "prometheus-client>=0.20"),  # `t2sda serve`
         "tritonclient[grpc]>=2.50",  # its protobuf reads what `export triton` writes

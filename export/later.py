@@ -17,7 +17,6 @@ from .openvino import EXAMPLE_SIZE, ir_network
 from .verify import (
     TOLERANCES,
     Network,
-    Tolerance,
     VerificationReport,
     allowed_by,
     compared,
@@ -56,7 +55,7 @@ def run_once(model: FilePredictor) -> int:
 
 
 def agreement(
-    path: Path, model: FilePredictor, against: Path, tolerance: Tolerance | None = None
+    path: Path, model: FilePredictor, against: Path, max_changed: float | None = None
 ) -> VerificationReport:
     """A file beside the run, checkpoint or file that it was made of, on drawn streets.
 
@@ -64,15 +63,16 @@ def agreement(
         path: of the file.
         model: of `open_exported`.
         against: a run's folder, a checkpoint, an ONNX file or an OpenVINO IR.
-        tolerance: by default that of the file's precision.
+        max_changed: share of the pixels that may get another label; None: that of the precision.
 
     Raises:
         UserError: if they have other classes, one does not run, or they disagree.
     """
     metadata = model.metadata
-    if tolerance is None:
-        by_precision = ENGINE_TOLERANCES if path.suffix.lower() in ENGINE_SUFFIXES else TOLERANCES
-        tolerance = by_precision[metadata.precision]
+    by_precision = ENGINE_TOLERANCES if path.suffix.lower() in ENGINE_SUFFIXES else TOLERANCES
+    tolerance = by_precision[metadata.precision]
+    if max_changed is not None:
+        tolerance = tolerance.allowing(max_changed)
     source = _source(against, metadata, path)
     batches = street_batches(metadata, metadata.image_size or EXAMPLE_SIZE)
     report = compared(_network(path, model), source, batches, tolerance)

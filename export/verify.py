@@ -46,6 +46,13 @@ class Tolerance(NamedTuple):
     changed: float | None
     spread: float | None = None
 
+    def allowing(self, changed: float) -> Tolerance:
+        """The same with another share of changed pixels; more of them allow more noise."""
+        spread = self.spread
+        if spread is not None and self.changed is not None:
+            spread *= max(changed / self.changed, 1.0)
+        return self._replace(changed=changed, spread=spread)
+
 
 TOLERANCES = {
     "fp32": Tolerance(1e-4, None),

@@ -118,6 +118,11 @@ META_ARCHS: Registry[Any] = Registry("meta-architecture", "META_ARCH.NAME")
 PASSES: Registry[Any] = Registry("student pass", "META_ARCH.PASSES")
 HOOKS: Registry[Any] = Registry("hook", "HOOKS.NAMES")
 TRANSLATORS: Registry[Any] = Registry("translator", "TRANSLATION.NAME")
+OBJECTIVES: Registry[Any] = Registry("pull objective", "T2SDA.OBJECTIVE")
+OPTIMIZERS: Registry[Any] = Registry("optimizer of the student", "SOLVER.OPTIMIZER")
+AUGMENTATIONS: Registry[Any] = Registry(
+    "augmentation", "STRONG_AUGMENTATION.NAME and SOURCE_AUGMENTATION.NAME"
+)
 
 
 def check_registered(cfg: CfgNode) -> None:

@@ -8,17 +8,19 @@ from contextlib import contextmanager
 from copy import copy
 from importlib import import_module
 
+from t2sda import registry
 from t2sda.config import SCHEMA
 from t2sda.data.catalog import DATASETS
 from t2sda.plugins import LOADED_FILES
-from t2sda.registry import BACKBONES, HEADS, HOOKS, META_ARCHS, MODELS, PASSES, TRANSLATORS
+from t2sda.registry import Registry
 
 
 @contextmanager
 def components_restored() -> Iterator[None]:
     """Registries and schema are afterwards as before."""
     import_module("t2sda.builtin")
-    owners = (BACKBONES, DATASETS, HEADS, HOOKS, META_ARCHS, MODELS, PASSES, TRANSLATORS, SCHEMA)
+    registries = [one for one in vars(registry).values() if isinstance(one, Registry)]
+    owners = (DATASETS, SCHEMA, *registries)
     before = [{name: copy(value) for name, value in vars(owner).items()} for owner in owners]
     loaded = set(LOADED_FILES)
     try:

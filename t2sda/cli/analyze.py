@@ -48,7 +48,7 @@ COLUMNS = {
 
 def command(argv: Sequence[str]) -> int:
     """Analyze runs, write figures and tables; returns 0."""
-    args = _parser().parse_args(argv)
+    args = build_parser().parse_args(argv)
     parts = _possible_parts() if args.parts is None else args.parts
     settings = StudySettings(parts, args.features, args.max_images, args.pixels, args.seed)
     if EMBEDDING in settings.parts:
@@ -149,7 +149,8 @@ def _parts(text: str) -> tuple[str, ...]:
     return tuple(part for part in PARTS if part in chosen)
 
 
-def _parser() -> argparse.ArgumentParser:
+def build_parser() -> argparse.ArgumentParser:
+    """Its options."""
     parser = ArgumentParser(
         prog="t2sda analyze",
         description="Distances and similarity of class features, t-SNE, pseudo-labels and class "

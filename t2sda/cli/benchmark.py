@@ -31,7 +31,7 @@ MUCH_OTHER_LOAD = 0.2
 
 def command(argv: Sequence[str]) -> int:
     """Time every model in every runtime that can run it, and print one table."""
-    args = _parser().parse_args(argv)
+    args = build_parser().parse_args(argv)
     load_for_models([Path(model) for model in args.models], args.plugin, args.file)
     if args.json:
         check_writable_file(Path(args.json), "--json")
@@ -177,7 +177,8 @@ def _size(text: str) -> tuple[int, int]:
     return int(match[1]), int(match[2])
 
 
-def _parser() -> argparse.ArgumentParser:
+def build_parser() -> argparse.ArgumentParser:
+    """Its options."""
     parser = ArgumentParser(
         prog="t2sda benchmark",
         description="Time models side by side, from a uint8 image to its labels: every model in "

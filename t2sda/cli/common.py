@@ -7,7 +7,7 @@ import io
 import json
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import NoReturn
 
@@ -24,6 +24,12 @@ class ArgumentParser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         print(printable(f"error: {message}; see {self.prog} --help"), file=sys.stderr)
         sys.exit(USER_ERROR)
+
+
+def whole_verb(word: str, known: Iterable[str]) -> str:
+    """The one verb that begins so, as `eval`; the word itself where there is none, or several."""
+    found = [verb for verb in known if verb.startswith(word)]
+    return found[0] if len(found) == 1 else word
 
 
 def run_command(command: Callable[[Sequence[str]], int], argv: Sequence[str]) -> int:

@@ -43,7 +43,7 @@ class ScoredRun:
 
 def command(argv: Sequence[str]) -> int:
     """Print what differs between runs; returns 0."""
-    args = _parser().parse_args(argv)
+    args = build_parser().parse_args(argv)
     if len(args.runs) < 2:
         raise UserError(f"RUN: {args.runs[0]}; give two different runs or more")
     names = distinct_names(args.runs)
@@ -128,7 +128,8 @@ def _left_out(runs: Sequence[ScoredRun], tasks: Sequence[Task]) -> list[str]:
     ]
 
 
-def _parser() -> argparse.ArgumentParser:
+def build_parser() -> argparse.ArgumentParser:
+    """Its options."""
     parser = ArgumentParser(
         prog="t2sda compare",
         description="Print which settings of runs differ, and their scores with the differences "

@@ -6,7 +6,7 @@ import importlib
 import sys
 from collections.abc import Sequence
 
-from t2sda.cli.common import USER_ERROR
+from t2sda.cli.common import USER_ERROR, whole_verb
 from t2sda.registry import nearest_first
 
 VERBS = {
@@ -26,7 +26,7 @@ def command(argv: Sequence[str]) -> int:
     if not argv or argv[0] in ("-h", "--help"):
         print(_usage(), file=sys.stdout if argv else sys.stderr)
         return 0 if argv else USER_ERROR
-    verb = argv[0]
+    verb = whole_verb(argv[0], VERBS)
     if verb not in VERBS:
         nearest = ", ".join(nearest_first(verb, list(VERBS)))
         print(f"error: no command 'data {verb}'; known, nearest first: {nearest}", file=sys.stderr)

@@ -38,7 +38,7 @@ BASELINE_MIN_PIXELS = 3000
 
 def command(argv: Sequence[str]) -> int:
     """Check every dataset; returns 0, or TRAINING_WOULD_FAIL."""
-    args = _parser().parse_args(argv)
+    args = build_parser().parse_args(argv)
     load_datasets(args)
     console = standard_console()
     named = [pair for name in args.datasets for pair in _datasets_of(name)]
@@ -179,7 +179,8 @@ def _line(found: Finding) -> str:
     return f"{'ERROR' if found.fatal else 'note'}: {found.kind}: {found.text}"
 
 
-def _parser() -> argparse.ArgumentParser:
+def build_parser() -> argparse.ArgumentParser:
+    """Its options."""
     parser = ArgumentParser(
         prog="t2sda data check",
         description="Look at every image and label: counts, sizes, files that do not belong "

@@ -46,7 +46,7 @@ IMAGES_OF_IDD = "leftImg8bit"
 
 def command(argv: Sequence[str]) -> int:
     """Convert, and say what was written and what was not."""
-    args = _parser().parse_args(argv)
+    args = build_parser().parse_args(argv)
     is_idd = args.format == "idd"
     images_dir = args.images or (args.annotations / IMAGES_OF_IDD if is_idd else None)
     if images_dir is None:
@@ -101,7 +101,8 @@ def _say(
     line(f"{description}: look at it with t2sda data check {description}")
 
 
-def _parser() -> argparse.ArgumentParser:
+def build_parser() -> argparse.ArgumentParser:
+    """Its options."""
     parser = ArgumentParser(
         prog="t2sda data convert",
         description="Draw the annotations of another tool as label files, and describe them and "

@@ -16,12 +16,7 @@ from t2sda.errors import UserError
 
 def command(argv: Sequence[str]) -> int:
     """Print a table; a dataset that is not there is no error."""
-    parser = ArgumentParser(
-        prog="t2sda data list",
-        description="The datasets that are registered, and where they were found.",
-    )
-    add_dataset_arguments(parser)
-    args = parser.parse_args(argv)
+    args = build_parser().parse_args(argv)
     load_datasets(args)
     console = standard_console()
     console.print(_places(), highlight=False, soft_wrap=True)
@@ -44,6 +39,16 @@ def command(argv: Sequence[str]) -> int:
             missing.add_row(location, ", ".join(names))
         console.print(missing)
     return 0
+
+
+def build_parser() -> ArgumentParser:
+    """Its options."""
+    parser = ArgumentParser(
+        prog="t2sda data list",
+        description="The datasets that are registered, and where they were found.",
+    )
+    add_dataset_arguments(parser)
+    return parser
 
 
 def _places() -> str:

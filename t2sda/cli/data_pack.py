@@ -17,7 +17,7 @@ from t2sda.errors import UserError
 
 def command(argv: Sequence[str]) -> int:
     """Pack, and say how to use what was written."""
-    args = _parser().parse_args(argv)
+    args = build_parser().parse_args(argv)
     load_datasets(args)
     bound = args.size[0], args.size[1]
     if min(bound) < 1:
@@ -48,7 +48,8 @@ def command(argv: Sequence[str]) -> int:
     return 0
 
 
-def _parser() -> argparse.ArgumentParser:
+def build_parser() -> argparse.ArgumentParser:
+    """Its options."""
     parser = ArgumentParser(
         prog="t2sda data pack",
         description="Write resized images and train ids as PNG files that are decoded ten times as "

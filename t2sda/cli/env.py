@@ -40,10 +40,7 @@ class Finding(NamedTuple):
 
 def command(argv: Sequence[str]) -> int:
     """Print versions, devices, runtimes that ran a model, and datasets that were found."""
-    parser = ArgumentParser(
-        prog="t2sda env", description="Print what works on this machine, found out by using it."
-    )
-    parser.parse_args(argv)
+    build_parser().parse_args(argv)
     load_components([])
     console = standard_console()
     versions = Table(title="versions", title_justify="left", show_header=False)
@@ -60,6 +57,13 @@ def command(argv: Sequence[str]) -> int:
             table.add_row(finding.what, "works" if finding.works else "-", finding.detail)
         console.print(table)
     return 0
+
+
+def build_parser() -> ArgumentParser:
+    """It has no options."""
+    return ArgumentParser(
+        prog="t2sda env", description="Print what works on this machine, found out by using it."
+    )
 
 
 def findings() -> list[Finding]:

@@ -57,7 +57,7 @@ class Scored:
 
 def command(argv: Sequence[str]) -> int:
     """Score every model on every dataset; returns 0."""
-    args = _parser().parse_args(argv)
+    args = build_parser().parse_args(argv)
     load_components(args.plugin, args.file)
     _check_arguments(args)
     with process_group(choose_device(args.device)), named_shortages():
@@ -183,7 +183,8 @@ def _pair(sides: Sequence[int] | None) -> tuple[int, int] | None:
     return (sides[0], sides[1]) if sides else None
 
 
-def _parser() -> argparse.ArgumentParser:
+def build_parser() -> argparse.ArgumentParser:
+    """Its options."""
     parser = ArgumentParser(
         prog="t2sda evaluate",
         description="Score models of any runtime on labelled datasets, at the labels' resolution; "

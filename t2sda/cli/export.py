@@ -71,7 +71,7 @@ def command(argv: Sequence[str]) -> int:
 
 
 def _export(name: str, exporter: Exporter, argv: Sequence[str]) -> int:
-    args = _parser(name, exporter).parse_args(argv)
+    args = build_parser(name, exporter).parse_args(argv)
     register_dataset_files(args.file)
     output = Path(args.output)
     check_output(output, exporter.suffixes)
@@ -210,7 +210,7 @@ def _source(exporter: Exporter) -> str:
     return "RUN|CHECKPOINT|FILE.onnx" if exporter.takes_checkpoints else "FILE.onnx"
 
 
-def _parser(name: str, exporter: Exporter) -> argparse.ArgumentParser:
+def build_parser(name: str, exporter: Exporter) -> argparse.ArgumentParser:
     """The one parser of exports: what there is to say follows from what the exporter can do."""
     suffix = exporter.suffixes[0]
     parser = ArgumentParser(

@@ -16,18 +16,23 @@ from t2sda.runtime.predictor import FilePredictor
 
 def command(argv: Sequence[str]) -> int:
     """Print a line for each thing; a damaged file is a UserError."""
-    parser = ArgumentParser(
-        prog="t2sda export info",
-        description="What an exported file takes, gives and comes from; its digest is checked.",
-    )
-    parser.add_argument("file", metavar="FILE", help="of `t2sda export`: .onnx, .xml or .engine")
-    path = Path(parser.parse_args(argv).file)
+    path = Path(build_parser().parse_args(argv).file)
     model = open_exported(path)
     rows = [("file", f"{path} ({path.stat().st_size / 1e6:.1f} MB), as it was written")]
     rows += [*_described(model.metadata, model), *(_graph(path) if _is_onnx(path) else ())]
     for name, text in rows:
         print(printable(f"{name:<13}{text}"))
     return 0
+
+
+def build_parser() -> ArgumentParser:
+    """Its options."""
+    parser = ArgumentParser(
+        prog="t2sda export info",
+        description="What an exported file takes, gives and comes from; its digest is checked.",
+    )
+    parser.add_argument("file", metavar="FILE", help="of `t2sda export`: .onnx, .xml or .engine")
+    return parser
 
 
 def _described(metadata: Metadata, model: FilePredictor) -> Iterator[tuple[str, str]]:

@@ -123,11 +123,7 @@ def tolerance_of(args: argparse.Namespace) -> Tolerance | None:
     """That of `--max-changed` and `--precision`."""
     if args.max_changed is None:
         return None
-    usual = TOLERANCES[args.precision]
-    spread = usual.spread
-    if spread is not None and usual.changed is not None:  # who allows more labels allows more noise
-        spread *= max(args.max_changed / usual.changed, 1.0)
-    return usual._replace(changed=args.max_changed, spread=spread)
+    return TOLERANCES[args.precision].allowing(args.max_changed)
 
 
 def _share(text: str) -> float:

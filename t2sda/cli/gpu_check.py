@@ -42,14 +42,7 @@ class Skipped(Exception):  # noqa: N818 - an outcome, not an error
 
 def command(argv: Sequence[str]) -> int:
     """Run every check, write the report; returns 1 if one failed, else 0."""
-    parser = ArgumentParser(
-        prog="t2sda gpu-check",
-        description="Short trainings in every precision, with and without torch.compile, peak "
-        "memory, export, TensorRT and ONNX Runtime on the GPU, in one Markdown report. Without a "
-        "GPU it runs what it can and says what it skipped.",
-    )
-    parser.add_argument("--output", default="output/gpu-check.md", metavar="FILE")
-    args = parser.parse_args(argv)
+    args = build_parser().parse_args(argv)
     load_components([])
     device = "cuda" if torch.cuda.is_available() else "cpu"
     with tempfile.TemporaryDirectory() as name:
@@ -66,6 +59,18 @@ def command(argv: Sequence[str]) -> int:
     print(f"\n{report}\nwritten to {path}")
     failed = [row for checked in rows.values() for row in checked if row.outcome == "FAILED"]
     return 1 if failed else 0
+
+
+def build_parser() -> ArgumentParser:
+    """Its options."""
+    parser = ArgumentParser(
+        prog="t2sda gpu-check",
+        description="Short trainings in every precision, with and without torch.compile, peak "
+        "memory, export, TensorRT and ONNX Runtime on the GPU, in one Markdown report. Without a "
+        "GPU it runs what it can and says what it skipped.",
+    )
+    parser.add_argument("--output", default="output/gpu-check.md", metavar="FILE")
+    return parser
 
 
 Check = tuple[str, Callable[[], str]]

@@ -45,7 +45,7 @@ WAITING = 2
 
 def command(argv: Sequence[str]) -> int:
     """Segment everything; returns 0, or SOME_LEFT_OUT if files were left out."""
-    args = _parser().parse_args(argv)
+    args = build_parser().parse_args(argv)
     style = _style(args)
     output_dir = Path(args.output)
     shard = None if args.shard is None else shard_called(args.shard, os.environ)
@@ -225,7 +225,8 @@ def _probability(text: str) -> float:
     return value
 
 
-def _parser() -> argparse.ArgumentParser:
+def build_parser() -> argparse.ArgumentParser:
+    """Its options."""
     parser = ArgumentParser(
         prog="t2sda infer",
         description="Segment images and videos. For each it writes NAME_KIND, and for all "

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 
 import t2sda
-from t2sda.cli.common import USER_ERROR, run_command
+from t2sda.cli.common import USER_ERROR, run_command, whole_verb
 from t2sda.errors import printable
 from t2sda.registry import nearest_first
 
@@ -31,6 +31,7 @@ COMMANDS = {
     "weights": ("t2sda.cli.weights", "import what others trained, as a checkpoint"),
     "show-config": ("t2sda.cli.show_config", "print a configuration, resolved and checked"),
     "gpu-check": ("t2sda.cli.gpu_check", "does all that needs a GPU work here? a report"),
+    "completion": ("t2sda.cli.completion", "print a script that lets a shell complete commands"),
     "env": ("t2sda.cli.env", "print what works on this machine"),
 }
 """Verb: module with `command(argv) -> int`, imported when it is asked for; one line of help."""
@@ -45,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments[0] == "--version":
         print(f"t2sda {t2sda.__version__}")
         return 0
-    verb = _whole_verb(arguments[0])
+    verb = whole_verb(arguments[0], COMMANDS)
     if verb not in COMMANDS:
         nearest = ", ".join(nearest_first(verb, list(COMMANDS)))
         print(
@@ -54,12 +55,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
         return USER_ERROR
     return run_verb(verb, arguments[1:])
-
-
-def _whole_verb(word: str) -> str:
-    """The one verb that begins so, as `eval`; the word itself where there is none, or several."""
-    found = [verb for verb in COMMANDS if verb.startswith(word)]
-    return found[0] if len(found) == 1 and word not in COMMANDS else word
 
 
 def run_verb(verb: str, argv: Sequence[str] | None = None) -> int:

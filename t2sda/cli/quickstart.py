@@ -34,7 +34,7 @@ NUM_COMPARED = 3
 
 def command(argv: Sequence[str]) -> int:
     """Train both, score both, export, segment; returns the first exit code that is not 0."""
-    args = _parser().parse_args(argv)
+    args = build_parser().parse_args(argv)
     console = standard_console()
     began = time.perf_counter()
     output_dir = Path(args.output_dir)
@@ -72,7 +72,8 @@ def command(argv: Sequence[str]) -> int:
     return code
 
 
-def _parser() -> argparse.ArgumentParser:
+def build_parser() -> argparse.ArgumentParser:
+    """Its options."""
     parser = ArgumentParser(
         prog="t2sda quickstart",
         description="Train source-only and T2S-DA on drawn streets, score both on the second "

@@ -18,7 +18,7 @@ from t2sda.resources import named_shortages
 
 def command(argv: Sequence[str]) -> int:
     """Write the page, whole or not at all."""
-    args = _parser().parse_args(argv)
+    args = build_parser().parse_args(argv)
     load_datasets(args)
     output = Path(args.output)
     check_writable_file(output, "--output")
@@ -62,7 +62,8 @@ def _number_of_images(text: str) -> int:
     return int(text)
 
 
-def _parser() -> argparse.ArgumentParser:
+def build_parser() -> argparse.ArgumentParser:
+    """Its options."""
     parser = ArgumentParser(
         prog="t2sda report",
         description="One HTML page about runs, in a file that needs no other and no network. Runs "

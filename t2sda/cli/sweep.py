@@ -37,7 +37,7 @@ def command(argv: Sequence[str]) -> int:
     Returns:
         0 if every run is done; 1 if one failed.
     """
-    args = _parser().parse_args(argv)
+    args = build_parser().parse_args(argv)
     path = Path(args.file)
     load_components(read_plugins(path))
     sweep = read_sweep(path)
@@ -54,7 +54,8 @@ def command(argv: Sequence[str]) -> int:
     return 1 if failed else 0
 
 
-def _parser() -> argparse.ArgumentParser:
+def build_parser() -> argparse.ArgumentParser:
+    """Its options."""
     parser = ArgumentParser(
         prog="t2sda sweep",
         description="Runs all that a file lists, through submitit. What is done is left out, what "

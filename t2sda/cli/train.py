@@ -28,7 +28,7 @@ def command(argv: Sequence[str]) -> int:
     Returns:
         0; 128 + the signal's number after one of STOP_SIGNALS, which leaves a checkpoint behind.
     """
-    args = _parser().parse_intermixed_args(argv)
+    args = build_parser().parse_intermixed_args(argv)
     overrides = load_for_config(args)
     if args.output_dir is not None:
         overrides += ["OUTPUT_DIR", json.dumps(args.output_dir)]  # as it is, not as YAML
@@ -47,7 +47,8 @@ def command(argv: Sequence[str]) -> int:
     return 128 + result.stopped_by if result.stopped_by else 0
 
 
-def _parser() -> argparse.ArgumentParser:
+def build_parser() -> argparse.ArgumentParser:
+    """Its options."""
     parser = ArgumentParser(
         prog="t2sda train",
         description="Train by a configuration. One process; for several GPUs start it with "

@@ -8,14 +8,16 @@ from pathlib import Path
 from t2sda.cli.common import ArgumentParser
 from t2sda.cli.exporting import add_verification_arguments
 from t2sda.cli.loading import add_device_argument
+from t2sda.errors import UserError
 from t2sda.export.later import agreement, open_exported, run_once
-from t2sda.export.verify import TOLERANCES
 from t2sda.plugins import load_components
 
 
 def command(argv: Sequence[str]) -> int:
     """Check one file; what is wrong with it is a UserError."""
-    args = _parser().parse_args(argv)
+    args = build_parser().parse_args(argv)
+    if args.max_changed is not None and args.against is None:
+        raise UserError("--max-changed: there is nothing to compare with; add --against RUN|FILE")
     load_components(args.plugin)
     path = Path(args.file)
     model = open_exported(path, args.device)
@@ -26,14 +28,13 @@ def command(argv: Sequence[str]) -> int:
     if args.against is None:
         print("not compared with anything; --against RUN|FILE does")
         return 0
-    tolerance = None
-    if args.max_changed is not None:
-        tolerance = TOLERANCES[model.metadata.precision]._replace(changed=args.max_changed)
-    print(f"agrees with {args.against}: {agreement(path, model, Path(args.against), tolerance)}")
+    report = agreement(path, model, Path(args.against), args.max_changed)
+    print(f"agrees with {args.against}: {report}")
     return 0
 
 
-def _parser() -> ArgumentParser:
+def build_parser() -> ArgumentParser:
+    """Its options."""
     parser = ArgumentParser(
         prog="t2sda verify",
         description="Check an exported file at any later time: it is as it was written, it runs, "

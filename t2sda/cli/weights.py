@@ -30,7 +30,7 @@ REPORT_SUFFIX = ".tensors.txt"
 
 def command(argv: Sequence[str]) -> int:
     """Say what a file is; with `import`, write it as a checkpoint."""
-    args = _parser().parse_intermixed_args(argv)
+    args = build_parser().parse_intermixed_args(argv)
     if (args.verb == "import") != (args.output is not None):
         raise UserError("--output OUT.pth: needed by `weights import`, and by it alone")
     load_datasets(args)
@@ -122,7 +122,8 @@ def _report(imported: Imported) -> str:
     return "\n".join([*map(str, imported.rows), *beside, *added])
 
 
-def _parser() -> argparse.ArgumentParser:
+def build_parser() -> argparse.ArgumentParser:
+    """Its options."""
     parser = ArgumentParser(
         prog="t2sda weights",
         description="Turn weights that others trained into a checkpoint: SegFormer, DAFormer, "

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from t2sda.config.errors import shown
-from t2sda.registry import nearest_first
+from t2sda.registry import Registry, nearest_first
 
 _NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?")
 _IN_WORDS: dict[type, str] = {
@@ -29,7 +29,8 @@ class Field:
         default: its value where nobody sets it; its type is the setting's type.
         doc: what it means, for the reference page.
         unit: unit of the value ("iterations", "pixels").
-        choices: the allowed values; of a tuple, the allowed elements.
+        choices: the allowed values; of a tuple, the allowed elements. A registry: its names, at
+            any time.
         low: smallest allowed value (of every element of a tuple).
         high: largest allowed value (of every element of a tuple).
         exclusive_low: the value must be above `low`, not equal to it.
@@ -46,7 +47,7 @@ class Field:
     default: Any
     doc: str
     unit: str = ""
-    choices: Sequence[Any] | None = None
+    choices: Sequence[Any] | Registry[Any] | None = None
     low: float | None = None
     high: float | None = None
     exclusive_low: bool = False
@@ -134,7 +135,9 @@ class Field:
         converted = _as_type(value, self.scalar_type)
         if self.choices is not None and converted not in self.choices:
             known = [shown(choice) for choice in self.choices]
-            raise ValueError(f"must be one of {', '.join(nearest_first(shown(converted), known))}")
+            advice = f". {self.choices.advice}" if isinstance(self.choices, Registry) else ""
+            nearest = ", ".join(nearest_first(shown(converted), known))
+            raise ValueError(f"must be one of {nearest}{advice}")
         too_low = self.low is not None and (
             converted <= self.low if self.exclusive_low else converted < self.low
         )

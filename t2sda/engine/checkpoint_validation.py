@@ -13,6 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from t2sda.meta_arch.owners import MakeOptimizer
+
 Rule = Callable[[Any], bool]
 
 SKIPPED_STEPS = 64
@@ -62,6 +64,7 @@ def optimizer_problems(
     state: Mapping[str, Any],
     iteration: int,
     num_skipped: int = 0,
+    make: MakeOptimizer | None = None,
 ) -> list[str]:
     """Why `state` cannot be that of the live `optimizer` after `iteration` steps.
 
@@ -70,6 +73,7 @@ def optimizer_problems(
         state: what it was; a parameter that had no gradient yet has an empty state.
         iteration: steps done.
         num_skipped: how many of them the optimizer may have skipped.
+        make: what makes an optimizer of its kind; None: its class.
     """
     groups = state["param_groups"]
     sizes = [len(group["params"]) for group in groups]
@@ -81,19 +85,31 @@ def optimizer_problems(
         return ["its optimizer has one parameter twice"]
     if unknown := sorted(set(state["state"]) - known):
         return [f"its optimizer has a state for parameter {unknown[0]}, which is in no group"]
-    kept = [_state_after_a_step(optimizer, group) for group in optimizer.param_groups]
-    if any(kept) and not any(state["state"].values()) and iteration > num_skipped:
+    kept = _states_after_a_step(optimizer, make)
+    if (
+        any(any(states) for states in kept)
+        and not any(state["state"].values())
+        and iteration > num_skipped
+    ):
         return [f"the state of its optimizer is empty after {iteration} iterations"]
     problems = []
-    for group, live, expected in zip(groups, optimizer.param_groups, kept, strict=True):
+    for group, live, states in zip(groups, optimizer.param_groups, kept, strict=True):
         names = live.get("param_names", [f"parameter {number}" for number in group["params"]])
         if group.get("param_names", names) != names:
             return [f"its optimizer is of other parameters, {_first_other(group, names)}"]
-        for number, name, parameter in zip(group["params"], names, live["params"], strict=True):
-            own = state["state"].get(number)
-            found = _moment_problem(own, expected, parameter, iteration)
+        for number, name, expected in zip(group["params"], names, states, strict=True):
+            found = _moment_problem(state["state"].get(number), expected, iteration)
             problems += [f"{name}: {found}"] if found else []
     return [_counted("unusable in its optimizer", problems)] if problems else []
+
+
+def is_of_another_kind(
+    optimizer: torch.optim.Optimizer, state: Mapping[str, Any], make: MakeOptimizer | None = None
+) -> bool:
+    """Whether `state` keeps, of all its parameters, other things than `optimizer` would."""
+    found = {frozenset(own) for own in state["state"].values() if own}
+    kept = _states_after_a_step(optimizer, make)
+    return bool(found) and not found & {frozenset(own) for states in kept for own in states}
 
 
 def fresh_moments(
@@ -137,20 +153,37 @@ def _own_copy(value: Any, parameter: nn.Parameter) -> Any:
     return torch.empty_like(parameter, dtype=value.dtype, requires_grad=False).copy_(value)
 
 
+def _states_after_a_step(
+    optimizer: torch.optim.Optimizer, make: MakeOptimizer | None
+) -> list[list[dict[str, Any]]]:
+    """What this kind of optimizer keeps of every parameter by group, tensors without content.
+
+    It is learned from a step on a parameter of the same shape, as some keep rows and columns.
+    """
+    kept = []
+    for group in optimizer.param_groups:
+        options = {name: group[name] for name in optimizer.defaults if name in group}
+        by_shape: dict[Any, dict[str, Any]] = {}
+        for own in group["params"]:
+            key = (own.shape, own.dtype, own.device)
+            if key not in by_shape:
+                by_shape[key] = _state_after_a_step(make or type(optimizer), options, own)
+        kept.append([by_shape[own.shape, own.dtype, own.device] for own in group["params"]])
+    return kept
+
+
 def _state_after_a_step(
-    optimizer: torch.optim.Optimizer, group: Mapping[str, Any]
+    make: Callable[..., torch.optim.Optimizer], options: Mapping[str, Any], like: nn.Parameter
 ) -> dict[str, Any]:
-    """What this kind of optimizer keeps of a parameter, learned from a step of its own kind."""
-    if not group["params"]:
-        return {}
-    first = group["params"][0]
-    probe = nn.Parameter(torch.zeros(2, dtype=first.dtype, device=first.device))
+    probe = nn.Parameter(torch.zeros_like(like))
     probe.grad = torch.zeros_like(probe)
-    options = {name: group[name] for name in optimizer.defaults if name in group}
-    kind: Any = type(optimizer)
-    other = kind([{**options, "params": [probe]}])
+    other = make([{**options, "params": [probe]}])
     other.step()
-    return dict(other.state[probe])
+    state = other.state[probe]
+    return {
+        name: value.to("meta") if isinstance(value, Tensor) else value
+        for name, value in state.items()
+    }
 
 
 def _first_other(group: Mapping[str, Any], names: list[str]) -> str:
@@ -161,10 +194,7 @@ def _first_other(group: Mapping[str, Any], names: list[str]) -> str:
 
 
 def _moment_problem(
-    own: Mapping[str, Any] | None,
-    expected: Mapping[str, Any],
-    parameter: nn.Parameter,
-    iteration: int,
+    own: Mapping[str, Any] | None, expected: Mapping[str, Any], iteration: int
 ) -> str | None:
     if own is None:
         return "its state is missing" if expected else None
@@ -180,9 +210,8 @@ def _moment_problem(
             continue
         if not isinstance(value, Tensor):
             return f"{name} is no tensor"
-        shape = parameter.shape if like.shape == (2,) else like.shape
-        if value.shape != shape:
-            return f"{name} is {tuple(value.shape)}, must be {tuple(shape)}"
+        if value.shape != like.shape:
+            return f"{name} is {tuple(value.shape)}, must be {tuple(like.shape)}"
         if not _same_kind(like, value):
             return f"{name} is {_kind(value)}, must be {_kind(like)}"
         if not is_finite(value):

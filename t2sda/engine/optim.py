@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import count
 from typing import Any, cast
 
@@ -13,14 +14,46 @@ from fvcore.common.config import CfgNode
 from torch import Tensor, nn
 
 from t2sda.config import SCHEMA, Field
-from t2sda.engine.checkpoint_validation import fresh_moments, optimizer_problems
+from t2sda.engine.checkpoint_validation import (
+    fresh_moments,
+    is_of_another_kind,
+    optimizer_problems,
+)
 from t2sda.errors import UserError
 from t2sda.meta_arch.base import MetaArch, StudentPass
-from t2sda.meta_arch.owners import LrSchedule, OptimizerSettings, ParameterGroup
+from t2sda.meta_arch.owners import (
+    Groups,
+    LrSchedule,
+    MakeOptimizer,
+    OptimizerSettings,
+    ParameterGroup,
+)
 from t2sda.modeling.branch import Branch
+from t2sda.registry import OPTIMIZERS
 
 STUDENT = "student"
 """Name of the first owner; the others are named as their passes."""
+
+
+@OPTIMIZERS.register("adamw")
+def adamw(groups: Groups, cfg: CfgNode) -> torch.optim.Optimizer:
+    """AdamW."""
+    return _adamw(groups, cfg.SOLVER.BETAS)
+
+
+@OPTIMIZERS.register("sgd")
+def sgd(groups: Groups, cfg: CfgNode) -> torch.optim.Optimizer:
+    """SGD with momentum."""
+    return _sgd(groups, cfg.SOLVER.MOMENTUM)
+
+
+def _adamw(groups: Groups, betas: tuple[float, float]) -> torch.optim.Optimizer:
+    return torch.optim.AdamW(groups, betas=betas, fused=True)
+
+
+def _sgd(groups: Groups, momentum: float) -> torch.optim.Optimizer:
+    return torch.optim.SGD(groups, momentum=momentum)
+
 
 SCHEMA.declare(
     "SOLVER",
@@ -32,7 +65,7 @@ SCHEMA.declare(
             "accumulation steps",
             low=1,
         ),
-        "OPTIMIZER": Field("adamw", "of the student", choices=("adamw", "sgd")),
+        "OPTIMIZER": Field("adamw", "of the student", choices=OPTIMIZERS),
         "BASE_LR": Field(6e-5, "learning rate of the backbone's pretrained part", low=0.0),
         "HEAD_LR_FACTOR": Field(
             10.0,
@@ -72,12 +105,14 @@ class Owner:
         optimizer: its groups have a `base_lr`, which the schedule multiplies.
         schedule: learning-rate factor of an iteration.
         grad_clip: largest norm of the gradient; 0: not clipped.
+        make: what made the optimizer of its groups; None: its class does.
     """
 
     name: str
     optimizer: torch.optim.Optimizer
     schedule: LrSchedule
     grad_clip: float = 0.0
+    make: MakeOptimizer | None = None
 
     @property
     def parameters(self) -> list[nn.Parameter]:
@@ -140,9 +175,7 @@ def student_optimizer(cfg: CfgNode, student: Branch) -> OptimizerSettings:
         LrSchedule(
             cfg.SOLVER.MAX_ITER, cfg.SOLVER.WARMUP_ITERS, cfg.SOLVER.WARMUP_RATIO, cfg.SOLVER.POWER
         ),
-        kind=cfg.SOLVER.OPTIMIZER,
-        betas=cfg.SOLVER.BETAS,
-        momentum=cfg.SOLVER.MOMENTUM,
+        kind=partial(OPTIMIZERS.get(cfg.SOLVER.OPTIMIZER), cfg=cfg),
         grad_clip=cfg.SOLVER.GRAD_CLIP,
     )
 
@@ -167,12 +200,22 @@ def build_owner(
         }
         for group in settings.groups
     ]
-    optimizer: torch.optim.Optimizer
+    make = _maker(settings)
+    optimizer = make(groups)
+    if not isinstance(optimizer, torch.optim.Optimizer):
+        raise UserError(
+            f"the optimizer of {name} is a {type(optimizer).__name__}; what is registered must "
+            f"return a torch.optim.Optimizer"
+        )
+    return Owner(name, optimizer, settings.schedule, settings.grad_clip, make)
+
+
+def _maker(settings: OptimizerSettings) -> MakeOptimizer:
+    if not isinstance(settings.kind, str):
+        return settings.kind
     if settings.kind == "sgd":
-        optimizer = torch.optim.SGD(groups, momentum=settings.momentum)
-    else:
-        optimizer = torch.optim.AdamW(groups, betas=settings.betas, fused=True)
-    return Owner(name, optimizer, settings.schedule, settings.grad_clip)
+        return partial(_sgd, momentum=settings.momentum)
+    return partial(_adamw, betas=settings.betas)
 
 
 def check_every_parameter_is_trained(meta_arch: MetaArch, owners: Sequence[Owner]) -> None:
@@ -229,14 +272,14 @@ def _check_optimizer(owner: Owner, state: dict[str, Any], iteration: int, num_sk
         any("betas" in group for group in groups)
         for groups in (owner.optimizer.param_groups, state["param_groups"])
     ]
-    if kinds[0] != kinds[1]:
+    if kinds[0] != kinds[1] or is_of_another_kind(owner.optimizer, state, owner.make):
         raise UserError(
             f"the checkpoint is of another optimizer than {type(owner.optimizer).__name__}; resume "
             f"with the same SOLVER.OPTIMIZER"
         )
     # A pass may have nothing to learn from at first; the student always has.
     skipped = num_skipped if owner.name == STUDENT else iteration
-    problems = optimizer_problems(owner.optimizer, state, iteration, skipped)
+    problems = optimizer_problems(owner.optimizer, state, iteration, skipped, owner.make)
     if problems:
         raise UserError(
             f"a damaged or edited checkpoint, optimizer of {owner.name}: {'; '.join(problems)}; "

@@ -97,7 +97,8 @@ def read_label(path: Path) -> np.ndarray:
     if label.ndim != 2:
         raise UnreadableFileError(
             f"{path}: a label has one channel of class ids, this one has shape {label.shape} "
-            f"and type {label.dtype}; name the folder of the id images in the dataset's `labels`"
+            f"and type {label.dtype}; name the folder of the id images in the dataset's `labels`, "
+            f"or the channel that holds the ids in its `label_format`: red, green, blue or alpha"
         )
     if label.dtype in (np.uint8, np.uint16):
         return label

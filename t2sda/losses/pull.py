@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -53,6 +53,23 @@ class Keys(NamedTuple):
         return cls(embeddings.movedim(1, -1).flatten(0, -2), labels.flatten())
 
 
+class Objective(Protocol):
+    """What every query of a class loses; see `t2sda.meta_arch.objectives.PullObjective`."""
+
+    @property
+    def contrasts(self) -> bool:
+        """Whether negatives are drawn for it."""
+
+    def __call__(
+        self,
+        queries: Tensor,
+        prototype: Tensor,
+        negatives: Tensor | None,
+        log_times: Tensor | None,
+    ) -> Tensor:
+        """(Q, D), (D,), (k, D), (k,) -> (Q,)."""
+
+
 @dataclass(frozen=True)
 class PullLoss:
     """L_pull, Eq. (3), with the sampling in front of it.
@@ -62,7 +79,7 @@ class PullLoss:
         queries_per_class: n, the base number of queries.
         num_negatives: m, shared by the queries of a class as in Algorithm 1; the text draws m for
             each query (docs/fidelity.md, B12).
-        objective: "info_nce" (Eq. 2) or "mse", see `info_nce` and `pull_mse`.
+        objective: "info_nce" (Eq. 2) or "mse", see `info_nce` and `pull_mse`, or one of your own.
         reduction: "class_mean", w*_c times the mean over a class's queries, as Algorithm 1 with the
             mean of `F.cross_entropy`: n_q(c) then changes the variance only, and as w* sums to 1
             there is no further 1/C. Or "query_sum", the letter of Eq. (3): w*_c / C times their
@@ -78,7 +95,7 @@ class PullLoss:
     temperature: float = 0.2
     queries_per_class: int = 128
     num_negatives: int = 1024
-    objective: str = "info_nce"
+    objective: str | Objective = "info_nce"
     reduction: str = "class_mean"
     query_strategy: str = "cbqs"
     negative_strategy: str = "domain_equalized"
@@ -88,7 +105,7 @@ class PullLoss:
 
     def __post_init__(self) -> None:
         for name, choices in CHOICES.items():
-            if getattr(self, name) not in choices:
+            if isinstance(getattr(self, name), str) and getattr(self, name) not in choices:
                 raise ValueError(
                     f"{name} of the pull loss is '{getattr(self, name)}'; "
                     f"known: {', '.join(choices)}"
@@ -100,7 +117,8 @@ class PullLoss:
     @property
     def negative_domains(self) -> tuple[str, ...]:
         """Domains that negatives come from; none with MSE."""
-        if self.objective == "mse":
+        own = self.objective
+        if not (own == "info_nce" if isinstance(own, str) else own.contrasts):
             return ()
         return ("source",) if self.negative_strategy == "source" else ("source", "target")
 
@@ -156,18 +174,26 @@ class PullLoss:
             drawn = [draw(candidates.of(c), n_q[c], query_generator) for c in classes]
             loss = at_least_float32(queries[:0]).sum()
             for c, unit, times in zip(classes, *_gather(queries, drawn, first_row), strict=True):
-                if self.objective == "mse":
-                    losses = pull_mse(unit, prototypes[c])
-                else:
-                    negatives = [
-                        (keys.embeddings, *draw(side.others(c), wanted, key_generator))
-                        for keys, side, wanted in zip(domains, others, m[c], strict=True)
-                        if wanted
-                    ]
-                    losses = info_nce(unit, prototypes[c], *_join(negatives), self.temperature)
+                negatives = [
+                    (keys.embeddings, *draw(side.others(c), wanted, key_generator))
+                    for keys, side, wanted in zip(domains, others, m[c], strict=True)
+                    if wanted
+                ]
+                losses = self._losses(unit, prototypes[c], negatives)
                 divisor = num_classes if self.reduction == "query_sum" else n_q[c]
                 loss = loss + class_weights[c] * (losses * times).sum() / divisor
             return loss
+
+    def _losses(
+        self, queries: Tensor, prototype: Tensor, negatives: list[tuple[Tensor, Tensor, Tensor]]
+    ) -> Tensor:
+        """(Q,) of the objective; `negatives` as `_join` takes them, none where it has none."""
+        joined = _join(negatives) if negatives else (None, None)
+        if not isinstance(self.objective, str):
+            return self.objective(queries, prototype, *joined)
+        if joined[0] is None or joined[1] is None:
+            return pull_mse(queries, prototype)
+        return info_nce(queries, prototype, *joined, self.temperature)
 
     def _domains(self, source: Keys | None, target: Keys | None) -> list[Keys]:
         """The candidates for negatives that are there, those of the source first."""
@@ -191,7 +217,8 @@ class PullLoss:
         # The only time the host waits for the device.
         rows = torch.cat([counts, n_q[None], m]).double().tolist()
         known = [[int(count) for count in row] for row in rows[: len(labels)]]
-        return known, rows[len(labels)], list(zip(*rows[len(labels) + 1 :], strict=True))
+        by_class = list(zip(*rows[len(labels) + 1 :], strict=True)) or [()] * num_classes
+        return known, rows[len(labels)], by_class
 
 
 def info_nce(

@@ -6,11 +6,16 @@ each owner and steps them all after the passes of a step.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from torch import nn
+from torch.optim import Optimizer
+
+Groups = list[dict[str, Any]]
+"""Parameter groups as torch takes them, each with its lr and weight_decay."""
+MakeOptimizer = Callable[[Groups], Optimizer]
 
 
 @dataclass(frozen=True)
@@ -55,7 +60,7 @@ class OptimizerSettings:
     Args:
         groups: what is trained.
         schedule: factor of the learning rates.
-        kind: "adamw" (with a weight decay of 0 it is Adam) or "sgd".
+        kind: "adamw" (with a weight decay of 0 it is Adam), "sgd", or what makes another optimizer.
         betas: of AdamW.
         momentum: of SGD.
         grad_clip: largest norm of the owner's gradient; 0: not clipped.
@@ -63,7 +68,7 @@ class OptimizerSettings:
 
     groups: Sequence[ParameterGroup]
     schedule: LrSchedule
-    kind: Literal["adamw", "sgd"] = "adamw"
+    kind: Literal["adamw", "sgd"] | MakeOptimizer = "adamw"
     betas: tuple[float, float] = (0.9, 0.999)
     momentum: float = 0.9
     grad_clip: float = 0.0

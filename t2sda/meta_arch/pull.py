@@ -16,9 +16,11 @@ from t2sda.distributed import gather_over_ranks, rank, world_size
 from t2sda.losses.pseudo_labels import confidence_threshold, unreliable_labels
 from t2sda.losses.pull import CHOICES, Keys, PullLoss
 from t2sda.losses.sampling import labels_on_grid
+from t2sda.meta_arch import objectives  # noqa: F401  # registers those of the paper
 from t2sda.meta_arch.base import Reads, pass_classes
 from t2sda.modeling.branch import Branch
 from t2sda.modeling.segmentor import Features
+from t2sda.registry import OBJECTIVES
 from t2sda.structures import TARGET_PROBS, FeatureSpec, Step, TeacherOutput, View
 
 
@@ -29,7 +31,7 @@ def pulls(cfg: CfgNode) -> bool:
 
 def contrasts(cfg: CfgNode) -> bool:
     """Whether the pull loss has negatives."""
-    return pulls(cfg) and cfg.T2SDA.OBJECTIVE == "info_nce"
+    return pulls(cfg) and OBJECTIVES.get(cfg.T2SDA.OBJECTIVE).contrasts
 
 
 SCHEMA.declare(
@@ -37,7 +39,7 @@ SCHEMA.declare(
     {
         "PULL_WEIGHT": Field(0.1, "λ, weight of the pull loss", low=0.0, exclusive_low=True),
         "OBJECTIVE": Field(
-            "info_nce", "Eq. (2), or the squared distance", choices=CHOICES["objective"]
+            "info_nce", "Eq. (2), the squared distance, or one of a plugin", choices=OBJECTIVES
         ),
         "REDUCTION": Field(
             "class_mean",
@@ -101,7 +103,7 @@ SCHEMA.declare(
         ),
     },
     when=contrasts,
-    when_text="a pass pulls and T2SDA.OBJECTIVE is info_nce",
+    when_text="a pass pulls and T2SDA.OBJECTIVE has negatives, as info_nce",
 )
 SCHEMA.declare(
     "T2SDA",
@@ -154,7 +156,7 @@ class Pull(nn.Module):
             temperature=cfg.T2SDA.TEMPERATURE,
             queries_per_class=cfg.T2SDA.QUERIES_PER_CLASS,
             num_negatives=cfg.T2SDA.NUM_NEGATIVES,
-            objective=cfg.T2SDA.OBJECTIVE,
+            objective=OBJECTIVES.get(cfg.T2SDA.OBJECTIVE).from_config(cfg),
             reduction=cfg.T2SDA.REDUCTION,
             query_strategy=cfg.T2SDA.QUERY_STRATEGY,
             negative_strategy=cfg.T2SDA.NEGATIVE_STRATEGY,

@@ -16,11 +16,12 @@ from t2sda.losses.augmentation import (
     draw_source_jitter,
     photometric_distortion,
 )
+from t2sda.meta_arch.augmentations import Augmentation, augmented
 from t2sda.meta_arch.base import BuildContext, ImagePass, MetaArch, Reads, has_pass
 from t2sda.meta_arch.feature_distance import FeatureDistance
 from t2sda.modeling.branch import Branch
 from t2sda.modeling.segmentor import Features
-from t2sda.registry import META_ARCHS, PASSES
+from t2sda.registry import AUGMENTATIONS, META_ARCHS, PASSES
 from t2sda.structures import Step
 
 SCHEMA.declare(
@@ -38,6 +39,13 @@ SCHEMA.declare(
             low=0.0,
             high=1.0,
         ),
+        "NAME": Field(
+            None,
+            "a registered augmentation of labelled images, in place of both",
+            choices=AUGMENTATIONS,
+            optional=True,
+            type=str,
+        ),
     },
     when=lambda cfg: has_pass(cfg, LabelledPass),
     when_text="META_ARCH.PASSES holds a pass with labels",
@@ -47,14 +55,17 @@ SCHEMA.declare(
 @SCHEMA.check
 def one_source_augmentation(cfg: CfgNode) -> str | None:
     """Colors are distorted in one way or the other."""
-    if not has_pass(cfg, LabelledPass) or not cfg.SOURCE_AUGMENTATION.PHOTOMETRIC:
+    ways = {
+        "PHOTOMETRIC": cfg.SOURCE_AUGMENTATION.PHOTOMETRIC,
+        "JITTER_PROBABILITY": cfg.SOURCE_AUGMENTATION.JITTER_PROBABILITY,
+        "NAME": cfg.SOURCE_AUGMENTATION.NAME,
+    }
+    wanted = [name for name, value in ways.items() if value]
+    if len(wanted) < 2 or not has_pass(cfg, LabelledPass):
         return None
-    if not cfg.SOURCE_AUGMENTATION.JITTER_PROBABILITY:
-        return None
-    return (
-        "SOURCE_AUGMENTATION: PHOTOMETRIC and JITTER_PROBABILITY both distort colors; set one of "
-        "them"
-    )
+    number = "both" if len(wanted) == 2 else "all"
+    listed = f"{', '.join(wanted[:-1])} and {wanted[-1]}"
+    return f"SOURCE_AUGMENTATION: {listed} {number} distort colors; set one of them"
 
 
 class LabelledPass(ImagePass):
@@ -64,6 +75,7 @@ class LabelledPass(ImagePass):
         feature_distance: to the ImageNet encoder, of the same features, if it is wanted.
         photometric: whether colors are distorted (docs/fidelity.md, E6).
         jitter_probability: of color jitter in an image.
+        augmentation: in place of both.
     """
 
     labelled_domain: ClassVar[str]
@@ -74,20 +86,24 @@ class LabelledPass(ImagePass):
         feature_distance: FeatureDistance | None = None,
         photometric: bool = False,
         jitter_probability: float = 0.0,
+        augmentation: Augmentation | None = None,
     ) -> None:
         super().__init__()
         self.feature_distance = feature_distance
         self.photometric = photometric
         self.jitter_probability = jitter_probability
+        self.augmentation = augmentation
 
     @classmethod
     def from_config(cls, cfg: CfgNode, context: BuildContext) -> Self:
         """Read FEATURE_DISTANCE and SOURCE_AUGMENTATION."""
         distance = FeatureDistance.from_config(cfg, context, cls)
+        name = cfg.SOURCE_AUGMENTATION.NAME
         return cls(
             distance,
             cfg.SOURCE_AUGMENTATION.PHOTOMETRIC,
             cfg.SOURCE_AUGMENTATION.JITTER_PROBABILITY,
+            None if name is None else AUGMENTATIONS.get(name).from_config(cfg),
         )
 
     def image(self, step: Step) -> Tensor:
@@ -101,6 +117,9 @@ class LabelledPass(ImagePass):
             generator = step.streams.generator(f"{self.labelled_domain} color jitter")
             drawn = draw_source_jitter(count, generator, self.jitter_probability)
             return augment(image.float(), drawn[own])
+        if self.augmentation is not None:
+            consumer = f"{self.labelled_domain} augmentation"
+            return augmented(image, self.augmentation, step, consumer)
         return image
 
     def losses(self, student: Branch, features: Features, step: Step) -> dict[str, Tensor]:

@@ -9,15 +9,12 @@ from fvcore.common.config import CfgNode
 from torch import Tensor
 
 from t2sda.config import SCHEMA, Field
-from t2sda.distributed import mean_over_ranks, own_share, world_size
-from t2sda.losses.augmentation import (
-    JITTER_KINDS,
-    AugmentationSettings,
-    augment,
-    draw_augmentations,
-)
+from t2sda.distributed import mean_over_ranks
+from t2sda.losses.augmentation import JITTER_KINDS
 from t2sda.losses.pseudo_labels import pseudo_label_quality, pseudo_label_quality_per_image
+from t2sda.meta_arch.augmentations import JITTER_AND_BLUR, Augmentation, augmented
 from t2sda.meta_arch.base import Reads, StudentPass, pass_classes
+from t2sda.registry import AUGMENTATIONS
 from t2sda.structures import TARGET_PROBS, Step, TeacherOutput
 
 QUALITIES = ("batch", "image")
@@ -54,6 +51,25 @@ SCHEMA.declare(
 SCHEMA.declare(
     "STRONG_AUGMENTATION",
     {
+        "NAME": Field(
+            JITTER_AND_BLUR,
+            "a registered augmentation of what the student sees of the target",
+            choices=AUGMENTATIONS,
+        ),
+    },
+    when=reads_pseudo_labels,
+    when_text="META_ARCH.PASSES holds mixed or masked",
+)
+
+
+def _jitters_and_blurs(cfg: CfgNode) -> bool:
+    strong = cfg.STRONG_AUGMENTATION.NAME if reads_pseudo_labels(cfg) else None
+    return JITTER_AND_BLUR in (strong, cfg.SOURCE_AUGMENTATION.NAME)
+
+
+SCHEMA.declare(
+    "STRONG_AUGMENTATION",
+    {
         "JITTER_KIND": Field(
             "legacy",
             "color jitter as kornia 0.5 has it (brightness added), or as torchvision, Pillow and "
@@ -66,8 +82,9 @@ SCHEMA.declare(
         ),
         "BLUR_PROBABILITY": Field(0.5, "of Gaussian blur in a batch", low=0.0, high=1.0),
     },
-    when=reads_pseudo_labels,
-    when_text="META_ARCH.PASSES holds mixed or masked",
+    when=_jitters_and_blurs,
+    when_text="META_ARCH.PASSES holds mixed or masked, and STRONG_AUGMENTATION.NAME is "
+    "jitter_and_blur, or SOURCE_AUGMENTATION.NAME is",
 )
 
 
@@ -97,32 +114,24 @@ class PseudoLabelWeight:
 
 @dataclass(frozen=True)
 class StrongAugmentation:
-    """Color jitter and blur of a pass's images (docs/fidelity.md, A2).
+    """What a pass does to its images (docs/fidelity.md, A2).
 
     Args:
-        settings: kind, probabilities and strength.
+        augmentation: drawn for the images of all ranks.
         consumer: name of the stream of random numbers, so that no two passes draw alike.
     """
 
-    settings: AugmentationSettings
+    augmentation: Augmentation
     consumer: str
 
     @classmethod
     def from_config(cls, cfg: CfgNode, consumer: str) -> StrongAugmentation:
         """Read STRONG_AUGMENTATION."""
-        settings = AugmentationSettings(
-            jitter_kind=cfg.STRONG_AUGMENTATION.JITTER_KIND,
-            jitter_probability=cfg.STRONG_AUGMENTATION.JITTER_PROBABILITY,
-            jitter_strength=cfg.STRONG_AUGMENTATION.JITTER_STRENGTH,
-            blur_probability=cfg.STRONG_AUGMENTATION.BLUR_PROBABILITY,
-        )
-        return cls(settings, consumer)
+        return cls(AUGMENTATIONS.get(cfg.STRONG_AUGMENTATION.NAME).from_config(cfg), consumer)
 
     def __call__(self, image: Tensor, step: Step) -> Tensor:
-        """(b, 3, H, W) in [0, 255] -> float32 likewise; drawn for the images of all ranks."""
-        generator = step.streams.generator(self.consumer)
-        drawn = draw_augmentations(len(image) * world_size(), generator, self.settings)
-        return augment(image.float(), drawn[own_share(len(image))])
+        """(b, 3, H, W) in [0, 255] -> float32 likewise."""
+        return augmented(image, self.augmentation, step, self.consumer)
 
 
 class PseudoLabelledPass(StudentPass):

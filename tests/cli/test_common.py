@@ -29,7 +29,7 @@ def _path_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     [
         (
             ["--model", "m"],
-            "error: the following arguments are required: --input, --output",
+            "error: the following arguments are required: --output",
         ),
         (["--batch", "-3"], "error: argument --batch: "),
         (["--model", "m", "\x1b[31m", "--batch", "\x1b[31m"], "error: argument --batch: "),

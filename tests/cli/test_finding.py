@@ -17,6 +17,13 @@ def test_a_verb_by_its_beginning(monkeypatch: pytest.MonkeyPatch) -> None:
     assert asked == ["evaluate", "evaluate", "train", "weights"]
 
 
+def test_a_verb_of_data_by_its_beginning(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["data", "con", "--help"])
+    assert "usage: t2sda data convert" in capsys.readouterr().out
+    assert main(["data", "x"]) == 2
+
+
 def test_beginnings_of_several_verbs(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["e"]) == 2
     assert "no command 'e'; known, nearest first: env, " in capsys.readouterr().err

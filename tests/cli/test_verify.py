@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import onnx
 import pytest
+import torch
 from onnx import numpy_helper
+from torch import Tensor
+from torch.nn.functional import conv2d
 
 from t2sda.cli.main import main
+from t2sda.engine.checkpoint import Checkpoint
 from t2sda.export.openvino import export_openvino
+from t2sda.export.verify import TOLERANCES, Tolerance
+from tests.deployed import STATIC, shared_checkpoint, shared_export
 from tests.tiny_onnx import WEIGHTS, edited, tiny_model, write_tiny
 
 
@@ -47,6 +54,44 @@ def test_against_other_weights(
     other = changed(tmp_path / "other.onnx", 0.01)
     assert main(["verify", str(tiny), "--against", str(other)]) == 2
     assert f"{tiny} disagrees with {other}: logits differ by at most" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_against_the_run_that_it_was_made_of(
+    tmp_path_factory: pytest.TempPathFactory, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = shared_checkpoint(tmp_path_factory).parent
+    file = shared_export(tmp_path_factory, STATIC)
+    assert main(["verify", str(file), "--against", str(run)]) == 0
+    assert f"agrees with {run}: logits differ by at most" in capsys.readouterr().out
+
+
+def test_against_a_run(
+    tiny: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    run = shared_checkpoint(tmp_path_factory).parent
+    assert main(["verify", str(tiny), "--against", str(run)]) == 2
+    assert f"{tiny} disagrees with {run}: logits differ by at most" in capsys.readouterr().err
+
+    def same_network(checkpoint: Checkpoint, branch: str) -> Callable[[Tensor], Tensor]:
+        assert (checkpoint.path.parent, branch) == (run, "student")
+        return lambda images: conv2d(images.float(), torch.from_numpy(WEIGHTS))
+
+    monkeypatch.setattr("t2sda.export.later.model_of_checkpoint", same_network)
+    assert main(["verify", str(tiny), "--against", str(run)]) == 0
+    assert f"agrees with {run}: logits differ by at most" in capsys.readouterr().out
+
+
+def test_max_changed_allows_what_the_precision_does_not(
+    tiny: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["verify", str(tiny), "--max-changed", "0.5"]) == 2
+    assert "nothing to compare with; add --against RUN|FILE" in capsys.readouterr().err
+    assert TOLERANCES["int8"].allowing(0.06) == Tolerance(0.5, 0.06, 0.16)
+    assert TOLERANCES["int8"].allowing(0.01) == Tolerance(0.5, 0.01, 0.08)
 
 
 def test_a_changed_file(tiny: Path, capsys: pytest.CaptureFixture[str]) -> None:

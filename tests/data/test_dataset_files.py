@@ -368,7 +368,8 @@ def test_rgb_where_ids_are_due_names_both_ways_out(tmp_path: Path) -> None:
     (tmp_path / "harbour/labels").mkdir()
     (tmp_path / "a.png").rename(tmp_path / "harbour/labels/a.png")
     (spec,) = read_dataset_file(dataset_file(tmp_path, WHOLE))
-    with pytest.raises(UserError, match=r"labels/a\.png: a label has one channel of class ids"):
+    message = r"labels/a\.png: a label has one channel of class ids.*`label_format`.*red, green"
+    with pytest.raises(UserError, match=message):
         spec.open().load(0)
 
 

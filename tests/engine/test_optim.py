@@ -29,7 +29,9 @@ from t2sda.modeling.branch import Branch
 from t2sda.modeling.heads.daformer import DAFormerHead
 from t2sda.modeling.projector import Projector
 from t2sda.modeling.segmentor import SegmentationModel, build_segmentation_model
+from t2sda.registry import OPTIMIZERS
 from t2sda.structures import Step
+from tests.components import components_restored
 
 
 def schedule() -> LrSchedule:
@@ -253,6 +255,40 @@ def test_sgd_descends_with_momentum_and_decay() -> None:
 def test_settings_of_the_other_optimizer_are_refused(settings: list[str], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         load_config(None, settings)
+
+
+OWN_OPTIMIZERS = ("Adafactor", "Adagrad", "ASGD", "NAdam", "RAdam", "RMSprop", "Rprop")
+
+
+@pytest.mark.parametrize("kind", OWN_OPTIMIZERS)
+def test_moments_of_a_registered_optimizer_are_resumed(kind: str) -> None:
+    with components_restored():
+        OPTIMIZERS.add("own", lambda groups, cfg: getattr(torch.optim, kind)(groups))
+        first, second = (Branch(TinyModel()) for _ in range(2))  # type: ignore[arg-type]
+        owner = stepped(first, "SOLVER.OPTIMIZER", "own")
+        settings = student_optimizer(load_config(None, ["SOLVER.OPTIMIZER", "own"]), second)
+        resumed = build_owner("student", settings)
+    load_optimizers_([resumed], {"student": copy.deepcopy(owner.state_dict())}, 1)
+    second.load_state_dict(first.state_dict())
+    for one in (owner, resumed):
+        for parameter in one.parameters:
+            parameter.grad = torch.ones_like(parameter)
+        one.optimizer.step()
+    for before, after in zip(first.parameters(), second.parameters(), strict=True):
+        assert torch.equal(before, after)
+    state = copy.deepcopy(owner.state_dict())
+    del state["state"][0]["step"]
+    with pytest.raises(UserError, match="a damaged or edited checkpoint, optimizer of student"):
+        load_optimizers_([resumed], {"student": state}, 2)
+    descent = stepped(Branch(TinyModel()), "SOLVER.OPTIMIZER", "sgd")  # type: ignore[arg-type]
+    with pytest.raises(UserError, match=rf"another optimizer than {kind}; "):
+        load_optimizers_([resumed], {"student": descent.state_dict()}, 1)
+
+
+def test_what_is_registered_must_make_an_optimizer() -> None:
+    settings = OptimizerSettings([], LrSchedule(9), kind=lambda groups: groups)  # type: ignore[arg-type, return-value]
+    with pytest.raises(UserError, match="the optimizer of student is a list; .*must return a"):
+        build_owner("student", settings)
 
 
 class Critic(StudentPass):

@@ -22,7 +22,8 @@ from t2sda.export.openvino import export_openvino
 from t2sda.runtime.description import Description
 from t2sda.runtime.letterbox import resize_maps
 from t2sda.runtime.onnx_content import check_external_data
-from tests.deployed import STATIC, shared_export, street
+from tests.deployed import street
+from tests.tiny_onnx import write_tiny
 
 MEAN, STD = (100.0, 110.0, 120.0), (50.0, 60.0, 70.0)
 SAID = Description("cityscapes_19", pixel_mean=MEAN, pixel_std=STD)
@@ -101,9 +102,7 @@ def test_labels_of_fewer_pixels_are_upsampled_with_or_without_an_axis_of_one(
         assert (labels == expected).mean() > 0.999
 
 
-def test_words_that_contradict_the_file(
-    tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
-) -> None:
+def test_words_that_contradict_the_file(tmp_path: Path) -> None:
     info = helper.make_tensor_value_info
     path = foreign(
         tmp_path / "other.onnx",
@@ -119,7 +118,7 @@ def test_words_that_contradict_the_file(
     with pytest.raises(UserError, match="gives 5 classes, but cityscapes_19 has 19"):
         load_model(path, description=SAID)
     with pytest.raises(UserError, match="describes itself; leave out --taxonomy"):
-        load_model(shared_export(tmp_path_factory, STATIC), description=SAID)
+        load_model(write_tiny(tmp_path / "ours.onnx"), description=SAID)
 
 
 def test_words_that_the_graph_cannot_use(tmp_path: Path) -> None:

@@ -84,8 +84,13 @@ def understood(where: str, what: str) -> Iterator[None]:
         yield
     except KeyError as error:
         raise UserError(f"{where}: is no {what}: {error} is missing; export it again") from None
-    except (TypeError, ValueError, IndexError, AttributeError, OverflowError) as error:
+    except (ValueError, OverflowError) as error:
         raise UserError(f"{where}: is no {what} ({error}); export it again") from None
+    except (TypeError, IndexError, AttributeError):
+        raise UserError(
+            f"{where}: is no {what}: a list, a text or a number stands where the format has "
+            f"something else; export it again"
+        ) from None
 
 
 def size_of(height: object, width: object) -> Size:

@@ -42,8 +42,10 @@ def read_coco(path: Path) -> Annotations:
             found = regions_of(entry.get("segmentation"))
             if not found:
                 passed_over["annotations without an outline"] += 1
-            label = names[int(entry["category_id"])]
-            shapes[entry["image_id"]] += [Shape(label, region) for region in found]
+            category = int(entry["category_id"])
+            if category not in names:
+                raise ValueError(f"category_id {category} is that of no category")
+            shapes[entry["image_id"]] += [Shape(names[category], region) for region in found]
     with understood(str(path), WHAT):
         images = [
             AnnotatedImage(

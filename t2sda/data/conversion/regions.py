@@ -151,9 +151,13 @@ def check_inside(left_top: tuple[int, int], own: Size, size: Size) -> None:
 
 def as_points(values: object) -> np.ndarray:
     """Pairs, or numbers x, y, x, y, … -> (N, 2) float64; raises ValueError if they are none."""
-    points = np.asarray(values, dtype=np.float64)
+    wrong = ValueError("corners are pairs of finite numbers")
+    try:
+        points = np.asarray(values, dtype=np.float64)
+    except (TypeError, ValueError):  # rows of different lengths, text
+        raise wrong from None
     if points.size % 2 or not np.isfinite(points).all():
-        raise ValueError("corners are pairs of finite numbers")
+        raise wrong
     return np.clip(points.reshape(-1, 2), -1e6, 1e6)
 
 

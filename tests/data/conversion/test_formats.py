@@ -310,6 +310,18 @@ def test_polygons_of_idd_as_its_own_code_draws_them(tmp_path: Path, idd: Path) -
             lambda content: content["annotations"][0].update(segmentation=[[1, 2, 3, 4, 5, None]]),
             r"shape 0, 'road', cannot be drawn \(corners are pairs of finite numbers",
         ),
+        (
+            lambda content: content["annotations"][0].update(category_id=99),
+            "annotation 0: .*category_id 99 is that of no category",
+        ),
+        (
+            lambda content: content["annotations"][0].update(segmentation=[[1, 2, [3], 4, 5, 6]]),
+            r"cannot be drawn \(corners are pairs of finite numbers\)",
+        ),
+        (
+            lambda content: content.update(images=[7]),
+            "a number stands where the format has something else; export it again",
+        ),
         (lambda content: content.update(annotations=[]), "no shape of a class to write"),
     ],
 )
