@@ -14,7 +14,7 @@ import runpy
 import shlex
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -46,7 +46,11 @@ SMALL = {
     "DEVICE": "cpu",
 }
 """Settings of a training of a second; see also `scaled_down`."""
-SMALL_NETWORK = {"MODEL.BACKBONE.TIMM_NAME": "test_resnet", "MODEL.BACKBONE.WEIGHTS": ""}
+SMALL_NETWORK = {
+    "MODEL.BACKBONE.TIMM_NAME": "test_resnet",
+    "MODEL.BACKBONE.WEIGHTS": "",
+    "FEATURE_DISTANCE.WEIGHT": "0",  # is to weights that it has not
+}
 """`test_resnet` is a network of timm's own tests."""
 
 FEW_IMAGES = ("--max-images", "2", "--pixels", "8")
@@ -98,6 +102,8 @@ def workshop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         make_listed_set(data / "source_procgen", data / "source_procgen" / f"{split}.txt")
     for split in ("train", "val", "test_dusk"):
         make_listed_set(data / "target_camvid" / split, data / "target_camvid" / f"{split}.txt")
+    camvid, dev = data / "target_camvid/train", ("0006R0_1", "0006R0_2")
+    make_images(camvid, "", (360, 480), ".jpg", ids=tuple(range(16)), stems=dev)
     for split in ("", "train", "val"):
         make_images(data / "harbour", split, (200, 280), ".png", ids=(0, 7, 8))
     monkeypatch.setenv("HOME", str(tmp_path))
@@ -113,13 +119,18 @@ def make_listed_set(root: Path, stems: Path) -> None:
 
 
 def make_images(
-    root: Path, split: str, size: tuple[int, int], suffix: str, ids: tuple[int, ...]
+    root: Path,
+    split: str,
+    size: tuple[int, int],
+    suffix: str,
+    ids: tuple[int, ...],
+    stems: Sequence[str] = ("a", "b"),
 ) -> None:
-    """images/SPLIT/{a,b}SUFFIX and labels/SPLIT/{a,b}.png, of noise."""
+    """images/SPLIT/STEM.SUFFIX and labels/SPLIT/STEM.png, of noise."""
     dice = np.random.default_rng(0)
     for folder in ("images", "labels"):
         (root / folder / split).mkdir(parents=True, exist_ok=True)
-    for stem in ("a", "b"):
+    for stem in stems:
         image = dice.integers(0, 256, (*size, 3), dtype=np.uint8)
         label = dice.choice(np.array(ids, dtype=np.uint8), size)
         Image.fromarray(image).save(root / "images" / split / f"{stem}{suffix}")

@@ -138,6 +138,7 @@ def network_of(file: WeightFile, branch: str = "student") -> Network:
     unknown = [name for name in others if name not in beside]
     if unknown:
         raise UserError(f"{file.path}: {_counted('belong to no network', unknown)}")
+    names = list(state)
     layout = recognised(state.keys())
     while layout is None and (common := _common_beginning(state)):
         prefix += common
@@ -145,7 +146,7 @@ def network_of(file: WeightFile, branch: str = "student") -> Network:
         layout = recognised(state.keys())
     if layout is None:
         raise UserError(
-            f"{file.path}: {len(state)} tensors ({', '.join(list(state)[:_SHOWN])}, …) in no known "
+            f"{file.path}: {len(state)} tensors ({', '.join(names[:_SHOWN])}, …) in no known "
             f"layout; known are: {'; '.join(layout.name for layout in FORMATS)}"
         )
     return Network(file, branch, layout, state, prefix, beside)

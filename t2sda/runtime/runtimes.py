@@ -13,7 +13,6 @@ from pathlib import Path
 
 from t2sda.errors import MissingFileError, UserError
 
-from .channels import without_channels
 from .description import check_signature, described
 from .metadata import Metadata, is_ours
 from .onnxruntime_file import open_in_onnxruntime, takes_gpu
@@ -72,6 +71,8 @@ def _without_channels(opened: OpenedFile, options: LoadOptions, path: Path) -> O
     dropped = options.description.dropped_channels
     if not dropped or is_ours(opened.properties) or opened.signature is None:
         return opened
+    from .channels import without_channels  # for few files of others
+
     signature, run = without_channels(opened.signature, opened.run, dropped, path)
     return replace(opened, signature=signature, run=run)
 

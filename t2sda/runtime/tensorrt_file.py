@@ -137,7 +137,6 @@ class EngineRunner:
     def __init__(self, engine: bytes, target: str, name: object = "m.engine") -> None:
         self._torch = require("torch", "tensorrt")
         self._trt = import_tensorrt(target)
-        self._gpu = self._torch.cuda.current_device()
         runtime = self._trt.Runtime(self._trt.Logger(self._trt.Logger.ERROR))
         self._engine: Any = runtime.deserialize_cuda_engine(engine)
         if self._engine is None:
@@ -146,6 +145,7 @@ class EngineRunner:
                 f"belongs to the version and the kind of GPU that it was built with: "
                 f"{again(Path(str(name)))} on this machine"
             )
+        self._gpu = self._torch.cuda.current_device()
         self._context = self._engine.create_execution_context()
         names = [self._engine.get_tensor_name(i) for i in range(self._engine.num_io_tensors)]
         self._input, self._output = sorted(names, key=self._is_output)

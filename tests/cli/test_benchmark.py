@@ -21,6 +21,7 @@ from tests.deployed import STATIC, shared_checkpoint, shared_export
 from tests.tiny_onnx import write_tiny
 
 
+@pytest.mark.slow
 def test_models_and_runtimes_side_by_side(
     tmp_path_factory: pytest.TempPathFactory, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

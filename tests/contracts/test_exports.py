@@ -1,6 +1,6 @@
 """Every shipped model: exported, checked, run in two runtimes, built by TensorRT-RTX.
 
-The networks of the two families are in CI at their smallest; deeper ones differ in depth alone and
+SegFormer, ConvNeXt and the light network are in CI at their smallest; the rest and deeper ones
 are run by `make test-slow`, at full size by `benchmarks/export_all.py`.
 """
 
@@ -24,7 +24,7 @@ IMAGE_SIZE = (64, 96)
 
 
 def parameters() -> list:
-    deeper = ("_r101", *(f"_b{number}" for number in range(1, 6)))
+    deeper = ("_r101", "daformer_mit_b0", "dinov2", *(f"_b{number}" for number in range(1, 6)))
     return [
         pytest.param(
             path, id=path.stem, marks=[pytest.mark.slow] if path.stem.endswith(deeper) else []

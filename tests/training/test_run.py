@@ -71,6 +71,7 @@ def test_few_lines_come_before_the_first_step(tmp_path: Path) -> None:
     assert any("SOLVER.MAX_ITER was 1, is 2" in line for line in resumed)
 
 
+@pytest.mark.slow
 def test_two_ranks_print_no_more(tmp_path: Path) -> None:
     lines = lines_before_the_first_step(tmp_path / "run", "SOLVER.MAX_ITER", "1", processes=2)
     assert len(lines) <= MOST_LINES, lines
