@@ -61,6 +61,9 @@ def _add_exports(group: argparse._SubParsersAction, files: object) -> None:
 
     for name, exporter in export.EXPORTERS.items():
         _add(group, name, f"as {exporter.suffixes[0]}", export.build_parser(name, exporter), files)
+    for name, made_of in export.FOLDERS.items():
+        own = importlib.import_module(f"t2sda.cli.export_{name}")
+        _add(group, name, f"a folder made of {made_of}", own.build_parser(), files)
     _add(group, "info", "what a file says about itself", export_info.build_parser(), files)
 
 

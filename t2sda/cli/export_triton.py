@@ -12,6 +12,17 @@ from t2sda.export.triton import export_triton
 
 def command(argv: Sequence[str]) -> int:
     """Write the next version of the model."""
+    args = build_parser().parse_args(argv)
+    source = Path(args.source)
+    if source.suffix.lower() != ".onnx":
+        raise UserError(f"{source}: `t2sda export onnx` comes first; an ONNX file is due here")
+    placed = export_triton(source, Path(args.output), name=args.name, max_batch=args.max_batch)
+    print(f"{source} -> {placed.folder}, version {placed.version}")
+    return 0
+
+
+def build_parser() -> ArgumentParser:
+    """Its options."""
     parser = ArgumentParser(
         prog="t2sda export triton",
         description="Put a file of `t2sda export onnx` into a model repository, which Triton, "
@@ -28,10 +39,4 @@ def command(argv: Sequence[str]) -> int:
         metavar="N",
         help="images that Triton puts together, of a file that takes any number (default 8)",
     )
-    args = parser.parse_args(argv)
-    source = Path(args.source)
-    if source.suffix.lower() != ".onnx":
-        raise UserError(f"{source}: `t2sda export onnx` comes first; an ONNX file is due here")
-    placed = export_triton(source, Path(args.output), name=args.name, max_batch=args.max_batch)
-    print(f"{source} -> {placed.folder}, version {placed.version}")
-    return 0
+    return parser

@@ -16,7 +16,7 @@ from t2sda.runtime.checkpoints import open_checkpoint
 
 def command(argv: Sequence[str]) -> int:
     """Export what is no ONNX file yet, and write the site."""
-    args = _parser().parse_args(argv)
+    args = build_parser().parse_args(argv)
     load_datasets(args)
     sources = [Path(source) for source in (args.source, args.before) if source]
     site = Path(args.output)
@@ -46,7 +46,8 @@ def _as_onnx(source: Path, args: argparse.Namespace, folder: Path) -> Path:
     return written
 
 
-def _parser() -> argparse.ArgumentParser:
+def build_parser() -> argparse.ArgumentParser:
+    """Its options."""
     parser = ArgumentParser(
         prog="t2sda export web",
         description="Write a static site: one page on which visitors segment their own images, or "

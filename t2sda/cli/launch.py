@@ -31,7 +31,7 @@ srun {torchrun}
 
 def command(argv: Sequence[str]) -> int:
     """Print a command or a job file."""
-    args = _parser().parse_args(argv)
+    args = build_parser().parse_args(argv)
     words = args.command[1:] if args.command[:1] == ["--"] else args.command
     if not words or words[0] not in VERBS:
         raise UserError(
@@ -95,7 +95,8 @@ def _name(text: str) -> str:
     return text
 
 
-def _parser() -> argparse.ArgumentParser:
+def build_parser() -> argparse.ArgumentParser:
+    """Its options."""
     parser = ArgumentParser(
         prog="t2sda launch",
         usage="t2sda launch --print slurm|torchrun [options] -- train|evaluate …",

@@ -13,13 +13,7 @@ from t2sda.inference.shards import finished_shards, merge
 
 def command(argv: Sequence[str]) -> int:
     """Merge; returns 0, or SOME_LEFT_OUT if a shard left files out."""
-    parser = ArgumentParser(
-        prog="t2sda merge",
-        description="Write images.jsonl, legend.png and classes.json of all shards, as one run "
-        "without --shard would have. Every shard must have come to its end.",
-    )
-    parser.add_argument("output", metavar="DIR", help="the --output of `t2sda infer --shard`")
-    args = parser.parse_args(argv)
+    args = build_parser().parse_args(argv)
     output_dir = Path(args.output)
     found = finished_shards(output_dir)  # before anything is written
     with only_writer(output_dir, "DIR"):
@@ -32,3 +26,14 @@ def command(argv: Sequence[str]) -> int:
         print(f"{merged.num_left_out} files were left out, as their shards said")
         return SOME_LEFT_OUT
     return 0
+
+
+def build_parser() -> ArgumentParser:
+    """Its options."""
+    parser = ArgumentParser(
+        prog="t2sda merge",
+        description="Write images.jsonl, legend.png and classes.json of all shards, as one run "
+        "without --shard would have. Every shard must have come to its end.",
+    )
+    parser.add_argument("output", metavar="DIR", help="the --output of `t2sda infer --shard`")
+    return parser

@@ -32,7 +32,7 @@ CONSTANTS = ("portion", "threshold")
 
 def command(argv: Sequence[str]) -> int:
     """Label, and say how to train on what was written; returns 0."""
-    args = _parser().parse_args(argv)
+    args = build_parser().parse_args(argv)
     load_components(args.plugin, args.file)
     rule = _rule(args)
     with process_group(choose_device(args.device)), named_shortages():
@@ -83,7 +83,8 @@ def _summary(found: PseudoLabels, files: Sequence[str]) -> str:
     )
 
 
-def _parser() -> argparse.ArgumentParser:
+def build_parser() -> argparse.ArgumentParser:
+    """Its options."""
     parser = ArgumentParser(
         prog="t2sda pseudo-label",
         description="Label a dataset with a trained network: PNG files of train ids, a "

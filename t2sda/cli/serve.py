@@ -23,7 +23,7 @@ LARGEST_PORT = 65535
 
 def command(argv: Sequence[str]) -> int:
     """Serve until SIGTERM or Ctrl-C."""
-    args = _parser().parse_args(argv)
+    args = build_parser().parse_args(argv)
     for package in ("starlette", "uvicorn", "prometheus_client", "jinja2"):
         require(package, "serve")
     # Imported when it is known that their packages are here.
@@ -75,7 +75,8 @@ def _port(text: str) -> int:
     return int(text)
 
 
-def _parser() -> argparse.ArgumentParser:
+def build_parser() -> argparse.ArgumentParser:
+    """Its options."""
     parser = ArgumentParser(
         prog="t2sda serve",
         description="Label images over HTTP. POST an image file to /segment; Accept says whether "

@@ -1,6 +1,6 @@
 """Every shipped model: exported, checked, run in two runtimes, built by TensorRT-RTX.
 
-SegFormer, ConvNeXt and the light network are in CI at their smallest; the rest and deeper ones
+SegFormer and the light network are in CI at their smallest; the rest and deeper ones
 are run by `make test-slow`, at full size by `benchmarks/export_all.py`.
 """
 
@@ -24,7 +24,13 @@ IMAGE_SIZE = (64, 96)
 
 
 def parameters() -> list:
-    deeper = ("_r101", "daformer_mit_b0", "dinov2", *(f"_b{number}" for number in range(1, 6)))
+    deeper = (
+        "_r101",
+        "daformer_mit_b0",
+        "dinov2",
+        "convnext",
+        *(f"_b{number}" for number in range(1, 6)),
+    )
     return [
         pytest.param(
             path, id=path.stem, marks=[pytest.mark.slow] if path.stem.endswith(deeper) else []
