@@ -282,6 +282,7 @@ def test_what_follows_from_weights_alone_is_in_the_file(tmp_path: Path) -> None:
     assert (1, 1 + 10 * 10, 64) not in shapes  # as they were trained
 
 
+@pytest.mark.skipif(torch.__version__.startswith("2.8."), reason="torch 2.8 cannot write opset 17")
 @pytest.mark.parametrize("opset", [17, pytest.param(19, marks=pytest.mark.slow)])
 def test_several_images_at_once_in_an_older_opset(tmp_path: Path, opset: int) -> None:
     path = tmp_path / "batch.onnx"
