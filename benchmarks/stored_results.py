@@ -20,7 +20,7 @@ from t2sda.config.schema import flat_items
 from t2sda.errors import UserError
 from t2sda.evaluation.entries import Counts, ImageCounts, Protocol, Scores
 from t2sda.files import atomic_write, json_text, read_small_file
-from t2sda.training.run import HARMLESS_CHANGES
+from t2sda.training.resuming import HARMLESS_CHANGES
 from t2sda.training.sweep import Sweep, SweepRun
 
 ROOT = Path(__file__).parents[1]

@@ -175,7 +175,7 @@ def _segmenter(args: argparse.Namespace, model: Predictor) -> Segmenter:
 
 
 def _check_output(args: argparse.Namespace, model: Predictor) -> None:
-    """Raise UserError for what a file of labels, or of probabilities, cannot tell."""
+    """Raise UserError for what a file of labels, or of probabilities, does not hold."""
     asked = [f"--kind {kind}" for kind in (PROBABILITIES, CONFIDENCE) if kind in args.kind]
     asked += ["--min-confidence"] if args.min_confidence else []
     if asked and model.output_kind == "labels":
@@ -215,16 +215,6 @@ def _kinds(text: str) -> list[str]:
     return kinds
 
 
-def _probability(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = -1.0
-    if not 0 <= value <= 1:
-        raise argparse.ArgumentTypeError(f"'{text}' is no probability from 0 to 1")
-    return value
-
-
 def build_parser() -> argparse.ArgumentParser:
     """Its options."""
     parser = ArgumentParser(
@@ -245,46 +235,11 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="KINDS",
         help=f"comma-separated, of {', '.join(KINDS)} (default: overlay,color,trainid)",
     )
-    parser.add_argument(
-        "--opacity",
-        type=_share,
-        default=PLAIN.opacity,
-        metavar="SHARE",
-        help="of the classes' colors in overlays and panels, 0 to 1 (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--outlines",
-        action="store_true",
-        help="broad outlines in light shades of the classes' colors: for dark images",
-    )
-    parser.add_argument(
-        "--numbers",
-        action="store_true",
-        help="train ids in regions and legends: for readers who cannot tell the colors apart",
-    )
-    parser.add_argument(
-        "--window",
-        nargs=2,
-        type=positive_int,
-        metavar=("HEIGHT", "WIDTH"),
-        help="segment window by window; default: the whole image",
-    )
-    parser.add_argument(
-        "--stride",
-        nargs=2,
-        type=positive_int,
-        metavar=("HEIGHT", "WIDTH"),
-        help="from one window to the next; default: two thirds of the window",
-    )
-    parser.add_argument(
-        "--overlap",
-        choices=(AVERAGE, MIDDLE),
-        help="where windows overlap: the mean of their logits, or the window in whose middle a "
-        "pixel lies; default: the mean, of files of labels or probabilities the middle",
-    )
+    _add_drawing_arguments(parser)
+    _add_window_arguments(parser)
     parser.add_argument(
         "--min-confidence",
-        type=_probability,
+        type=_share,
         default=0.0,
         metavar="P",
         help=f"pixels whose largest probability is below P get no class: {IGNORE_INDEX} in train "
@@ -317,3 +272,48 @@ def build_parser() -> argparse.ArgumentParser:
     add_branch_argument(parser)
     add_model_arguments(parser)
     return parser
+
+
+def _add_drawing_arguments(parser: argparse.ArgumentParser) -> None:
+    """How overlays and panels look."""
+    parser.add_argument(
+        "--opacity",
+        type=_share,
+        default=PLAIN.opacity,
+        metavar="SHARE",
+        help="of the classes' colors in overlays and panels, 0 to 1 (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--outlines",
+        action="store_true",
+        help="broad outlines in light shades of the classes' colors: for dark images",
+    )
+    parser.add_argument(
+        "--numbers",
+        action="store_true",
+        help="train ids in regions and legends: for readers who cannot distinguish the colors",
+    )
+
+
+def _add_window_arguments(parser: argparse.ArgumentParser) -> None:
+    """Windows, and what happens where they overlap."""
+    parser.add_argument(
+        "--window",
+        nargs=2,
+        type=positive_int,
+        metavar=("HEIGHT", "WIDTH"),
+        help="segment window by window; default: the whole image",
+    )
+    parser.add_argument(
+        "--stride",
+        nargs=2,
+        type=positive_int,
+        metavar=("HEIGHT", "WIDTH"),
+        help="from one window to the next; default: two thirds of the window",
+    )
+    parser.add_argument(
+        "--overlap",
+        choices=(AVERAGE, MIDDLE),
+        help="where windows overlap: the mean of their logits, or the window in whose middle a "
+        "pixel lies; default: the mean, of files of labels or probabilities the middle",
+    )

@@ -20,7 +20,7 @@ BINS = 8192
 LOWEST, HIGHEST = -6.0, 17.0
 """Log-odds between which confidences are counted: of 1 / 255 classes, and next below 1 in float32.
 
-Bins are even in log-odds: a network that is nearly sure of everything is still told apart from
+Bins are even in log-odds: a network that is nearly sure of everything is still distinguished from
 itself. Their width, 0.003, is at most 0.0007 in confidence, and 1e-6 above 0.9996.
 """
 

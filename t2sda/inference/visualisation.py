@@ -43,7 +43,7 @@ class OverlayStyle:
         opacity: share of the classes' colors, 0 to 1.
         outlines: broad lines in light shades of the classes' colors, for dark images, instead of
             thin light lines.
-        numbers: train ids in regions and legends, for readers who cannot tell the colors apart.
+        numbers: train ids in regions and legends, for readers who cannot distinguish the colors.
     """
 
     opacity: float = OVERLAY_ALPHA

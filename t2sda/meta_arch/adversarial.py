@@ -1,7 +1,7 @@
 """Adversarial adaptation of the output space: AdaptSegNet and ADVENT.
 
 The student's outputs on the target are to look like those on the source to a discriminator, which
-learns to tell them apart. With an auxiliary head there is a second discriminator, of its output.
+learns to distinguish them. With an auxiliary head there is a second discriminator, of its output.
 """
 
 from __future__ import annotations
@@ -113,7 +113,7 @@ class SourceOutputPass(SourcePass):
 
 @PASSES.register("output_adversarial")
 class OutputAdversarialPass(StudentPass):
-    """The student deceives discriminators on target images; they learn to tell the domains apart.
+    """The student deceives discriminators on target images; they learn to distinguish the domains.
 
     Both sides are evaluated with the weights from before the step, in one backward: gradients are
     those of the published order (freeze the discriminator, backward, unfreeze, backward).

@@ -20,7 +20,7 @@ class Metrics:
     """Of one server.
 
     Args:
-        queue: whose length is told.
+        queue: whose length is shown.
     """
 
     def __init__(self, queue: Queue) -> None:

@@ -36,7 +36,6 @@ from t2sda.engine.checkpoint import (
     check_hook_tensors,
     check_iteration,
     checkpoint_path,
-    checkpoints_in,
     load_checkpoint,
     load_weights_,
 )
@@ -74,6 +73,7 @@ from t2sda.structures import TARGET_PROBS
 from t2sda.training.folder import CONFIG_NAME
 from t2sda.training.plan import plan_text, summary_text
 from t2sda.training.record import RunRecord
+from t2sda.training.resuming import HARMLESS_CHANGES, changed_data, check_folder
 from t2sda.training.scoring import (
     check_same_classes,
     evaluate_all,
@@ -83,13 +83,6 @@ from t2sda.training.scoring import (
 
 logger = logging.getLogger(__name__)
 
-Fingerprint = Mapping[str, Sequence[Mapping[str, str | int]]]
-"""See `DomainPairs.fingerprint`."""
-HARMLESS_CHANGES = (
-    *("OUTPUT_DIR", "PLUGINS", "DATA.NUM_WORKERS"),
-    *("LOGGING.", "CHECKPOINT.", "EVALUATION."),
-)
-"""Settings that a resumed run may change without changing its numbers."""
 EVALUATION = "evaluation/"
 """What names of scores begin with among the metrics."""
 
@@ -436,21 +429,6 @@ class TrainingRun:
             logger.info(line)
 
 
-def check_folder(output_dir: Path, resume: bool) -> Path | None:
-    """The checkpoint that a run in the folder goes on from.
-
-    Raises:
-        UserError: if the folder holds a run already and `resume` is not set.
-    """
-    found = checkpoints_in(output_dir)
-    if found and not resume:
-        raise UserError(
-            f"{output_dir} holds a run already ({found[-1].name}); continue it with --resume "
-            f"(resume=True in Python), or choose another folder with --output-dir"
-        )
-    return found[-1] if found else None
-
-
 def named_hooks(hooks: Sequence[Hook], others: Mapping[str, Hook]) -> dict[str, Hook]:
     """Hooks that were handed in by the names of their classes, as HOOKS.NAMES has them.
 
@@ -464,19 +442,3 @@ def named_hooks(hooks: Sequence[Hook], others: Mapping[str, Hook]) -> dict[str, 
             raise UserError(f"two hooks are called {name}; give the class of one another name")
         named[name] = hook
     return named
-
-
-def changed_data(old: Fingerprint, new: Fingerprint) -> list[str]:
-    """How the datasets of a domain differ from those that a checkpoint was trained on."""
-    changes = []
-    for domain in sorted(old.keys() & new.keys()):
-        before = {str(item["name"]): item for item in old[domain]}
-        now = {str(item["name"]): item for item in new[domain]}
-        for name in sorted(before.keys() & now.keys()):  # other names: a changed setting
-            if before[name] != now[name]:
-                changes.append(
-                    f"the {domain} '{name}' had {before[name]['images']} images, has "
-                    f"{now[name]['images']}"
-                    f"{', of other names' if before[name]['images'] == now[name]['images'] else ''}"
-                )
-    return changes

@@ -45,7 +45,7 @@ from t2sda.files import is_missing, is_written_to, user_path
 from t2sda.logs import LOG_NAME, last_error
 from t2sda.registry import check_registered, nearest_first
 from t2sda.training.folder import CONFIG_NAME
-from t2sda.training.run import HARMLESS_CHANGES
+from t2sda.training.resuming import HARMLESS_CHANGES
 from t2sda.training.sweep_labels import FOLDER, labels_of
 
 logger = logging.getLogger(__name__)

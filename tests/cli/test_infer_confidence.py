@@ -92,5 +92,5 @@ def test_what_the_file_cannot_tell(photo: Path, capsys: pytest.CaptureFixture[st
         assert message in capsys.readouterr().err
     with pytest.raises(SystemExit):
         infer(photo, "logits", "color", "--min-confidence", "2")
-    assert "'2' is no probability from 0 to 1" in capsys.readouterr().err
+    assert "'2' is no number from 0 to 1" in capsys.readouterr().err
     assert not (photo.parent / "out/a_color.png").exists()

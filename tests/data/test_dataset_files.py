@@ -15,7 +15,7 @@ from t2sda.data.catalog import DATASETS, DATASETS_VARIABLE, open_dataset
 from t2sda.data.dataset_classes import distinct_colors
 from t2sda.data.dataset_files import read_dataset_file, register_dataset_files
 from t2sda.data.label_tables import GTA5_LABEL_IDS
-from t2sda.data.taxonomies import ClassGroup
+from t2sda.data.taxonomies import ClassGroup, Color
 from t2sda.errors import MissingFileError, UserError
 from tests.data.layouts import halves, write_colors, write_ids, write_image, write_palette
 
@@ -38,6 +38,14 @@ def dataset_file(folder: Path, text: str) -> Path:
     path = folder / "harbour.yaml"
     path.write_text(text, encoding="utf-8")
     return path
+
+
+def write_colored(folder: Path, upper: Color, lower: Color) -> None:
+    """An image, and its label of two colors."""
+    write_image(folder / "harbour/images/a.png")
+    colors = np.full((8, 12, 3), lower, dtype=np.uint8)
+    colors[:4] = upper
+    write_colors(folder / "harbour/labels/a.png", colors)
 
 
 def first_label(folder: Path, text: str) -> list[int]:
@@ -93,10 +101,7 @@ def test_a_palette_png_gives_its_indices(tmp_path: Path) -> None:
 
 
 def test_labels_as_colors(tmp_path: Path) -> None:
-    write_image(tmp_path / "harbour/images/a.png")
-    colors = np.zeros((8, 12, 3), dtype=np.uint8)
-    colors[:4] = (250, 120, 0)
-    write_colors(tmp_path / "harbour/labels/a.png", colors)
+    write_colored(tmp_path, (250, 120, 0), (0, 0, 0))
     text = WHOLE + (
         "label_format: colors\n"
         "palette: {road: [90, 90, 90], car: [0, 0, 200], quay: [250, 120, 0]}\n"
@@ -123,10 +128,7 @@ def test_all_other_ids_are_ignored_or_a_class(tmp_path: Path, others: str, train
 
 
 def test_several_colors_for_a_class_and_others_to_draw_with(tmp_path: Path) -> None:
-    write_image(tmp_path / "harbour/images/a.png")
-    colors = np.zeros((8, 12, 3), dtype=np.uint8)
-    colors[:4] = (255, 128, 0)
-    write_colors(tmp_path / "harbour/labels/a.png", colors)
+    write_colored(tmp_path, (255, 128, 0), (0, 0, 0))
     text = WHOLE + (
         "label_format: colors\n"
         "colors: {road: [[9, 9, 9], [0, 0, 0]], car: [[255, 0, 0], [255, 128, 0]], "
@@ -142,11 +144,8 @@ def test_several_colors_for_a_class_and_others_to_draw_with(tmp_path: Path) -> N
 
 
 def test_other_colors_are_ignored_where_the_file_says_so(tmp_path: Path) -> None:
-    write_image(tmp_path / "harbour/images/a.png")
-    colors = np.full((8, 12, 3), 77, dtype=np.uint8)
-    colors[:4] = (0, 0, 200)
-    write_colors(tmp_path / "harbour/labels/a.png", colors)
-    text = WHOLE + ("label_format: colors\npalette: [[90, 90, 90], [0, 0, 200], [250, 120, 0]]\n")
+    write_colored(tmp_path, (0, 0, 200), (77, 77, 77))
+    text = WHOLE + "label_format: colors\npalette: [[90, 90, 90], [0, 0, 200], [250, 120, 0]]\n"
     with pytest.raises(UserError, match=r"label colors \[77, 77, 77\] are unknown"):
         first_label(tmp_path, text)
     assert first_label(tmp_path, text + "others: ignored\n") == [1, 255]

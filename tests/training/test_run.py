@@ -21,7 +21,7 @@ from t2sda.data.taxonomies import Taxonomy
 from t2sda.errors import UserError
 from t2sda.evaluation.entries import read_entries
 from t2sda.training.plan import plan_text
-from t2sda.training.run import changed_data
+from t2sda.training.resuming import changed_data
 from tests.components import components_restored
 from tests.integration.conftest import ROOT, environment
 from tests.test_api import CONFIG, TINY

@@ -84,8 +84,8 @@ def chosen_classes(
         raise UserError(f"no shape of a class to write; the labels of the shapes are: {listed}")
     if not 2 <= len(order) <= MAX_CLASSES:
         raise UserError(
-            f"found {len(order)} classes, {', '.join(order[:5])}; 2 to {MAX_CLASSES} can be told "
-            f"apart: add --background NAME for what no shape covers, or choose with --classes"
+            f"found {len(order)} classes, {', '.join(order[:5])}; 2 to {MAX_CLASSES} are "
+            f"taken: add --background NAME for what no shape covers, or choose with --classes"
         )
     train_id = IGNORE_INDEX if background is None else order.index(background)
     return Classes(tuple(order), train_id, taxonomy)
