@@ -10,6 +10,7 @@ them. Rows without a run are named as not run.
 
 from __future__ import annotations
 
+import functools
 import json
 import math
 import re
@@ -38,7 +39,7 @@ from benchmarks.stored_results import (
 )
 from t2sda.cli.common import load_components, run_command
 from t2sda.errors import MissingFileError, UserError
-from t2sda.training.sweep import read_plugins, read_sweep
+from t2sda.training.sweep import Sweep, read_plugins, read_sweep
 
 TEXT = Path(__file__).with_name("results_page.md")
 PAPER = ROOT / "docs/reproducing.md"
@@ -129,16 +130,20 @@ def read_benchmark(path: Path) -> Benchmark:
 def stale_results(folder: Path = FOLDER) -> list[str]:
     """A line for each result whose run is no longer what its sweep file says."""
     found = []
+    sweep_of = functools.cache(_sweep)
     for path in sorted(folder.glob("*.yaml")):
         for result in read_results(path.with_suffix("")):
-            file = ROOT / result.sweep
             try:
-                load_components(read_plugins(file))
-                reasons = differences_to_now(result, read_sweep(file))
+                reasons = differences_to_now(result, sweep_of(ROOT / result.sweep))
             except (MissingFileError, UserError) as error:
                 reasons = [str(error)]
             found += [f"{path.stem}/{result.file_name}: {reason}" for reason in reasons]
     return found
+
+
+def _sweep(file: Path) -> Sweep:
+    load_components(read_plugins(file))
+    return read_sweep(file)
 
 
 def tables(benchmark: Benchmark) -> str:
