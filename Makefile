@@ -6,10 +6,16 @@ STAMP  := $(VENV)/.installed
 FAST_MALLOC := MALLOC_MMAP_THRESHOLD_=4294967296 MALLOC_TRIM_THRESHOLD_=8589934592 \
                MALLOC_TOP_PAD_=268435456
 
-.PHONY: docs quickstart gpu-check test lint types pytest test-slow coverage bench install format clean
+.PHONY: docs quickstart demo-model gpu-check test lint types pytest test-slow coverage bench install format clean
 
 quickstart: $(STAMP)  ## the whole way once: train, adapt, score, export, segment
 	$(FAST_MALLOC) $(BIN)/t2sda quickstart --output-dir output/quickstart
+
+PROOF := output/proof/photographs
+demo-model: $(STAMP)  ## README's photographs: rendered streets to real ones, about an hour; needs T2SDA_DATASETS
+	$(FAST_MALLOC) $(BIN)/t2sda sweep benchmarks/proof/demo.yaml
+	$(BIN)/t2sda export onnx $(PROOF)/t2sda/seed_1 --output output/demo-model.onnx --dynamic
+	$(BIN)/python -m benchmarks.demo_figure $(PROOF)/source_only/seed_1 $(PROOF)/t2sda/seed_1
 
 test: lint types pytest  ## lint, types and tests, in .venv (made at the first call)
 
