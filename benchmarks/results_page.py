@@ -1,6 +1,7 @@
 """The page docs/results.md, from the results in benchmarks/results/.
 
     python -m benchmarks.results_page > docs/results.md
+    python -m benchmarks.results_page photographs    # a benchmark's main rows alone, for README.md
 
 `results_page.md` holds the text, with a place for each benchmark; `results/BENCHMARK.yaml` says
 which rows a benchmark has, `results/BENCHMARK/*.json` are the runs (`collect_results` writes
@@ -79,10 +80,10 @@ class Benchmark:
 
 
 def command(argv: Sequence[str]) -> int:
-    """Print the page; returns 0."""
-    if argv:
-        raise UserError("arguments: none are taken")
-    print(page(), end="")
+    """Print the page, or a benchmark's main rows; returns 0."""
+    if len(argv) > 1:
+        raise UserError("arguments: at most one is taken, the name of a benchmark")
+    print(main_table(FOLDER / f"{argv[0]}.yaml") if argv else page().removesuffix("\n"))
     return 0
 
 
@@ -95,6 +96,33 @@ def page(folder: Path = FOLDER, text: str | None = None) -> str:
             raise UserError(f"{TEXT.name}: no line {{{path.stem}}}, so {path.name} is not shown")
         text = text.replace(place, tables(read_benchmark(path)))
     return text
+
+
+def main_table(path: Path) -> str:
+    """The main rows of a benchmark, without its classes; raises MissingFileError."""
+    if not path.exists():
+        raise MissingFileError(f"{path}: no such file; it lists the rows of a benchmark")
+    benchmark = read_benchmark(path)
+    scores = scores_of(benchmark)
+    rows = [
+        [
+            benchmark.titles[name],
+            str(scores[name].num_seeds),
+            with_spread(scores[name]),
+            difference(benchmark, name, benchmark.source_only),
+            gap(benchmark, scores, name),
+        ]
+        for name in benchmark.main
+        if name in scores
+    ]
+    head = ["", "seeds", "mIoU", "less source only", "share of the gap"]
+    return markdown(head, rows)
+
+
+def scores_of(benchmark: Benchmark) -> dict[str, Spread]:
+    """Mean IoU over the datasets and seeds, by the name of the run."""
+    datasets = list(benchmark.scored)
+    return {name: mean_iou(benchmark.runs[name], datasets) for name in benchmark.present}
 
 
 def read_benchmark(path: Path) -> Benchmark:
@@ -186,8 +214,7 @@ def comparison(benchmark: Benchmark) -> str:
         ("the baseline", benchmark.baseline),
         ("T2S-DA", benchmark.method),
     ]
-    datasets = list(benchmark.scored)
-    scores = {name: mean_iou(benchmark.runs[name], datasets) for name in benchmark.present}
+    scores = scores_of(benchmark)
     rows = [
         [
             benchmark.titles[name],
@@ -201,7 +228,7 @@ def comparison(benchmark: Benchmark) -> str:
     head = ["row", "seeds", "mIoU", *(f"less {title}" for title, _ in others), "share of the gap"]
     return (
         "**Differences** in points of mIoU"
-        + (" (mean of the datasets)" if len(datasets) > 1 else "")
+        + (" (mean of the datasets)" if len(benchmark.scored) > 1 else "")
         + ", with the interval that 95 % of 10,000 paired resamples of blocks of images lie in; "
         "the gap is that from source only to the oracle\n\n" + markdown(head, rows)
     )

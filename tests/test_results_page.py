@@ -18,9 +18,9 @@ from benchmarks.result_statistics import (
     share_of_gap,
     spread,
 )
-from benchmarks.results_page import page, paper_scores, stale_results
+from benchmarks.results_page import main_table, page, paper_scores, stale_results
 from benchmarks.stored_results import StoredResult, StoredScores, config_hash, write_result
-from t2sda.errors import UserError
+from t2sda.errors import MissingFileError, UserError
 
 ROOT = Path(__file__).parents[1]
 Counts = tuple[int, int]
@@ -192,6 +192,23 @@ def test_page_of_hand_made_results(tmp_path: Path) -> None:
     assert text.endswith("\n\nThe end.\n")
 
 
+def test_main_rows_of_hand_made_results(tmp_path: Path) -> None:
+    write_benchmark(
+        tmp_path,
+        [
+            result("source", BETTER_AT_A, (0.2, 0.4)),
+            result("ours", BETTER_AT_B, (0.76, 0.8)),
+            result("oracle", (PERFECT, PERFECT), (1.0, 1.0)),
+        ],
+    )
+    assert main_table(tmp_path / "towns.yaml").splitlines()[2:] == [
+        "| source only | 1 | 40.0 | – | – |",
+        "| T2S-DA | 1 | 64.0 | +9.6 (−20.8 to +37.5) | 69% |",
+    ]
+    with pytest.raises(MissingFileError, match="no such file; it lists the rows"):
+        main_table(tmp_path / "gone.yaml")
+
+
 def test_paper_is_shown_beside_for_its_direction(tmp_path: Path) -> None:
     write_benchmark(
         tmp_path,
@@ -260,6 +277,12 @@ def test_kept_results_are_of_runs_that_their_sweep_files_still_have() -> None:
 def test_page_is_what_its_command_prints() -> None:
     advice = "stale: run `python -m benchmarks.results_page > docs/results.md`"
     assert (ROOT / "docs/results.md").read_text(encoding="utf-8") == page(), advice
+
+
+def test_the_readmes_table_is_what_its_command_prints() -> None:
+    advice = "stale: put what `python -m benchmarks.results_page photographs` prints there"
+    table = main_table(results_page.FOLDER / "photographs.yaml")
+    assert table in (ROOT / "README.md").read_text(encoding="utf-8"), advice
 
 
 def test_paper_rows_of_all_benchmarks_are_in_the_map_of_its_tables() -> None:
