@@ -29,6 +29,8 @@ from t2sda.runtime.checkpoints import TorchPredictor
 from t2sda.runtime.predictor import Predictor
 
 logger = logging.getLogger(__name__)
+AUX_HEAD = "aux_head."
+"""What names of its tensors begin with; it serves the loss alone."""
 
 
 def score_checkpoint(cfg: CfgNode, device: torch.device, weights: str | None) -> list[Scores]:
@@ -78,6 +80,8 @@ def start_from_(
 ) -> dict[str, str]:
     """Load the student of a checkpoint or run folder; for other classes the classifier stays new.
 
+    An auxiliary head that only one of the two has stays new, or is left out.
+
     Args:
         model: of the run.
         weights: checkpoint or run folder.
@@ -94,6 +98,7 @@ def start_from_(
         for name, tensor in _student_of(checkpoint).items()
         if name in own or not name.endswith(".num_batches_tracked")
     }
+    state = _with_aux_head_of(own, state)
     if checkpoint.taxonomy.class_names != taxonomy.class_names:
         anew = MODELS.get(cfg.MODEL.NAME).class_tensors(cfg, taxonomy.num_classes) & own.keys()
         state |= {name: own[name] for name in anew}
@@ -105,6 +110,23 @@ def start_from_(
         )
     load_weights_(model, state, checkpoint.path)
     return checkpoint.provenance
+
+
+def _with_aux_head_of(
+    own: dict[str, torch.Tensor], state: dict[str, torch.Tensor]
+) -> dict[str, torch.Tensor]:
+    """`state`, with the auxiliary head of `own` where one has it and the other has not."""
+    has, had = (any(name.startswith(AUX_HEAD) for name in names) for names in (own, state))
+    if has == had:
+        return state
+    logger.info(
+        "--weights: %s",
+        "there is no auxiliary head in them; it starts anew"
+        if has
+        else "their auxiliary head is left out; this run has none",
+    )
+    rest = {name: tensor for name, tensor in state.items() if not name.startswith(AUX_HEAD)}
+    return rest | {name: tensor for name, tensor in own.items() if name.startswith(AUX_HEAD)}
 
 
 def _student_of(checkpoint: Checkpoint) -> dict[str, torch.Tensor]:

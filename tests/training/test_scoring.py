@@ -82,9 +82,27 @@ def test_everything_else_is_strict(run_dir: Path) -> None:
     settings = [*SETTINGS, "MODEL.HEAD.CHANNELS", "8"]
     with pytest.raises(UserError, match=r"another architecture.*of another shape: head\."):
         start_from_(built(3, *settings), str(run_dir), HARBOUR, load_config(None, settings))
+
+
+def test_an_auxiliary_head_that_one_side_has_is_new_or_left_out(
+    run_dir: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     settings = [*SETTINGS, *AUX_HEAD]
-    with pytest.raises(UserError, match=r"tensors missing: aux_head\.head\."):
-        start_from_(built(3, *settings), str(run_dir), HARBOUR, load_config(None, settings))
+    model, fresh = (built(19, *settings) for _ in range(2))
+    with caplog.at_level(logging.INFO):
+        start_from_(model, str(run_dir), CITYSCAPES_19, load_config(None, settings))
+    assert "no auxiliary head in them; it starts anew" in caplog.text
+    saved, drawn = student_of(run_dir), fresh.state_dict()
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(tensor, (drawn if name.startswith("aux_head.") else saved)[name]), name
+    write_checkpoint(tmp_path / "run", *AUX_HEAD)
+    plain = built(19)
+    with caplog.at_level(logging.INFO):
+        start_from_(plain, str(tmp_path / "run"), CITYSCAPES_19, load_config(None, SETTINGS))
+    assert "their auxiliary head is left out" in caplog.text
+    saved = student_of(tmp_path / "run")
+    assert saved.keys() > plain.state_dict().keys()
+    assert all(torch.equal(tensor, saved[name]) for name, tensor in plain.state_dict().items())
 
 
 HRDA = (
