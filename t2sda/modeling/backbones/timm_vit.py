@@ -91,7 +91,7 @@ class TimmViT(Backbone):
     def blocks_to_adapt(self) -> tuple[nn.Module, ...]:
         """Those of the transformer."""
         for block in self.net.blocks:
-            attention = getattr(block, "attn", None)
+            attention: Any = getattr(block, "attn", None)
             if getattr(attention, "q_bias", None) is not None:
                 attention.qkv_bias_separate = True  # EVA would read the weight of qkv
         return tuple(self.net.blocks)
