@@ -23,6 +23,7 @@ from fvcore.nn.jit_handles import get_shape
 from torch import nn
 
 import t2sda.builtin  # noqa: F401  (fills the registries)
+from benchmarks import adapter_memory
 from t2sda.config import load_config
 from t2sda.modeling.segmentor import build_segmentation_model
 from tests.references.plain_heads import PlainDAFormer, PlainLight, PlainSegFormer
@@ -64,7 +65,8 @@ def page() -> str:
     """The text around the tables, and the tables."""
     models = [measure(path) for path in sorted((ROOT / "configs/models").glob("*.yaml"))]
     text = TEXT.read_text(encoding="utf-8")
-    return text.replace("{models}", models_table(models)).replace("{savings}", savings(models))
+    text = text.replace("{models}", models_table(models)).replace("{savings}", savings(models))
+    return text.replace("{adapters}", adapter_memory.table())
 
 
 def measure(path: Path) -> Model:

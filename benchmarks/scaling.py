@@ -25,14 +25,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from fvcore.common.config import CfgNode
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.ratios import Ratio, add_ratios_argument, save_ratios
-from benchmarks.saved_memory import FusedAttention, kept_bytes
+from benchmarks.saved_memory import attention_counted, kept_bytes
 from benchmarks.train_step import build
 from t2sda.config import load_config
 from t2sda.meta_arch.base import pass_names, teacher_views
@@ -173,13 +172,9 @@ class Counted:
     def kept(self, networks: tuple[str, ...]) -> int:
         """Bytes that a pass keeps for its backward, attention by a fused kernel."""
         if networks not in self._kept:
-            plain = F.scaled_dot_product_attention
-            F.scaled_dot_product_attention = FusedAttention.apply
-            try:
+            with attention_counted():
                 run = partial(self._outputs, networks)
                 self._kept[networks] = kept_bytes(self.branch.train(), run)
-            finally:
-                F.scaled_dot_product_attention = plain
         return self._kept[networks]
 
     def gathered(self, num_domains: int) -> int:

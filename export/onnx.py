@@ -22,6 +22,7 @@ import t2sda
 from t2sda.data.taxonomies import Taxonomy
 from t2sda.errors import UserError
 from t2sda.files import atomic_writer, make_writable_dir
+from t2sda.modeling.backbones.adapters import without_adapters
 from t2sda.modeling.segmentor import SegmentationModel
 from t2sda.runtime.metadata import Layout, Metadata, OutputKind, sealed
 from t2sda.runtime.onnx_content import content_of
@@ -104,7 +105,8 @@ def export_onnx(
         window_step=window_step,
     )
     with _evaluating(model):
-        shipped = in_half_precision(model) if precision == "fp16" else model
+        plain = without_adapters(model)
+        shipped = in_half_precision(plain) if precision == "fp16" else plain
         deployable = Deployable(shipped, output_kind, layout)
         model_proto = _exported(deployable, image_size, dynamic, batch_size, opset)
         _clear_source_paths(model_proto)

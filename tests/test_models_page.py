@@ -80,3 +80,24 @@ def test_yaml_of_the_page_builds(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_page_is_what_its_command_prints() -> None:
     assert PAGE.read_text(encoding="utf-8") == page(), ADVICE
+
+
+def test_adapters_of_vit_l_by_hand() -> None:
+    rows = dict(
+        re.findall(
+            r"^\| (all|adapters from block 8|none) \| (.*) \|$", PAGE.read_text(), re.MULTILINE
+        )
+    )
+    numbers = {name: [float(cell) for cell in row.split(" | ")] for name, row in rows.items()}
+    # qkv, proj, fc1 and fc2 of 1024 channels: r (in + out) of the adapter, and out of the bias
+    sizes = [(1024, 3072), (1024, 1024), (1024, 4096), (4096, 1024)]
+    adapted = 16 * sum(16 * (size_in + size_out) + size_out for size_in, size_out in sizes)
+    trained = numbers["adapters from block 8"][0]
+    assert trained == pytest.approx(numbers["none"][0] + adapted / 1e6, abs=0.1), ADVICE
+    for found in numbers.values():
+        millions_trained, student, teacher, gradients, moments, *kept = found
+        own = millions_trained * 4e6 / 2**30
+        assert [teacher, gradients, moments] == pytest.approx([own, own, 2 * own], abs=0.01), ADVICE
+        fixed = student + teacher + gradients + moments
+        assert kept[2:] == pytest.approx([fixed + kept[0], fixed + kept[1]], abs=0.03), ADVICE
+    assert numbers["all"][1] == pytest.approx(numbers["all"][2])  # the teacher is a whole copy

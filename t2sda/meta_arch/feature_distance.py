@@ -52,6 +52,17 @@ def there_are_imagenet_features(cfg: CfgNode) -> str | None:
     )
 
 
+@SCHEMA.check
+def the_encoder_can_move(cfg: CfgNode) -> str | None:
+    """A frozen encoder keeps its distance without a loss."""
+    if cfg.FEATURE_DISTANCE.WEIGHT == 0 or cfg.MODEL.BACKBONE.TRAIN != "none":
+        return None
+    return (
+        "FEATURE_DISTANCE.WEIGHT: has no effect on a frozen encoder (MODEL.BACKBONE.TRAIN none); "
+        "set FEATURE_DISTANCE.WEIGHT 0"
+    )
+
+
 def carrying_pass(cfg: CfgNode) -> str | None:
     """The pass that holds the distance in its backward: the first one that can."""
     able = (name for name, cls in pass_classes(cfg).items() if cls.carries_feature_distance)

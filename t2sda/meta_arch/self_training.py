@@ -105,7 +105,9 @@ class MeanTeacher(MetaArch):
         self.flip = flip
         self.views = views
         self.teacher_norm = teacher_norm
-        self.teacher = copy.deepcopy(student).requires_grad_(False)
+        frozen = {id(p): p for p in student.parameters() if not p.requires_grad}
+        # What the student does not train is not copied: both hold the same parameters.
+        self.teacher = copy.deepcopy(student, frozen).requires_grad_(False)
 
     @classmethod
     def from_config(

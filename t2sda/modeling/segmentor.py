@@ -15,6 +15,7 @@ from t2sda.config import SCHEMA, Field
 from t2sda.errors import UserError
 from t2sda.losses.numerics import at_least_float32
 from t2sda.losses.segmentation import cross_entropy
+from t2sda.modeling.backbones.adapters import limit_training_
 from t2sda.modeling.backbones.base import Backbone
 from t2sda.modeling.heads.base import Head
 from t2sda.modeling.normalization import set_norm
@@ -158,16 +159,22 @@ class SegmentationModel(nn.Module):
         """Build backbone and heads, pretrained weights loaded.
 
         Raises:
-            UserError: if MODEL.NORM is to freeze what the backbone does not have.
+            UserError: if MODEL.NORM is to freeze what the backbone does not have, or to train what
+                MODEL.BACKBONE.TRAIN freezes.
         """
         backbone = BACKBONES.get(cfg.MODEL.BACKBONE.NAME).from_config(cfg)
-        if cfg.MODEL.NORM != "batch" and not any(
-            isinstance(module, nn.BatchNorm2d) for module in backbone.modules()
-        ):
+        has_norm = any(isinstance(module, nn.BatchNorm2d) for module in backbone.modules())
+        if cfg.MODEL.NORM != "batch" and not has_norm:
             raise UserError(
                 f"MODEL.NORM: '{cfg.MODEL.NORM}' has no effect, this {cfg.MODEL.BACKBONE.NAME} has "
                 f"no BatchNorm; remove it"
             )
+        if cfg.MODEL.NORM == "batch" and has_norm and cfg.MODEL.BACKBONE.TRAIN != "all":
+            raise UserError(
+                f"MODEL.NORM: 'batch' trains BatchNorm, but MODEL.BACKBONE.TRAIN is "
+                f"'{cfg.MODEL.BACKBONE.TRAIN}'; set MODEL.NORM to 'frozen' or 'frozen_affine'"
+            )
+        limit_training_(backbone, cfg)
         set_norm(backbone, cfg.MODEL.NORM)
         head = HEADS.get(cfg.MODEL.HEAD.NAME).from_config(cfg, backbone.feature_specs, num_classes)
         return cls(backbone, head, _auxiliary_head(cfg, backbone.feature_specs, num_classes))
@@ -183,12 +190,10 @@ class SegmentationModel(nn.Module):
 
         Found by building the network a second time, for one class more.
         """
-        untrained = cfg.clone()
-        untrained.defrost()
-        untrained.MODEL.BACKBONE.WEIGHTS = ""
+        plain = to_be_loaded(cfg)
         with torch.random.fork_rng(devices=[]):
             few, more = (
-                cls.from_config(untrained, number).state_dict()
+                cls.from_config(plain, number).state_dict()
                 for number in (num_classes, num_classes + 1)
             )
         return {name for name in few if name not in more or more[name].shape != few[name].shape}
@@ -298,6 +303,19 @@ class SegmentationModel(nn.Module):
 def build_segmentation_model(cfg: CfgNode, num_classes: int) -> SegmentationModel:
     """The network a configuration describes, pretrained weights loaded."""
     return MODELS.get(cfg.MODEL.NAME).from_config(cfg, num_classes)
+
+
+def to_be_loaded(cfg: CfgNode) -> CfgNode:
+    """The configuration of the same network whose every weight comes from a checkpoint.
+
+    It has no adapters: they are folded into the weights, see `folded_state`.
+    """
+    plain = cfg.clone()
+    plain.defrost()
+    plain.MODEL.BACKBONE.WEIGHTS = ""
+    plain.MODEL.BACKBONE.TRAIN = "all"
+    plain.freeze()
+    return plain
 
 
 def enlarged(coarse: Tensor, size: tuple[int, int]) -> Tensor:

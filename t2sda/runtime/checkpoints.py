@@ -25,7 +25,12 @@ from t2sda.engine.checkpoint import (
 )
 from t2sda.engine.device import choose_device
 from t2sda.errors import UserError
-from t2sda.modeling.segmentor import SegmentationModel, build_segmentation_model
+from t2sda.modeling.backbones.folding import folded_state
+from t2sda.modeling.segmentor import (
+    SegmentationModel,
+    build_segmentation_model,
+    to_be_loaded,
+)
 from t2sda.registry import UnknownNameError
 
 from .letterbox import Frame, Letterbox
@@ -145,7 +150,7 @@ def open_checkpoint(run_or_file: Path) -> Checkpoint:
 def model_of_checkpoint(checkpoint: Checkpoint, branch: str = "student") -> SegmentationModel:
     """The segmentation model of a branch, in evaluation mode on the CPU.
 
-    No pretrained file is needed: the checkpoint holds every weight.
+    No pretrained file is needed: the checkpoint holds every weight. Adapters are folded into them.
 
     Args:
         checkpoint: as read.
@@ -168,12 +173,11 @@ def model_of_checkpoint(checkpoint: Checkpoint, branch: str = "student") -> Segm
     for name, tensor in state.items():
         if tensor.is_floating_point() and not tensor.isfinite().all():
             raise nonsense_in(checkpoint.path, f"{prefix}{name}")
-    cfg = checkpoint.cfg.clone()
-    cfg.defrost()
-    cfg.MODEL.BACKBONE.WEIGHTS = ""
     try:
-        model = build_segmentation_model(cfg, checkpoint.taxonomy.num_classes)
+        model = build_segmentation_model(
+            to_be_loaded(checkpoint.cfg), checkpoint.taxonomy.num_classes
+        )
     except UnknownNameError as error:
         raise UserError(f"{checkpoint.path}: {error}\n{_OWN_COMPONENTS}") from None
-    load_weights_(model, state, checkpoint.path)
+    load_weights_(model, folded_state(state), checkpoint.path)
     return model.eval()

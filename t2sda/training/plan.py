@@ -69,7 +69,16 @@ def _sections(cfg: CfgNode, num_processes: int) -> Iterator[tuple[str, list[str]
 def _network(cfg: CfgNode) -> str:
     weights = cfg.MODEL.BACKBONE.WEIGHTS or "random weights"
     heads = " and ".join(head_names(cfg))
-    return f"{cfg.MODEL.NAME} of {cfg.MODEL.BACKBONE.NAME} ({weights}) and {heads}"
+    trains = {"all": "", "none": ", frozen", "adapters": f", frozen but for {_adapters(cfg)}"}
+    return (
+        f"{cfg.MODEL.NAME} of {cfg.MODEL.BACKBONE.NAME} "
+        f"({weights}{trains[cfg.MODEL.BACKBONE.TRAIN]}) and {heads}"
+    )
+
+
+def _adapters(cfg: CfgNode) -> str:
+    adapter = cfg.MODEL.BACKBONE.ADAPTER
+    return f"adapters of rank {adapter.RANK} from block {adapter.FROM_BLOCK} on"
 
 
 def _forward(cfg: CfgNode, name: str) -> str:
@@ -168,11 +177,16 @@ def _images_per_step(cfg: CfgNode) -> str:
 def _optimizer(cfg: CfgNode) -> str:
     solver = cfg.SOLVER
     return (
-        f"{solver.OPTIMIZER}, backbone {solver.BASE_LR:g}, rest "
+        f"{solver.OPTIMIZER}, {_backbone_rate(cfg)}, rest "
         f"{solver.BASE_LR * solver.HEAD_LR_FACTOR:g}; "
         f"{solver.WARMUP_ITERS} of {solver.MAX_ITER} iterations warm-up, then to 0 by the power "
         f"{solver.POWER:g}"
     )
+
+
+def _backbone_rate(cfg: CfgNode) -> str:
+    name = {"all": "backbone", "none": "", "adapters": "adapters"}[cfg.MODEL.BACKBONE.TRAIN]
+    return f"{name} {cfg.SOLVER.BASE_LR:g}" if name else "backbone frozen"
 
 
 def _resized(size: tuple[int, ...]) -> str:

@@ -167,6 +167,8 @@ class TrainingRun:
         checkpoint = load_checkpoint(found) if found is not None else None
         if checkpoint is not None:
             check_iteration(checkpoint, cfg.SOLVER.MAX_ITER)
+        elif weights is None and model is None:
+            check_frozen_weights(cfg)
         if cfg.SOLVER.DETERMINISTIC:
             use_deterministic_algorithms()
         torch.manual_seed(cfg.SEED)
@@ -401,6 +403,13 @@ class TrainingRun:
             max_iter=self.cfg.SOLVER.MAX_ITER,
         )
 
+    def _trained(self) -> str:
+        """How many of the student's parameters learn, where some do not."""
+        if self.cfg.MODEL.BACKBONE.TRAIN == "all":
+            return ""
+        trained = sum(parameter.numel() for parameter in self.owners[0].parameters)
+        return f", {trained / 1e6:.1f} M of them trained"
+
     def _batches(self) -> DomainLoader:
         positions = MicroBatchPositions(
             batch_size=self.cfg.SOLVER.BATCH_SIZE,
@@ -420,13 +429,24 @@ class TrainingRun:
             f"t2sda {t2sda.__version__}, torch {torch.__version__}, {self.device}, "
             f"{world_size()} process(es)",
             *summary_text(self.cfg, self.pairs, world_size()),
-            f"{parameters / 1e6:.1f} M student parameters, {self.cfg.SOLVER.PRECISION}; "
+            f"{parameters / 1e6:.1f} M student parameters{self._trained()}, "
+            f"{self.cfg.SOLVER.PRECISION}; "
             f"iterations {self.first_iteration} to {self.cfg.SOLVER.MAX_ITER}",
             *([f"plugins: {', '.join(self.cfg.PLUGINS)}"] if self.cfg.PLUGINS else []),
             f"all that is decided: {self.output_dir / 'plan.txt'}, or `t2sda show-config --plan`",
         ]
         for line in lines:
             logger.info(line)
+
+
+def check_frozen_weights(cfg: CfgNode) -> None:
+    """Raise UserError for a run that would keep random weights as they are."""
+    train = cfg.MODEL.BACKBONE.TRAIN
+    if train != "all" and not cfg.MODEL.BACKBONE.WEIGHTS:
+        raise UserError(
+            f"MODEL.BACKBONE.TRAIN: '{train}' freezes the backbone, and its weights are random; "
+            f"name MODEL.BACKBONE.WEIGHTS, or start from a run with --weights"
+        )
 
 
 def named_hooks(hooks: Sequence[Hook], others: Mapping[str, Hook]) -> dict[str, Hook]:

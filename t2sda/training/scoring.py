@@ -23,7 +23,13 @@ from t2sda.errors import UserError
 from t2sda.evaluation.entries import FILE_NAME, Scores, add_entries, check_can_add
 from t2sda.evaluation.evaluator import Progress, check_classes, evaluate
 from t2sda.evaluation.model_file import ModelFile
-from t2sda.modeling.segmentor import SegmentationModel, build_segmentation_model
+from t2sda.modeling.backbones.adapters import restart_adapters_
+from t2sda.modeling.backbones.folding import folded_state, is_of_adapter
+from t2sda.modeling.segmentor import (
+    SegmentationModel,
+    build_segmentation_model,
+    to_be_loaded,
+)
 from t2sda.registry import MODELS
 from t2sda.runtime.checkpoints import TorchPredictor
 from t2sda.runtime.predictor import Predictor
@@ -52,10 +58,8 @@ def score_checkpoint(cfg: CfgNode, device: torch.device, weights: str | None) ->
     if is_main():
         check_can_add(output, "--output-dir")
     checkpoint = load_checkpoint(file.path)
-    untrained = cfg.clone()
-    untrained.defrost()
-    untrained.MODEL.BACKBONE.WEIGHTS = ""  # the checkpoint holds every weight
-    model = build_segmentation_model(untrained, checkpoint.taxonomy.num_classes).to(device)
+    num_classes = checkpoint.taxonomy.num_classes
+    model = build_segmentation_model(to_be_loaded(cfg), num_classes).to(device)
     load_weights_(model, _student_of(checkpoint), checkpoint.path)
     predictor = student_predictor(cfg, model, checkpoint.taxonomy, device, checkpoint.iteration)
     with progress_bar(standard_console(quiet=not is_main())) as bar:
@@ -81,6 +85,7 @@ def start_from_(
     """Load the student of a checkpoint or run folder; for other classes the classifier stays new.
 
     An auxiliary head that only one of the two has stays new, or is left out.
+    Adapters of that run are folded into its weights, and those of this run begin anew.
 
     Args:
         model: of the run.
@@ -99,6 +104,7 @@ def start_from_(
         if name in own or not name.endswith(".num_batches_tracked")
     }
     state = _with_aux_head_of(own, state)
+    state |= {name: torch.zeros_like(own[name]) for name in own if is_of_adapter(name)}
     if checkpoint.taxonomy.class_names != taxonomy.class_names:
         anew = MODELS.get(cfg.MODEL.NAME).class_tensors(cfg, taxonomy.num_classes) & own.keys()
         state |= {name: own[name] for name in anew}
@@ -109,6 +115,7 @@ def start_from_(
             ", ".join(name for name in own if name in anew),
         )
     load_weights_(model, state, checkpoint.path)
+    restart_adapters_(model)
     return checkpoint.provenance
 
 
@@ -130,12 +137,15 @@ def _with_aux_head_of(
 
 
 def _student_of(checkpoint: Checkpoint) -> dict[str, torch.Tensor]:
+    """Its model's tensors, adapters folded into the weights."""
     prefix = "student.model."
-    return {
-        name.removeprefix(prefix): tensor
-        for name, tensor in checkpoint.meta_arch.items()
-        if name.startswith(prefix)
-    }
+    return folded_state(
+        {
+            name.removeprefix(prefix): tensor
+            for name, tensor in checkpoint.meta_arch.items()
+            if name.startswith(prefix)
+        }
+    )
 
 
 def student_predictor(

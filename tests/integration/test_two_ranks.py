@@ -103,6 +103,12 @@ VARIANTS = {
         *("META_ARCH.PASSES", "[source, mixed, pull, masked]", "MASKED.BLOCK_SIZE", "16"),
         *("MODEL.NAME", "HRDA", "MODEL.HRDA.DETAIL_SIZE", "[32, 48]"),
     ],
+    "adapters": [
+        *("MODEL.NORM", "batch", "MODEL.BACKBONE.NAME", "TimmViT"),
+        *("MODEL.BACKBONE.TIMM_NAME", "test_vit", "MODEL.BACKBONE.PYRAMID_CHANNELS", "8"),
+        *("MODEL.BACKBONE.TRAIN", "adapters", "MODEL.BACKBONE.ADAPTER.RANK", "4"),
+        *("MODEL.BACKBONE.ADAPTER.FROM_BLOCK", "2", "MODEL.BACKBONE.ADAPTER.INIT", "smallest"),
+    ],
 }
 NUM_IMAGES = 4
 """Images of the whole mini-batch."""

@@ -9,6 +9,7 @@ from fvcore.common.config import CfgNode
 from torch import Tensor, nn
 
 from t2sda.config import SCHEMA, Field
+from t2sda.modeling.backbones.folding import folded_state
 from t2sda.structures import FeatureSpec
 from t2sda.weights.sources import OWN_BACKBONE, load_weights
 from t2sda.weights.strict import LoadReport, load_strict
@@ -72,7 +73,7 @@ class Backbone(nn.Module):
             if name.startswith(OWN_BACKBONE)
         }
         if own:
-            load_strict(self, own, source)
+            load_strict(self, folded_state(own), source)
         else:
             self.load_pretrained(state, source)
 
@@ -87,6 +88,13 @@ class Backbone(nn.Module):
 
     def fresh_modules(self) -> tuple[nn.Module, ...]:
         """Modules that no pretrained weights fill; they learn at the head's rate."""
+        return ()
+
+    def blocks_to_adapt(self) -> tuple[nn.Module, ...]:
+        """Blocks whose `nn.Linear` may get adapters, in the order in which the image meets them.
+
+        Each such layer is called: who reads its weight would pass the adapter by.
+        """
         return ()
 
     def published_names(self) -> dict[str, str | None]:

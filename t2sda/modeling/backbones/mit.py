@@ -113,6 +113,11 @@ class MiT(Backbone):
             levels.append(features)
         return tuple(levels)
 
+    def blocks_to_adapt(self) -> tuple[nn.Module, ...]:
+        """Those of all stages."""
+        stages = range(1, len(STRIDES) + 1)
+        return tuple(block for stage in stages for block in getattr(self, f"block{stage}"))
+
     def load_pretrained(self, state: Mapping[str, Tensor], source: str) -> LoadReport:
         """Load the encoder of a published file of any layout that `rename_mit` knows.
 

@@ -88,6 +88,14 @@ class TimmViT(Backbone):
         """The pyramid: files of weights hold the transformer alone."""
         return (self.pyramid,)
 
+    def blocks_to_adapt(self) -> tuple[nn.Module, ...]:
+        """Those of the transformer."""
+        for block in self.net.blocks:
+            attention: Any = getattr(block, "attn", None)
+            if getattr(attention, "q_bias", None) is not None:
+                attention.qkv_bias_separate = True  # EVA would read the weight of qkv
+        return tuple(self.net.blocks)
+
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
         """Features of every level; shapes as in Backbone.forward."""
         height, width = image.shape[-2:]
