@@ -149,6 +149,12 @@ def _window_step(
     return step
 
 
+def _smallest(deployable: Deployable, axis: str) -> int | None:
+    """Of a plain transformer more than one token: of one, torch makes a constant of the size."""
+    tokens = deployable.model.backbone.tokens
+    return None if tokens is None or axis == "batch" else int(tokens.stride) + 1
+
+
 def _exported(
     deployable: Deployable,
     image_size: tuple[int, int],
@@ -168,7 +174,10 @@ def _exported(
     example = torch.zeros((number, *image_size, 3), dtype=torch.uint8)
     if deployable.layout == "nchw":
         example = example.permute(0, 3, 1, 2).contiguous()
-    dims = {axis: torch.export.Dim(name) for axis, name in DYNAMIC_AXES[deployable.layout].items()}
+    dims = {
+        axis: torch.export.Dim(name, min=_smallest(deployable, name))
+        for axis, name in DYNAMIC_AXES[deployable.layout].items()
+    }
     try:
         with _quiet(), same_padding_by_name(deployable):
             program = torch.onnx.export(

@@ -139,8 +139,8 @@ def evaluate(
         device, branch: of a file that is loaded, see `load_model`.
         image_size: bound (height, width) that images are resized to fit; by default that of the
             run's evaluations.
-        window: (height, width) of a sliding window; by default the whole image.
-        step: from one window to the next; by default two thirds of the window.
+        window: (height, width) of a sliding window; by default as in the run's evaluations.
+        step: from one window to the next; by default as there, or two thirds of the window.
         flip: whether the mirrored image counts as well.
         scales: factors of the image's size that count.
         boundary: whether boundary IoU is asked for.

@@ -38,6 +38,7 @@ import t2sda.modeling.heads.daformer
 import t2sda.modeling.heads.deeplabv2
 import t2sda.modeling.heads.light
 import t2sda.modeling.heads.segformer
+import t2sda.modeling.heads.tokens
 import t2sda.modeling.hrda
 import t2sda.modeling.projector
 import t2sda.modeling.segmentor  # noqa: F401

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
+from fractions import Fraction
 from functools import cached_property
 from typing import NamedTuple
 
@@ -19,8 +20,8 @@ class FeatureSpec:
     """One level of a backbone's pyramid."""
 
     channels: int
-    stride: int
-    """Input pixels from one cell to the next."""
+    stride: int | Fraction
+    """Input pixels from one cell to the next; a fraction where the network sees them resampled."""
     offset: float = 0.0
     """Input pixels from the first pixel to the centre of the first cell, down and to the right.
 
@@ -28,10 +29,25 @@ class FeatureSpec:
     stride - 1 for TensorFlow's SAME padding; for images whose sides are multiples of the stride.
     """
 
+    def grid_of(self, size: tuple[int, int]) -> tuple[int, int]:
+        """Rows and columns of cells that cover an image of `size` (height, width)."""
+        pixels, cells = self.stride.numerator, self.stride.denominator
+        height, width = (-(-side * cells // pixels) for side in size)
+        return height, width
+
     def shown_at(self, scale: float) -> FeatureSpec:
         """The level in pixels of an image that the network is shown at `scale` of its size."""
         offset = (self.offset + 0.5) / scale - 0.5  # pixels are areas; their centres lie at 0.5
         return FeatureSpec(self.channels, round(self.stride / scale), offset)
+
+
+class HiddenTokens(NamedTuple):
+    """Which tokens a backbone does not see, handed to `Backbone.forward` by a pass."""
+
+    mask: Tensor
+    """(B, h, w) bool on the grid of `Backbone.tokens`, True where hidden."""
+    token: Tensor
+    """(D,), what stands there instead."""
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,10 @@ from typing import NamedTuple
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "reproducing.md"
-FOLDERS = ("gta5_to_cityscapes", "synthia_to_cityscapes", "dg", "ablations")
+FOLDERS = (
+    *("gta5_to_cityscapes", "synthia_to_cityscapes", "cityscapes_to_acdc"),
+    *("dg", "ablations"),
+)
 LINK = re.compile(r"\[`([\w./]+)`\]\(\.\./configs/([\w./]+)\.yaml\)")
 PAPER = re.compile(r"\d\d\.\d( ± \d\.\d)?|-|not in our copy")
 TABLES = (

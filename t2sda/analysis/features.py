@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 import cv2
@@ -114,7 +115,7 @@ class FeatureReader:
     def _whole_cells(self, image: np.ndarray, label: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Continue the image by its border to multiples of the coarsest stride; no labels there."""
         stride = self.branch.model.feature_specs[-1].stride
-        height, width = (-(-side // stride) * stride for side in image.shape[:2])
+        height, width = (math.ceil(-(-side // stride) * stride) for side in image.shape[:2])
         below, right = height - image.shape[0], width - image.shape[1]
         if below or right:
             image = cv2.copyMakeBorder(image, 0, below, 0, right, cv2.BORDER_REPLICATE)

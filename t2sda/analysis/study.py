@@ -79,7 +79,7 @@ class RunAnalysis:
     checkpoint: Path
     iteration: int
     classes: Classes
-    features: dict[str, str | int]
+    features: dict[str, str | int | float]
     num_images: dict[str, int] = field(default_factory=dict)
     per_class: dict[str, Tensor] = field(default_factory=dict)
     samples: dict[str, ClassSample] = field(default_factory=dict)
@@ -136,7 +136,7 @@ class RunStudy:
             {
                 "kind": settings.features,
                 "level": self.read.level,
-                "stride": spec.stride,
+                "stride": spec.stride if isinstance(spec.stride, int) else float(spec.stride),
                 "channels": self.read.channels,
             },
         )

@@ -244,14 +244,16 @@ def add_protocol_arguments(parser: argparse.ArgumentParser) -> None:
         nargs=2,
         type=positive_int,
         metavar=("HEIGHT", "WIDTH"),
-        help="score by windows, logits averaged where they overlap; default: whole images",
+        help="score by windows, logits averaged where they overlap; default: as in the run's "
+        "evaluations, which take images whole unless EVALUATION.WINDOW is set",
     )
     group.add_argument(
         "--step",
         nargs=2,
         type=positive_int,
         metavar=("HEIGHT", "WIDTH"),
-        help="from one window to the next; default: two thirds of the window",
+        help="from one window to the next; default: as in the run's evaluations, or two thirds of "
+        "the window",
     )
     group.add_argument(
         "--flip", action="store_true", help="mean softmax of the image and its mirror image"

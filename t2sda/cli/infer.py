@@ -30,7 +30,7 @@ from t2sda.inference.segmenter import Segmenter
 from t2sda.inference.shards import Shard, check_beside, note_begin, note_end, shard_called
 from t2sda.inference.sources import Source
 from t2sda.inference.visualisation import PLAIN, OverlayStyle
-from t2sda.inference.windows import check_stride
+from t2sda.inference.windows import check_stride, default_step
 from t2sda.runtime.identity import model_digest
 from t2sda.runtime.loading import load_model
 from t2sda.runtime.predictor import FilePredictor, Predictor
@@ -160,7 +160,7 @@ def _segmenter(args: argparse.Namespace, model: Predictor) -> Segmenter:
                 f"--window {window[0]} {window[1]}: {args.model} takes images of "
                 f"{fixed[0]}x{fixed[1]} only; use --window {fixed[0]} {fixed[1]}"
             )
-        stride = tuple(args.stride) if args.stride else tuple(-(-2 * s // 3) for s in window)
+        stride = tuple(args.stride) if args.stride else default_step(window)
         check_stride(window, stride)
     return Segmenter(
         model,

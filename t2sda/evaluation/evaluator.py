@@ -15,6 +15,7 @@ from t2sda.errors import UserError
 from t2sda.evaluation.entries import Protocol, Scores
 from t2sda.evaluation.tally import Tally
 from t2sda.evaluation.views import Views, protocol_for
+from t2sda.registry import MODELS
 from t2sda.runtime.predictor import Predictor
 
 SCHEMA.declare(
@@ -35,16 +36,64 @@ SCHEMA.declare(
             low=1,
             element=int,
         ),
+        "WINDOW": Field(
+            (),
+            "(height, width) of windows that images are scored by, after IMAGE_SIZE; logits are "
+            "averaged where they overlap. `evaluate` does the same; `infer --window` is asked for "
+            "it. Empty: the whole image",
+            unit="pixels",
+            low=1,
+            element=int,
+        ),
     },
+)
+SCHEMA.declare(
+    "EVALUATION",
+    {
+        "STEP": Field(
+            (),
+            "(height, width) from one window to the next, the last of a row ends at the border; "
+            "empty: two thirds of the window",
+            unit="pixels",
+            low=1,
+            element=int,
+        ),
+    },
+    when=lambda cfg: bool(cfg.EVALUATION.WINDOW),
+    when_text="EVALUATION.WINDOW is set",
 )
 
 
 @SCHEMA.check
-def image_size_is_a_pair(cfg: CfgNode) -> str | None:
-    """EVALUATION.IMAGE_SIZE is empty or a height and a width."""
-    if len(cfg.EVALUATION.IMAGE_SIZE) in (0, 2):
-        return None
-    return f"EVALUATION.IMAGE_SIZE: {cfg.EVALUATION.IMAGE_SIZE} is not (height, width)"
+def sizes_are_pairs(cfg: CfgNode) -> list[str]:
+    """Sizes of evaluations are empty, or a height and a width."""
+    sizes = {
+        "IMAGE_SIZE": cfg.EVALUATION.IMAGE_SIZE,
+        "WINDOW": cfg.EVALUATION.WINDOW,
+        "STEP": cfg.EVALUATION.STEP,
+    }
+    return [
+        f"EVALUATION.{name}: {size} is not (height, width)"
+        for name, size in sizes.items()
+        if len(size) not in (0, 2)
+    ]
+
+
+@SCHEMA.check
+def windows_cover_images(cfg: CfgNode) -> str | None:
+    """No step is larger than the window; a model that slides by itself is not slid again."""
+    window, step = cfg.EVALUATION.WINDOW, cfg.EVALUATION.STEP
+    if window and MODELS.get(cfg.MODEL.NAME).slides_itself:
+        return (
+            f"EVALUATION.WINDOW: {list(window)}, but {cfg.MODEL.NAME} goes over images in windows "
+            f"of its own; leave it empty"
+        )
+    if any(by > side for by, side in zip(step, window, strict=False)):
+        return (
+            f"EVALUATION.STEP: {list(step)} is larger than EVALUATION.WINDOW {list(window)}: "
+            f"pixels between the windows would be left out"
+        )
+    return None
 
 
 Progress = Callable[[Sequence[int], str], Iterable[int]]
@@ -71,7 +120,7 @@ def evaluate(
     Args:
         predictor: of any runtime.
         dataset: labelled with the model's classes.
-        protocol: of `protocol_for`; None: whole images, as in the run's evaluations.
+        protocol: of `protocol_for`; None: as in the run's evaluations.
         boundary: whether boundary IoU is asked for.
         calibration: whether the expected calibration error is.
         keep: gets what is predicted, on the rank that predicts it.

@@ -11,7 +11,7 @@ import numpy as np
 from t2sda.data.transforms import Box, keep_ratio_size, resize_image
 from t2sda.errors import UserError
 from t2sda.evaluation.entries import Protocol
-from t2sda.inference.windows import average_windows
+from t2sda.inference.windows import average_windows, default_step
 from t2sda.runtime.letterbox import resize_maps
 from t2sda.runtime.predictor import FilePredictor, Predictor
 
@@ -45,19 +45,21 @@ def protocol_for(
     Args:
         predictor: of any runtime.
         image_size: bound (height, width); None: as in the run's evaluations, or of the file.
-        window: (height, width); None: the whole image.
-        step: from one window to the next; None: two thirds of the window.
+        window: (height, width); None: as in the run's evaluations, or the whole image.
+        step: from one window to the next; None: as there, or two thirds of the window.
         flip, scales: see Protocol.
 
     Raises:
         UserError: if the options contradict each other, or the model cannot do it.
     """
     fixed = predictor.letterbox.size
+    if window is None and predictor.scored_window is not None:
+        window, step = predictor.scored_window, step or predictor.scored_step
     _check_options(window, step, scales)
     if fixed is not None:
         _check_fixed(predictor, fixed, image_size, window, scales)
     if window is not None and step is None:
-        step = -(-2 * window[0] // 3), -(-2 * window[1] // 3)
+        step = default_step(window)
     if fixed is None:
         image_size = image_size or predictor.letterbox.bound
     elif window is None:

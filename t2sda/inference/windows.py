@@ -45,6 +45,12 @@ def windows(
             )
 
 
+def default_step(window: Sequence[int]) -> tuple[int, int]:
+    """From one window to the next where nobody says: two thirds of it, rounded up."""
+    height, width = (-(-2 * side // 3) for side in window)
+    return height, width
+
+
 def check_stride(window: Sequence[int], stride: Sequence[int]) -> None:
     """Raise UserError if pixels between windows would be left out."""
     if any(step > side for step, side in zip(stride, window, strict=True)):

@@ -2,11 +2,30 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from t2sda.losses.numerics import uniform
+
+
+def cells_as_pixels(mask: Tensor, size: tuple[int, int], stride: int | Fraction) -> Tensor:
+    """Every pixel has what its cell has.
+
+    Args:
+        mask: (B, 1, h, w) of cells, of any dtype.
+        size: (H, W) of the image.
+        stride: pixels from one cell to the next.
+    Returns:
+        (B, 1, H, W) of the same dtype.
+    """
+    rows, columns = (
+        torch.arange(side, device=mask.device) * stride.denominator // stride.numerator
+        for side in size
+    )
+    return mask[..., rows[:, None], columns]
 
 
 def block_mask(

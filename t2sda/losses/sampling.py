@@ -26,5 +26,7 @@ def labels_on_grid(labels: Tensor, spec: FeatureSpec) -> Tensor:
 
 def _cell_centres(side: int, spec: FeatureSpec) -> Tensor:
     """Pixel at the centre of every cell along a side; the last cell's may lie beyond the image."""
-    cells = torch.arange(-(-side // spec.stride))
-    return (cells * spec.stride + int(spec.offset)).clamp(max=side - 1)
+    # Whole numbers all the way: a stride may be a fraction.
+    pixels, count = spec.stride.numerator, spec.stride.denominator
+    cells = torch.arange(-(-side * count // pixels))
+    return (cells * pixels // count + int(spec.offset)).clamp(max=side - 1)

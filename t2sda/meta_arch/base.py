@@ -76,6 +76,8 @@ class BuildContext:
     taxonomy: Taxonomy
     feature_specs: tuple[FeatureSpec, ...]
     """Levels of the student's backbone, finest first."""
+    tokens: FeatureSpec | None = None
+    """Tokens of the student's backbone that a pass may hide; None: there are none."""
 
     @property
     def num_classes(self) -> int:
@@ -290,7 +292,7 @@ def build_meta_arch(
             f"{type(model).__name__} has a loss of its own; leave it empty, or add the head's part "
             f"to that loss and set trains_aux_head = True in the class"
         )
-    context = BuildContext(taxonomy, model.feature_specs)
+    context = BuildContext(taxonomy, model.feature_specs, model.backbone.tokens)
     projector = None
     if meta_arch.has_projector:
         projector = Projector.from_config(cfg, context.feature_specs)

@@ -147,6 +147,7 @@ class HRDA(SegmentationModel):
     """
 
     sliding: Sliding
+    slides_itself = True
 
     def __init__(
         self,
@@ -160,12 +161,12 @@ class HRDA(SegmentationModel):
     ) -> None:
         super().__init__(backbone, head, aux_head)
         self.attention = attention
-        self.stride = backbone.feature_specs[_level_of(head, backbone)].stride
+        self.stride = _whole_stride(head, backbone)
         self.cell = REDUCTION * self.stride
         self.detail_size = detail_size
         self.detail_weight = detail_weight
         self.sliding = Sliding(window_size, _half(window_size, self.cell))
-        if backbone.feature_specs[_level_of(attention, backbone)].stride != self.stride:
+        if _whole_stride(attention, backbone) != self.stride:
             raise UserError(
                 f"MODEL.HRDA.ATTENTION: {type(attention).__name__} is on another grid than "
                 f"{type(head).__name__}; use a head that reads the same finest level"
@@ -389,9 +390,25 @@ def _reduced(image: Tensor) -> Tensor:
     return F.interpolate(at_least_float32(image), size, mode="bilinear", align_corners=False)
 
 
-def _level_of(head: Head, backbone: Backbone) -> int:
-    """The level of the pyramid on whose grid a head's logits are."""
-    return type(head).levels_read(len(backbone.feature_specs))[0]
+def _whole_stride(head: Head, backbone: Backbone) -> int:
+    """Pixels from one of a head's logits to the next.
+
+    Raises:
+        UserError: if it is a fraction, or the head's grid is none of the backbone's.
+    """
+    level = head.levels_read(len(backbone.feature_specs))[0]
+    stride = backbone.feature_specs[level].stride
+    if not isinstance(stride, int):
+        raise UserError(
+            f"MODEL.NAME: HRDA cuts on the grid of the logits, which needs whole pixels, not "
+            f"{float(stride):g}; leave MODEL.BACKBONE.TOKEN_STRIDE 0"
+        )
+    if head.upscaling != 1:
+        raise UserError(
+            f"MODEL.HEAD.NAME: HRDA cuts on the backbone's grid, but the logits of "
+            f"{type(head).__name__} are {head.upscaling} times finer; use another head"
+        )
+    return stride
 
 
 def _half(window: tuple[int, int], cell: int) -> tuple[int, int]:

@@ -215,3 +215,11 @@ class WholeBatchNorm2d(nn.Module):
     def extra_repr(self) -> str:
         """Shown by print(model)."""
         return f"{len(self.running_mean)}, eps={self.eps}, momentum={self.momentum}"
+
+
+class LayerNorm2d(nn.LayerNorm):
+    """LayerNorm over the channels of a feature map."""
+
+    def forward(self, features: Tensor) -> Tensor:
+        """(B, D, h, w) → (B, D, h, w)."""
+        return super().forward(features.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
@@ -20,7 +21,7 @@ from t2sda.modeling.backbones.base import Backbone
 from t2sda.modeling.heads.base import Head
 from t2sda.modeling.normalization import set_norm
 from t2sda.registry import BACKBONES, HEADS, MODELS
-from t2sda.structures import FeatureSpec
+from t2sda.structures import FeatureSpec, HiddenTokens
 
 SCHEMA.declare("MODEL.BACKBONE", {"NAME": Field("TimmCNN", "Registered name of the backbone h.")})
 SCHEMA.declare("MODEL.HEAD", {"NAME": Field("LightHead", "Registered name of the head f.")})
@@ -130,18 +131,25 @@ class SegmentationModel(nn.Module):
     Attributes:
         trains_aux_head: whether `loss` has the auxiliary head's part; a class with a `loss` of its
             own says so.
+        hides_tokens: whether there is `features_with_hidden`; a class with `features` of its own
+            says so.
         sliding: how `forward` goes over large images; None: it takes any image whole.
+        slides_itself: whether it always has `sliding`.
     """
 
     pixel_mean: Tensor
     pixel_std: Tensor
     sliding: Sliding | None = None
+    slides_itself: ClassVar[bool] = False
     trains_aux_head: ClassVar[bool] = True
+    hides_tokens: ClassVar[bool] = True
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         if "loss" in vars(cls) and "trains_aux_head" not in vars(cls):
             cls.trains_aux_head = False
+        if "features" in vars(cls) and "hides_tokens" not in vars(cls):
+            cls.hides_tokens = False
 
     def __init__(
         self, backbone: Backbone, head: Head, aux_head: AuxiliaryHead | None = None
@@ -234,6 +242,16 @@ class SegmentationModel(nn.Module):
             self._refuse_smaller_than_a_cell(image.shape[-2:])
         return Features(self._levels(self.backbone, image), (image.shape[-2], image.shape[-1]))
 
+    def features_with_hidden(self, image: Tensor, hidden: HiddenTokens) -> Features:
+        """h(x) where the backbone does not see some of its tokens; for student passes.
+
+        Args:
+            image: (B, 3, H, W) RGB in [0, 255], uint8 or float.
+            hidden: on the grid of `backbone.tokens`.
+        """
+        levels = self._levels(self.backbone, image, hidden)
+        return Features(levels, (image.shape[-2], image.shape[-1]))
+
     def logits(self, features: Features) -> Tensor:
         """f: (B, C, H, W) float32 at the image's size, upsampled bilinearly; computed once."""
         if features.known_logits is None:
@@ -285,13 +303,16 @@ class SegmentationModel(nn.Module):
         """(B, D, h, w): `features(image).deepest` if this model had another `backbone`."""
         return self._levels(backbone, image)[-1]
 
-    def _levels(self, backbone: Backbone, image: Tensor) -> tuple[Tensor, ...]:
+    def _levels(
+        self, backbone: Backbone, image: Tensor, hidden: HiddenTokens | None = None
+    ) -> tuple[Tensor, ...]:
         # float32 also under autocast: [0, 255] does not fit into eight bits of mantissa.
         image = image.to(self.pixel_mean.dtype)
-        return backbone((image - self.pixel_mean) / self.pixel_std)
+        normalised = (image - self.pixel_mean) / self.pixel_std
+        return backbone(normalised) if hidden is None else backbone(normalised, hidden)
 
     def _refuse_smaller_than_a_cell(self, size: Sequence[int]) -> None:
-        side = self.backbone.feature_specs[-1].stride
+        side = math.ceil(self.backbone.feature_specs[-1].stride)
         if min(size) < side:
             nearest = "x".join(str(max(side, length)) for length in size)
             raise UserError(

@@ -18,6 +18,7 @@ from t2sda.engine.metric_lines import metric_lines
 from t2sda.errors import UserError
 from t2sda.evaluation.entries import FILE_NAME, Entry, Protocol, read_entries
 from t2sda.files import is_missing
+from t2sda.inference.windows import default_step
 from t2sda.report.facts import facts_of
 from t2sda.report.scores import PREFIX, Curve, Evaluation, Score, newest_scores
 from t2sda.training.folder import read_settings
@@ -70,8 +71,11 @@ class Run:
         """Branch and protocol of a score, such as: student, as they are, whole."""
         entry = self.scores[dataset].entry
         if entry is None:  # an evaluation of the training
-            size = self.settings.get("EVALUATION.IMAGE_SIZE")
-            return f"student, {Protocol(tuple(size) if size else None)}"
+            names = ("IMAGE_SIZE", "WINDOW", "STEP")
+            sizes = [self.settings.get(f"EVALUATION.{name}") for name in names]
+            size, window, step = (tuple(sides) if sides else None for sides in sizes)
+            step = step or (default_step(window) if window else None)
+            return f"student, {Protocol(size, window, step)}"
         return f"{entry.branch or 'one network'}, {entry.scores.protocol}"
 
 

@@ -57,6 +57,7 @@ class TorchPredictor(Predictor):
         device: where the model is.
         origin: see Predictor.
         name: of the network, for messages.
+        window, step: see Predictor, `scored_window` and `scored_step`.
 
     Attributes:
         model: the network itself, such as `t2sda.export` takes.
@@ -72,6 +73,9 @@ class TorchPredictor(Predictor):
         device: torch.device,
         origin: Mapping[str, str | int] = MappingProxyType({}),
         name: str = "the network",
+        *,
+        window: tuple[int, int] | None = None,
+        step: tuple[int, int] | None = None,
     ) -> None:
         self.taxonomy = taxonomy
         self.letterbox = Letterbox(bound=bound)
@@ -79,6 +83,7 @@ class TorchPredictor(Predictor):
         self._device = device
         self.origin = origin
         self._name = name
+        self.scored_window, self.scored_step = window, step
 
     def _labels(self, frames: list[Frame]) -> list[np.ndarray]:
         all_logits = self._logits_of(frames)
@@ -127,6 +132,8 @@ def load_checkpoint_predictor(path: Path, options: LoadOptions) -> TorchPredicto
         device,
         {"iteration": checkpoint.iteration, "branch": branch},
         str(path),
+        window=tuple(checkpoint.cfg.EVALUATION.WINDOW) or None,
+        step=tuple(checkpoint.cfg.EVALUATION.STEP) or None,
     )
 
 

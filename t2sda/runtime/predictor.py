@@ -35,6 +35,8 @@ class Predictor(ABC):
         max_batch_size: most images it takes at once; None: any number.
         output_kind: what there is before labels are taken; logits give probabilities as well.
         origin: where its weights come from, as far as it is known: "iteration", "branch".
+        scored_window: (height, width) that its run scores it by; None: whole, or not known.
+        scored_step: from one such window to the next; None: two thirds of it.
     """
 
     taxonomy: Taxonomy
@@ -43,6 +45,8 @@ class Predictor(ABC):
     max_batch_size: int | None = None
     output_kind: OutputKind = "logits"
     origin: Mapping[str, str | int] = MappingProxyType({})
+    scored_window: tuple[int, int] | None = None
+    scored_step: tuple[int, int] | None = None
 
     def bounded(self, bound: tuple[int, int] | None) -> Self:
         """The same network, with images resized to fit `bound` (height, width); None: as they are.

@@ -158,7 +158,13 @@ def student_predictor(
     """A student as evaluations see it, after so many iterations."""
     bound = tuple(cfg.EVALUATION.IMAGE_SIZE) or None
     return TorchPredictor(
-        model, taxonomy, bound, device, {"iteration": iteration, "branch": "student"}
+        model,
+        taxonomy,
+        bound,
+        device,
+        {"iteration": iteration, "branch": "student"},
+        window=tuple(cfg.EVALUATION.WINDOW) or None,
+        step=tuple(cfg.EVALUATION.STEP) or None,
     )
 
 

@@ -13,17 +13,22 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+import torch
 
 import t2sda
 from t2sda.cli.main import main
 from t2sda.data.catalog import DatasetSpec, DrawnStreetsSpec
 from t2sda.data.taxonomies import CITYSCAPES_19
-from t2sda.evaluation.entries import Entry, read_entries
+from t2sda.engine.checkpoint import load_checkpoint
+from t2sda.evaluation.entries import Entry, Protocol, read_entries
+from t2sda.evaluation.views import protocol_for
 from t2sda.inference.results import label_ids
+from t2sda.modeling.segmentor import build_segmentation_model
 from t2sda.runtime.identity import model_digest
 from t2sda.runtime.letterbox import Frame, Letterbox
 from t2sda.runtime.loading import load_model
 from t2sda.runtime.predictor import Predictor
+from t2sda.training.scoring import student_predictor
 from tests.components import components_restored
 from tests.deployed import (
     DYNAMIC,
@@ -107,6 +112,27 @@ def test_a_run_is_scored_with_every_option_and_the_scores_are_kept_in_it(
         *("mIoU16", "mIoU13", "tail classes", "boundary mIoU", "calibration error"),
     ):
         assert text in shown
+
+
+def test_a_run_that_was_scored_by_windows_is_scored_so_again(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    windows = ["EVALUATION.WINDOW", "[64, 96]", "EVALUATION.STEP", "[32, 64]"]
+    write_checkpoint(tmp_path / "run", *windows)
+    write_checkpoint(tmp_path / "plain")
+    asked = ["--window", "64", "96", "--step", "32", "64"]
+    for words in (["run"], ["plain", *asked], ["run", "--window", "96", "160"]):
+        assert main(["evaluate", words[0], "--data", "tiny_a", *words[1:]]) == 0
+    (by_run, whole), (by_hand,) = (
+        [entry.scores for entry in entries_in(tmp_path / name / "evaluation.json")]
+        for name in ("run", "plain")
+    )
+    assert by_run.protocol == Protocol(None, (64, 96), (32, 64)) == by_hand.protocol
+    assert by_run.confusion == by_hand.confusion != whole.confusion
+    cfg = load_checkpoint(tmp_path / "run/checkpoint_0000001.pth").cfg
+    model = build_segmentation_model(cfg, 19)
+    predictor = student_predictor(cfg, model, CITYSCAPES_19, torch.device("cpu"), 1)
+    assert protocol_for(predictor) == by_run.protocol  # evaluations of the training
 
 
 class TinyFormula(Predictor):

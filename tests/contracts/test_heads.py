@@ -51,7 +51,8 @@ def test_logits_are_on_the_finest_grid_that_is_read(head: Head, size: tuple[int,
     with torch.no_grad():
         logits = head(features_of(size))
     stride = SPECS[head.levels_read(len(SPECS))[0]].stride
-    assert logits.shape == (2, NUM_CLASSES, -(-size[0] // stride), -(-size[1] // stride))
+    grid = [head.upscaling * -(-side // stride) for side in size]
+    assert logits.shape == (2, NUM_CLASSES, *grid)
     assert logits.isfinite().all()
 
 

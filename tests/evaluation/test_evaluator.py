@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from t2sda.config import ConfigError, load_config
 from t2sda.data.datasets import FileDataset, Sample, SegmentationDataset
 from t2sda.data.taxonomies import CITYSCAPES_19, ClassGroup
 from t2sda.errors import UserError
@@ -43,6 +44,26 @@ class Noise(SegmentationDataset):
 
     def label_identity(self) -> Iterator[str]:
         yield "noise"
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["EVALUATION.WINDOW", "[64]"], r"EVALUATION.WINDOW: \(64,\) is not \(height, width\)"),
+        (["EVALUATION.STEP", "[64, 64]"], r"STEP(.|\n)*only used when EVALUATION.WINDOW is set"),
+        (
+            ["EVALUATION.WINDOW", "[64, 64]", "EVALUATION.STEP", "[64, 65]"],
+            r"EVALUATION.STEP: \[64, 65\] is larger than EVALUATION.WINDOW \[64, 64\]: pixels",
+        ),
+        (
+            ["MODEL.NAME", "HRDA", "EVALUATION.WINDOW", "[1024, 1024]"],
+            r"WINDOW: \[1024, 1024\], but HRDA goes over images in windows of its own; leave it",
+        ),
+    ],
+)
+def test_windows_that_cannot_be_are_refused(overrides: list[str], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        load_config(None, overrides)
 
 
 def test_scores_are_those_of_the_predictions() -> None:

@@ -66,6 +66,18 @@ def test_logits_are_averaged_where_windows_overlap() -> None:
     check(Views(model, protocol, with_confidence=True), expected)
 
 
+def test_a_predictor_is_slid_as_its_run_slid_it_unless_asked_otherwise() -> None:
+    model = Formula()
+    model.scored_window, model.scored_step = (32, 48), (20, 30)
+    assert protocol_for(model) == Protocol(None, (32, 48), (20, 30))
+    expected = softmax(slow_slide(model, IMAGE, (32, 48), (20, 30)))
+    check(Views(model, protocol_for(model), with_confidence=True), expected)
+    assert protocol_for(model, step=(16, 16)) == Protocol(None, (32, 48), (16, 16))
+    assert protocol_for(model, window=(30, 30)) == Protocol(None, (30, 30), (20, 20))
+    model.scored_step = None
+    assert protocol_for(model) == Protocol(None, (32, 48), (22, 32))
+
+
 def test_whole_images_come_back_bilinearly_before_the_argmax() -> None:
     """A11: resized to fit the bound, logits back to the label's resolution, argmax there."""
     model = Formula(letterbox=Letterbox(bound=(48, 64)))

@@ -25,6 +25,7 @@ from t2sda.engine.precision import Precision
 from t2sda.engine.trainer import Trainer, TrainerSettings
 from t2sda.meta_arch.base import build_meta_arch, reads_target_labels
 from t2sda.modeling.backbones.timm_cnn import TimmCNN
+from t2sda.modeling.backbones.timm_vit import TimmViT
 from t2sda.structures import Step
 
 CPU = torch.device("cpu")
@@ -40,6 +41,10 @@ METHODS = {
     },
     "fst": "gta5_to_cityscapes/fst_daformer_mit_b5.yaml",
     "sepico": "gta5_to_cityscapes/sepico_deeplabv2_r101.yaml",
+    **{
+        f"{name}_vit": f"gta5_to_cityscapes/{name}_dinov2_vitb.yaml"
+        for name in ("vfm_uda", "t2sda_mic", "source_only_linear")
+    },
     "t2sda_dg": "dg/gta5_t2sda_daformer_mit_b5.yaml",
     **{
         f"{name}_hrda": f"gta5_to_cityscapes/{name}_hrda_mit_b5.yaml"
@@ -84,6 +89,17 @@ SMALL_HRDA = {
     "SELF_TRAINING.PSEUDO_LABEL_THRESHOLD": "0.055",
 }
 """Twice the size of the others, as its context is half of it."""
+OF_A_CNN = ("MODEL.BACKBONE.NAME", "MODEL.HEAD")
+SMALL_VIT = {
+    "MODEL.BACKBONE.TIMM_NAME": "test_vit",
+    "DATA.SOURCE_SIZE": "[128, 256]",
+    "DATA.SOURCE_WINDOW": "[96, 192]",
+    "SOLVER.BATCH_SIZE": "2",
+    "SOLVER.PRECISION": "fp32",
+    "RARE_CLASSES.TEMPERATURE": "0.01",
+    "RARE_CLASSES.CROP_FACTOR": "0.5",
+}
+"""In place of the settings of a CNN; the head and the tokens' stride stay."""
 
 
 class Recorder(Hook):
@@ -101,6 +117,9 @@ def small_config(name: str, weights: Path) -> CfgNode:
     """A shipped method on a small network and small images."""
     shipped = load_config(ROOT / "configs" / METHODS[name])
     settings = {**SMALL, "MODEL.BACKBONE.WEIGHTS": str(weights)}
+    if shipped.MODEL.BACKBONE.NAME == "TimmViT":
+        settings = {key: value for key, value in settings.items() if not key.startswith(OF_A_CNN)}
+        settings |= SMALL_VIT
     if shipped.DATASETS.TARGET:
         settings |= SMALL_TARGET
     if shipped.META_ARCH.NAME != "SourceOnly" and shipped.DATASETS.TARGET:
@@ -122,8 +141,9 @@ def losses_of(name: str) -> list[dict[str, float]]:
     with tempfile.TemporaryDirectory() as folder:
         weights = Path(folder) / "weights.pth"
         torch.manual_seed(1)
-        torch.save(TimmCNN("test_resnet").net.state_dict(), weights)
         cfg = small_config(name, weights)
+        small = TimmViT if cfg.MODEL.BACKBONE.NAME == "TimmViT" else TimmCNN
+        torch.save(small(cfg.MODEL.BACKBONE.TIMM_NAME).net.state_dict(), weights)
         pairs = DomainPairs.from_config(cfg, target_labels=reads_target_labels(cfg))
         torch.manual_seed(cfg.SEED)
         meta_arch = build_meta_arch(cfg, pairs.source.taxonomy).double()

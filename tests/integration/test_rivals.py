@@ -45,9 +45,16 @@ RIVALS = {
         *("META_ARCH.PASSES", "[source, labelled_target]"),
         *("LABELLED_TARGET.UNIFORM_WEIGHT", "0.1"),
     ],
+    "VFM-UDA": [
+        *("META_ARCH.NAME", "SelfTraining", "META_ARCH.PASSES", "[source, mixed, masked]"),
+        *("HOOKS.NAMES", "[EmaTeacher]", "EMA.MOMENTUM", "0.9", "MASKED.UNIT", "tokens"),
+        *("SELF_TRAINING.PSEUDO_LABEL_THRESHOLD", "0.06", "SELF_TRAINING.FLIP", "true"),
+        *("MODEL.BACKBONE.NAME", "TimmViT", "MODEL.BACKBONE.TIMM_NAME", "test_vit"),
+        *("MODEL.BACKBONE.PYRAMID_CHANNELS", "0", "MODEL.NORM", "batch"),
+    ],
     "MinEnt": ["META_ARCH.PASSES", "[source, entropy]", *AUXILIARY],
 }
-RESUMED = ("AdaptSegNet", "FST", "SePiCo")
+RESUMED = ("AdaptSegNet", "FST", "SePiCo", "VFM-UDA")
 """Those that have a state of their own, or whose optimizer counts more steps than iterations."""
 
 

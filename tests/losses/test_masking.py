@@ -1,9 +1,11 @@
 """Block masks: their grid, their share, and who draws them."""
 
+from fractions import Fraction
+
 import pytest
 import torch
 
-from t2sda.losses.masking import block_mask
+from t2sda.losses.masking import block_mask, cells_as_pixels
 
 CPU = torch.device("cpu")
 
@@ -31,6 +33,14 @@ def test_the_grid_is_rounded_where_blocks_do_not_fill_the_image() -> None:
     assert torch.equal(mask[..., :35, :], mask[..., :1, :].expand(-1, -1, 35, -1))
     assert torch.equal(mask[..., 35:, :], mask[..., 69:, :].expand(-1, -1, 35, -1))
     assert torch.equal(mask[..., :40], mask[..., :1].expand(-1, -1, -1, 40))
+
+
+def test_pixels_have_what_their_cell_has() -> None:
+    cells = torch.arange(2 * 3).view(1, 1, 2, 3)
+    pixels = cells_as_pixels(cells, (25, 38), Fraction(64, 5))  # 12.8 pixels a cell
+    for row in range(25):
+        for column in range(38):
+            assert pixels[0, 0, row, column] == cells[0, 0, int(row / 12.8), int(column / 12.8)]
 
 
 def test_a_ratio_of_zero_hides_nothing() -> None:

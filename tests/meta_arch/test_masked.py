@@ -12,12 +12,28 @@ from torch import nn
 
 from t2sda.config import ConfigError
 from t2sda.data.taxonomies import CITYSCAPES_19
+from t2sda.engine.optim import build_owners, check_every_parameter_is_trained
+from t2sda.errors import UserError
+from t2sda.losses.masking import block_mask
 from t2sda.meta_arch.base import MetaArch, build_meta_arch
+from t2sda.modeling.backbones.timm_vit import TimmViT
 from t2sda.structures import TARGET_PROBS, DomainBatch, Step, TeacherOutput
 from tests.meta_arch.conftest import config_of, step_of
 
 MakeBatch = Callable[..., DomainBatch]
 MASKED = ["META_ARCH.PASSES", "[source, mixed, masked]", "MASKED.BLOCK_SIZE", "16"]
+
+
+TOKENS = [
+    *("META_ARCH.PASSES", "[source, mixed, masked]", "MASKED.UNIT", "tokens"),
+    *("MODEL.BACKBONE.NAME", "TimmViT", "MODEL.BACKBONE.TIMM_NAME", "test_vit"),
+    *("MODEL.BACKBONE.PYRAMID_CHANNELS", "0", "MODEL.BACKBONE.TOKEN_STRIDE", "12.8"),
+]
+
+
+def build_with_tokens(*overrides: str) -> MetaArch:
+    torch.manual_seed(0)
+    return build_meta_arch(config_of("SelfTraining", *TOKENS, *overrides), CITYSCAPES_19).train()
 
 
 def build(*overrides: str) -> MetaArch:
@@ -107,11 +123,79 @@ def test_masked_images_leave_no_trace_in_the_statistics_unless_asked(
         assert torch.equal(norm.running_mean, before) != recorded
 
 
+def test_tokens_are_hidden_as_the_steps_stream_draws_them(make_batch: MakeBatch) -> None:
+    meta_arch = build_with_tokens("MASKED.RATIO", "0.6")
+    step = sure_of(0, make_batch())
+    backbone = meta_arch.student.model.backbone
+    with mock.patch.object(backbone, "forward", wraps=backbone.forward) as forward:
+        losses = meta_arch("masked", step)
+    image, hidden = forward.call_args.args
+    stream = step.streams.generator("masked blocks")
+    visible = block_mask(2, (5, 8), 1, 0.6, stream, torch.device("cpu"))  # 64 x 96 by 12.8
+    assert torch.equal(hidden.mask, ~visible[:, 0])
+    assert 0.4 < hidden.mask.float().mean() < 0.8  # 80 tokens at 0.6: a standard error of 0.05
+    token = meta_arch.passes["masked"].mask_token.token
+    assert hidden.token is token
+    mean = meta_arch.student.model.pixel_mean
+    pass_shows = meta_arch.passes["masked"].shown(meta_arch.student, step)
+    in_mean_color = (pass_shows == mean).all(dim=1)
+    seen = image * meta_arch.student.model.pixel_std + mean
+    torch.testing.assert_close(
+        pass_shows.movedim(1, -1)[~in_mean_color],
+        seen.movedim(1, -1)[~in_mean_color],
+        atol=1e-3,
+        rtol=0,
+    )
+    cells = in_mean_color[:, 6::13, 6::13][:, :5, :7]  # near the centres of cells
+    assert torch.equal(cells, hidden.mask[:, :, :7])
+    losses["loss_masked"].backward()
+    assert token.grad.any()
+
+
+def test_the_mask_token_learns_as_the_backbone_does_and_does_not_ship() -> None:
+    cfg = config_of(
+        "SelfTraining", *TOKENS, "SOLVER.BASE_LR", "3e-5", "SOLVER.WEIGHT_DECAY", "0.02"
+    )
+    meta_arch = build_meta_arch(cfg, CITYSCAPES_19)
+    owners = build_owners(cfg, meta_arch)
+    check_every_parameter_is_trained(meta_arch, owners)
+    assert [owner.name for owner in owners] == ["student", "masked"]
+    (group,) = owners[1].optimizer.param_groups
+    assert [tuple(parameter.shape) for parameter in group["params"]] == [(64,)]
+    assert (group["base_lr"], group["weight_decay"]) == (3e-5, 0.02)
+    factors = [[owner.schedule.factor(i) for i in (0, 700, 30000)] for owner in owners]
+    assert factors[0] == factors[1]
+    assert not any("mask_token" in name for name in meta_arch.student.state_dict())
+    assert not any("mask_token" in name for name in meta_arch.teacher.state_dict())
+
+
+def test_tokens_that_cannot_be_hidden_are_refused() -> None:
+    with mock.patch("t2sda.modeling.backbones.timm_vit.can_hide_tokens", return_value=False):
+        assert TimmViT("test_vit").tokens is None
+        with pytest.raises(UserError, match="those of 'test_vit' cannot be hidden; take a network"):
+            build_with_tokens()
+
+
 @pytest.mark.parametrize(
     ("method", "overrides", "message"),
     [
         ("SelfTraining", ["MASKED.RATIO", "1.0"], r"MASKED.RATIO.*in \(0.0, 0.99\]"),
         ("SelfTraining", ["MASKED.BLOCK_SIZE", "600"], "BLOCK_SIZE: 600 pixels do not fit"),
+        (
+            "SelfTraining",
+            ["MASKED.UNIT", "tokens"],
+            "UNIT: 'tokens', but MODEL.BACKBONE.NAME TimmCNN has none to hide; take TimmViT",
+        ),
+        (
+            "SelfTraining",
+            [*TOKENS, "MODEL.NAME", "HRDA"],
+            "UNIT: 'tokens', but MODEL.NAME HRDA has none to hide; take SegmentationModel",
+        ),
+        (
+            "SelfTraining",
+            [*TOKENS, "MASKED.BLOCK_SIZE", "16"],
+            r"MASKED.BLOCK_SIZE(.|\n)*MASKED.UNIT is blocks",
+        ),
         ("SelfTraining", ["META_ARCH.BN_TRACK", "[sauce]"], "BN_TRACK: sauce are no passes"),
         (
             "SourceOnly",

@@ -59,7 +59,28 @@ def losses_of_own_share(_: int) -> dict[str, float]:
             for loss, value in meta_arch(name, step).items():
                 losses[f"{pool} {loss}"] = value.item()
     losses |= distance_of(own)
+    losses |= losses_of_hidden_tokens(own, probs[share])
     return losses
+
+
+def losses_of_hidden_tokens(own: DomainBatch, probs: Tensor) -> dict[str, float]:
+    """The masked pass of a plain transformer, and what its token would learn."""
+    torch.manual_seed(3)
+    meta_arch = build_meta_arch(
+        config_of(
+            "SelfTraining",
+            *("META_ARCH.PASSES", "[source, mixed, masked]", "MASKED.UNIT", "tokens"),
+            *("MODEL.BACKBONE.NAME", "TimmViT", "MODEL.BACKBONE.TIMM_NAME", "test_vit"),
+        ),
+        CITYSCAPES_19,
+    ).eval()
+    step = step_of(own)
+    step.teacher = TeacherOutput({TARGET_PROBS: probs})
+    loss = meta_arch("masked", step)["loss_masked"]
+    loss.backward()
+    token = next(meta_arch.passes["masked"].parameters())
+    assert token.grad is not None
+    return {"tokens": loss.item(), "tokens' gradient": token.grad[0].item()}
 
 
 def distance_of(own: DomainBatch) -> dict[str, float]:

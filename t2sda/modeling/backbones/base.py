@@ -48,12 +48,16 @@ class Backbone(nn.Module):
         pixel_mean: of R, G, B in [0, 255], what the pretrained weights expect.
         pixel_std: likewise.
         is_of_timm: whether MODEL.BACKBONE.TIMM_NAME chooses the network.
+        has_tokens: whether passes may hide tokens: `forward` then takes `HiddenTokens` as well.
+        tokens: their grid; None: this network has none that can be hidden.
     """
 
     feature_specs: tuple[FeatureSpec, ...]
     pixel_mean: tuple[float, ...]
     pixel_std: tuple[float, ...]
     is_of_timm: ClassVar[bool] = False
+    has_tokens: ClassVar[bool] = False
+    tokens: FeatureSpec | None = None
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> Backbone:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from fractions import Fraction
 from typing import Any
 
 import torch
@@ -69,9 +70,11 @@ def with_offsets(
     return tuple(replace(spec, offset=share * (spec.stride - 1)) for spec in specs)
 
 
-def ceil_div(size: int, stride: int) -> int:
+def ceil_div(size: int, stride: int | Fraction) -> int:
     """How many cells of `stride` pixels cover `size` pixels."""
-    return (size + stride - 1) // stride
+    # Of integers alone, also for a fraction: graphs of any size hold it as it is.
+    pixels, cells = stride.numerator, stride.denominator
+    return (size * cells + pixels - 1) // pixels
 
 
 def default_levels(timm_name: str) -> tuple[int, ...]:
@@ -113,7 +116,7 @@ def padding_multiple(timm_name: str, out_indices: tuple[int, ...], **options: An
             f"MODEL.BACKBONE.OUT_INDICES: levels {out_indices} of '{timm_name}' have the strides "
             f"{tuple(strides)}; a pyramid needs each once, the finest first"
         )
-    size = 2 * strides[-1]
+    size = 2 * int(strides[-1])
     found, reason = _output_shapes(net, size)
     if found != _expected_shapes(specs, size):
         raise UserError(
@@ -122,7 +125,7 @@ def padding_multiple(timm_name: str, out_indices: tuple[int, ...], **options: An
             f"{_expected_shapes(specs, size)}, found {found or reason}"
         )
     odd, _ = _output_shapes(net, size + 1)
-    return 1 if odd == _expected_shapes(specs, size + 1) else strides[-1]
+    return 1 if odd == _expected_shapes(specs, size + 1) else int(strides[-1])
 
 
 def _expected_shapes(specs: tuple[FeatureSpec, ...], size: int) -> list[tuple[int, ...]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from fractions import Fraction
 from typing import Any
 
 import torch.nn.functional as F
@@ -15,8 +16,10 @@ from t2sda.errors import UserError
 from t2sda.modeling.backbones.base import Backbone
 from t2sda.modeling.backbones.timm_import import import_timm
 from t2sda.modeling.backbones.timm_networks import ceil_div, create_on_meta, create_timm_network
+from t2sda.modeling.backbones.timm_tokens import can_hide_tokens, tokens_with_hidden
+from t2sda.modeling.normalization import LayerNorm2d
 from t2sda.registry import BACKBONES
-from t2sda.structures import FeatureSpec
+from t2sda.structures import FeatureSpec, HiddenTokens
 from t2sda.weights import licences
 from t2sda.weights.strict import LoadReport, load_strict
 
@@ -24,8 +27,19 @@ SCHEMA.declare(
     "MODEL.BACKBONE",
     {
         "PYRAMID_CHANNELS": Field(
-            256, "Channels of every level of the simple feature pyramid.", low=1
-        )
+            256,
+            "Channels of every level of the simple feature pyramid; 0: there is none, the last "
+            "tokens are the only level, for heads and projectors that read nothing else.",
+            low=0,
+        ),
+        "TOKEN_STRIDE": Field(
+            0.0,
+            "Pixels of the image from one token to the next; the network sees it resampled so that "
+            "a patch covers them. 12.8 makes 80 x 80 tokens of 1024 x 1024 pixels; 0: the smallest "
+            "power of two that is not below the patch, 16 for patches of 14.",
+            unit="pixels",
+            low=0.0,
+        ),
     },
     when=lambda cfg: BACKBONES.is_a(cfg.MODEL.BACKBONE.NAME, TimmViT),
     when_text="MODEL.BACKBONE.NAME is TimmViT",
@@ -34,7 +48,7 @@ SCHEMA.declare(
 
 @BACKBONES.register()
 class TimmViT(Backbone):
-    """A plain transformer of timm under a simple feature pyramid (Li et al., ECCV 2022).
+    """A plain transformer of timm, by default under a simple pyramid (Li et al., ECCV 2022).
 
     The last block's tokens make four levels: transposed convolutions towards the finer grids,
     pooling towards the coarser one. Absolute position embeddings are resampled to the grid of the
@@ -47,13 +61,21 @@ class TimmViT(Backbone):
 
     Args:
         timm_name: the network's name in timm.
-        pyramid_channels: of every level.
+        pyramid_channels: of every level; 0: the last tokens, normed, are the only one.
         drop_path: stochastic depth of the last block.
+        token_stride: pixels of the image from one token to the next; 0: the power of two above.
     """
 
     is_of_timm = True
+    has_tokens = True
 
-    def __init__(self, timm_name: str, pyramid_channels: int = 256, drop_path: float = 0.0) -> None:
+    def __init__(
+        self,
+        timm_name: str,
+        pyramid_channels: int = 256,
+        drop_path: float = 0.0,
+        token_stride: float = 0.0,
+    ) -> None:
         super().__init__()
         self.timm_name = timm_name
         _refuse_other_than_vit(timm_name)
@@ -63,12 +85,17 @@ class TimmViT(Backbone):
         net.prune_intermediate_layers()  # keeps all blocks, drops what only a classifier reads
         self.net = net
         self.patch = net.patch_embed.patch_size[0]
-        self.stride = 2 ** math.ceil(math.log2(self.patch))
-        self.pyramid = SimpleFeaturePyramid(net.embed_dim, pyramid_channels)
-        self.feature_specs = tuple(
-            FeatureSpec(pyramid_channels, stride, offset=(stride - 1) / 2)
-            for stride in (self.stride // 4, self.stride // 2, self.stride, self.stride * 2)
-        )
+        self.stride = _exact(token_stride) or 2 ** math.ceil(math.log2(self.patch))
+        tokens = _cut_into_patches(net.embed_dim, Fraction(self.stride))
+        self.tokens = tokens if can_hide_tokens(net) else None
+        self.pyramid: SimpleFeaturePyramid | None = None
+        self.feature_specs = (tokens,)
+        if pyramid_channels:
+            self.pyramid = SimpleFeaturePyramid(net.embed_dim, pyramid_channels)
+            self.feature_specs = tuple(
+                _cut_into_patches(pyramid_channels, self.stride * Fraction(factor))
+                for factor in (1 / 4, 1 / 2, 1, 2)
+            )
         self.pixel_mean = tuple(255 * value for value in net.pretrained_cfg["mean"])
         self.pixel_std = tuple(255 * value for value in net.pretrained_cfg["std"])
 
@@ -79,6 +106,7 @@ class TimmViT(Backbone):
             timm_name=cfg.MODEL.BACKBONE.TIMM_NAME,
             pyramid_channels=cfg.MODEL.BACKBONE.PYRAMID_CHANNELS,
             drop_path=cfg.MODEL.BACKBONE.DROP_PATH,
+            token_stride=cfg.MODEL.BACKBONE.TOKEN_STRIDE,
         )
         if cfg.MODEL.BACKBONE.WEIGHTS:
             backbone.load_from(cfg.MODEL.BACKBONE.WEIGHTS)
@@ -86,7 +114,7 @@ class TimmViT(Backbone):
 
     def fresh_modules(self) -> tuple[nn.Module, ...]:
         """The pyramid: files of weights hold the transformer alone."""
-        return (self.pyramid,)
+        return () if self.pyramid is None else (self.pyramid,)
 
     def blocks_to_adapt(self) -> tuple[nn.Module, ...]:
         """Those of the transformer."""
@@ -96,24 +124,38 @@ class TimmViT(Backbone):
                 attention.qkv_bias_separate = True  # EVA would read the weight of qkv
         return tuple(self.net.blocks)
 
-    def forward(self, image: Tensor) -> tuple[Tensor, ...]:
-        """Features of every level; shapes as in Backbone.forward."""
+    def forward(self, image: Tensor, hidden: HiddenTokens | None = None) -> tuple[Tensor, ...]:
+        """Features of every level; shapes as in Backbone.forward.
+
+        Args:
+            image: (B, 3, H, W) float, normalised.
+            hidden: tokens that are replaced after the patches were embedded.
+        """
         height, width = image.shape[-2:]
-        image = F.pad(image, (0, -width % self.stride, 0, -height % self.stride))
-        if self.patch != self.stride:
-            image = F.interpolate(
-                image,
-                size=[side // self.stride * self.patch for side in image.shape[-2:]],
-                mode="bilinear",
-                align_corners=False,
+        image = self._in_whole_patches(image)
+        if hidden is not None:
+            features = tokens_with_hidden(self.net, image, hidden)
+        else:
+            (features,) = self.net.forward_intermediates(
+                image, indices=1, norm=True, output_fmt="NCHW", intermediates_only=True
             )
-        (features,) = self.net.forward_intermediates(
-            image, indices=1, norm=True, output_fmt="NCHW", intermediates_only=True
-        )
+        levels = (features,) if self.pyramid is None else self.pyramid(features)
         return tuple(
             level[..., : ceil_div(height, spec.stride), : ceil_div(width, spec.stride)]
-            for level, spec in zip(self.pyramid(features), self.feature_specs, strict=True)
+            for level, spec in zip(levels, self.feature_specs, strict=True)
         )
+
+    def _in_whole_patches(self, image: Tensor) -> Tensor:
+        """(B, 3, H, W), padded and resampled -> (B, 3, h * patch, w * patch) of h x w tokens."""
+        height, width = image.shape[-2:]
+        rows, columns = ceil_div(height, self.stride), ceil_div(width, self.stride)
+        # As many pixels as whole patches cover; a fraction of one at most is beyond them.
+        covered = [ceil_div(cells, 1 / Fraction(self.stride)) for cells in (rows, columns)]
+        image = F.pad(image, (0, covered[1] - width, 0, covered[0] - height))
+        if self.patch == self.stride:
+            return image
+        size = [cells * self.patch for cells in (rows, columns)]
+        return F.interpolate(image, size=size, mode="bilinear", align_corners=False)
 
     def published_names(self) -> dict[str, str | None]:
         """Of the whole classifier; see Backbone.published_names."""
@@ -164,12 +206,15 @@ class SimpleFeaturePyramid(nn.Module):
         return tuple(level(features) for level in self.levels)
 
 
-class LayerNorm2d(nn.LayerNorm):
-    """LayerNorm over the channels of a feature map."""
+def _exact(stride: float) -> int | Fraction:
+    """What was meant by a decimal, such as 64 / 5 by 12.8; whole numbers as integers."""
+    fraction = Fraction(stride).limit_denominator(1000)
+    return fraction.numerator if fraction.denominator == 1 else fraction
 
-    def forward(self, features: Tensor) -> Tensor:
-        """(B, D, h, w) → (B, D, h, w)."""
-        return super().forward(features.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+
+def _cut_into_patches(channels: int, stride: Fraction) -> FeatureSpec:
+    whole = stride.numerator if stride.denominator == 1 else stride
+    return FeatureSpec(channels, whole, offset=float(stride - 1) / 2)
 
 
 def _double(in_channels: int, out_channels: int) -> nn.Module:

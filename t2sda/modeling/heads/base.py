@@ -24,7 +24,7 @@ SCHEMA.declare(
         ),
     },
     when=lambda cfg: any(HEADS.get(name).has_width for name in head_names(cfg)),
-    when_text="a head is not DeepLabV2Head",
+    when_text="a head has a width, as all but DeepLabV2Head, LinearHead and UpscalingHead",
 )
 
 
@@ -39,16 +39,20 @@ class Head(nn.Module):
     Attributes:
         num_classes: C.
         has_width: whether MODEL.HEAD.CHANNELS and DROPOUT mean something to it.
+        upscaling: how many times finer its logits are than the first of `levels_read`.
     """
 
     num_classes: int
     has_width: ClassVar[bool] = True
+    upscaling: ClassVar[int] = 1
 
     @classmethod
     def from_config(
         cls, cfg: CfgNode, feature_specs: Sequence[FeatureSpec], num_classes: int
     ) -> Self:
         """Build it for a backbone's pyramid; of a width and dropout, unless it is overridden."""
+        if not cls.has_width:
+            return cls(feature_specs, num_classes)
         return cls(
             feature_specs,
             num_classes,
@@ -60,7 +64,7 @@ class Head(nn.Module):
     def levels_read(cls, num_levels: int) -> tuple[int, ...]:
         """Which levels of a pyramid of `num_levels` have an influence, finest first.
 
-        The logits are on the grid of the first of them.
+        The logits are on the grid of the first of them, or `upscaling` times finer.
         """
         return tuple(range(num_levels))
 
@@ -72,6 +76,6 @@ class Head(nn.Module):
 
         Returns:
             (B, num_classes, h, w) on the grid of the first of `levels_read`, level 0 unless the
-            head says otherwise.
+            head says otherwise, or `upscaling` times finer.
         """
         raise NotImplementedError
