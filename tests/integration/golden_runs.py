@@ -40,6 +40,7 @@ METHODS = {
     },
     "fst": "gta5_to_cityscapes/fst_daformer_mit_b5.yaml",
     "sepico": "gta5_to_cityscapes/sepico_deeplabv2_r101.yaml",
+    "t2sda_running": "ablations/prototypes/running.yaml",
     "t2sda_dg": "dg/gta5_t2sda_daformer_mit_b5.yaml",
     **{
         f"{name}_hrda": f"gta5_to_cityscapes/{name}_hrda_mit_b5.yaml"
