@@ -161,8 +161,11 @@ class DomainPairs(Dataset):
             target_labels: whether a pass of the run reads `DomainBatch.target_label`.
         """
         source, target = source_dataset(cfg), target_dataset(cfg)
-        for member in source.members:
-            check_has_labelled_pixels(member)
+        reads_labels = target_labels or cfg.DATA.TARGET_CROP != "random"
+        targets = target.members if target is not None and reads_labels else ()
+        for member in (*source.members, *targets):
+            if member.labelled:  # a target without labels is refused with what reads them
+                check_has_labelled_pixels(member)
         warn_of_enlarged(source, cfg.DATA.SOURCE_SIZE, "DATA.SOURCE_SIZE")
         if target is not None:
             warn_of_enlarged(target, cfg.DATA.TARGET_SIZE, "DATA.TARGET_SIZE")
