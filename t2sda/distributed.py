@@ -218,7 +218,7 @@ class ClassSums(nn.Module):
         """
         members = labels == torch.arange(len(self._pending), device=labels.device)[:, None]
         rows = values.to(self._pending.dtype).where(members.any(dim=0)[:, None], 0)
-        # A product is summed in order, and on a CPU ten times as fast as `index_add_`.
+        # A product is summed in order, and on a CPU eight times as fast as `index_add_`.
         with torch.autocast(device_type=rows.device.type, enabled=False):
             self._pending[:, :-1] += members.to(rows.dtype) @ rows
         self._pending[:, -1] += members.sum(dim=1)
