@@ -53,6 +53,21 @@ SCHEMA.declare(
 )
 
 
+def _norm_has_no_effect(cfg: CfgNode) -> str:
+    return (
+        f"MODEL.NORM: '{cfg.MODEL.NORM}' has no effect, this {cfg.MODEL.BACKBONE.NAME} has no "
+        f"BatchNorm; remove it"
+    )
+
+
+@SCHEMA.check
+def there_is_a_batch_norm_to_freeze(cfg: CfgNode) -> str | None:
+    """Where the backbone's class tells; of timm's CNNs the built network does."""
+    if cfg.MODEL.NORM == "batch" or BACKBONES.get(cfg.MODEL.BACKBONE.NAME).may_have_batch_norm:
+        return None
+    return _norm_has_no_effect(cfg)
+
+
 @dataclass
 class Features:
     """What the plain model made of an image; passes read `deepest` and hand on the rest.
@@ -164,10 +179,7 @@ class SegmentationModel(nn.Module):
         if cfg.MODEL.NORM != "batch" and not any(
             isinstance(module, nn.BatchNorm2d) for module in backbone.modules()
         ):
-            raise UserError(
-                f"MODEL.NORM: '{cfg.MODEL.NORM}' has no effect, this {cfg.MODEL.BACKBONE.NAME} has "
-                f"no BatchNorm; remove it"
-            )
+            raise UserError(_norm_has_no_effect(cfg))
         set_norm(backbone, cfg.MODEL.NORM)
         head = HEADS.get(cfg.MODEL.HEAD.NAME).from_config(cfg, backbone.feature_specs, num_classes)
         return cls(backbone, head, _auxiliary_head(cfg, backbone.feature_specs, num_classes))

@@ -47,12 +47,14 @@ class Backbone(nn.Module):
         pixel_mean: of R, G, B in [0, 255], what the pretrained weights expect.
         pixel_std: likewise.
         is_of_timm: whether MODEL.BACKBONE.TIMM_NAME chooses the network.
+        may_have_batch_norm: whether some network of the class has BatchNorm to freeze (MODEL.NORM).
     """
 
     feature_specs: tuple[FeatureSpec, ...]
     pixel_mean: tuple[float, ...]
     pixel_std: tuple[float, ...]
     is_of_timm: ClassVar[bool] = False
+    may_have_batch_norm: ClassVar[bool] = True
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> Backbone:

@@ -52,6 +52,7 @@ class TimmViT(Backbone):
     """
 
     is_of_timm = True
+    may_have_batch_norm = False
 
     def __init__(self, timm_name: str, pyramid_channels: int = 256, drop_path: float = 0.0) -> None:
         super().__init__()
