@@ -1,4 +1,4 @@
-"""Size of a checkout: code lines by package, functions, private helpers used once, settings.
+"""Size of a checkout: code lines by package and by method, functions, helpers used once, settings.
 
 `python benchmarks/code_size.py [CHECKOUT]` prints a Markdown table. A code line is one that is
 neither blank nor comment nor part of a docstring. A private helper is a function whose name begins
@@ -15,6 +15,25 @@ import tokenize
 from collections import Counter
 from pathlib import Path
 
+METHODS = {
+    "AdaptSegNet and ADVENT": (360, "losses/adversarial meta_arch/adversarial meta_arch/owners"),
+    "MinEnt": (None, "losses/entropy meta_arch/entropy"),
+    "CBST and CRST": (
+        380,
+        "meta_arch/labelled_target evaluation/label_rules evaluation/pseudo_labelling "
+        "data/relabelled cli/pseudo_label",
+    ),
+    "FST": (90, "engine/lookahead"),
+    "MIC": (None, "losses/masking meta_arch/masked"),
+    "SePiCo": (150, "losses/distribution meta_arch/sepico"),
+    "SePiCo's target crops": (120, "data/target_crop"),
+    "translated files": (30, "data/translation/files"),
+    "T2S-DA": (
+        None,
+        "losses/pull losses/sampling meta_arch/pull meta_arch/objectives meta_arch/t2sda",
+    ),
+}
+"""Lines that were expected before a method was written, and the modules of t2sda/ it has alone."""
 PACKAGES = ("t2sda", "export", "tools")
 DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 LAYOUT = (tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT)
@@ -33,6 +52,22 @@ def code_lines(text: str) -> int:
         if token.type not in LAYOUT and token.type != tokenize.ENDMARKER:
             lines.update(range(token.start[0], token.end[0] + 1))
     return len(lines - docstrings)
+
+
+def method_rows(files: dict[Path, str], root: Path) -> list[str]:
+    """Of every method the code lines of its own modules, and of all others that name one of them.
+
+    The second number is what adding it edited outside its own files: imports and registrations.
+    """
+    rows = []
+    for name, (expected, modules) in METHODS.items():
+        own = {root / "t2sda" / f"{module}.py" for module in modules.split()} & files.keys()
+        named = "|".join(path.relative_to(root).with_suffix("").as_posix() for path in own)
+        imports = re.compile(rf"^(?:from|import) (?:{named.replace('/', '[.]')})\b", re.MULTILINE)
+        lines = sum(code_lines(files[path]) for path in own)
+        outside = sum(len(imports.findall(text)) for path, text in files.items() if path not in own)
+        rows.append(f"| {name} | {expected or ''} | {lines} | {outside if own else 0} |")
+    return rows
 
 
 def package_of(path: Path, root: Path) -> str:
@@ -62,6 +97,8 @@ def main() -> None:
     for package in sorted(lines):
         print(f"| {package} | {lines[package]} | {functions[package]} |")
     print(f"| all | {lines.total()} | {functions.total()} |")
+    print("\n| method | expected | code lines of its own | imports of them elsewhere |")
+    print("\n".join(["| --- | --- | --- | --- |", *method_rows(files, root)]))
     streets = sum(code_lines(text) for path, text in files.items() if "streets" in path.parts)
     print(f"\nwithout the drawn streets: {lines.total() - streets} code lines")
     print(f"private helpers used once: {used_once}")

@@ -188,29 +188,22 @@ def gather_shares(rows: Tensor, total: int) -> Tensor:
     return gathered.transpose(0, 1).flatten(0, 1)[:total]
 
 
-class RunningClassMeans(nn.Module):
-    """Moving means by class of the whole mini-batch: state of a pass or a hook, such as prototypes.
+class ClassSums(nn.Module):
+    """State of a pass or a hook that follows sums by class of the whole mini-batch.
 
-    m_c ← momentum · m_c + (1 - momentum) · mean of the step's values of class c. A class begins
-    with its first mean, and one without values stays as it is. Values of micro-steps are added up,
-    and summed over the ranks once in an optimizer step: neither changes the result. Means are
-    buffers: saved with a checkpoint and resumed exactly.
+    Values of micro-steps are added up, and summed over the ranks once in an optimizer step: neither
+    changes the result. What becomes of a step's sums are buffers of the classes below, saved with a
+    checkpoint and resumed exactly.
 
     Args:
         num_classes: C.
         channels: D, of a value.
-        momentum: weight of the old mean.
     """
 
-    means: Tensor
-    known: Tensor
     _pending: Tensor
 
-    def __init__(self, num_classes: int, channels: int, momentum: float) -> None:
+    def __init__(self, num_classes: int, channels: int) -> None:
         super().__init__()
-        self.momentum = momentum
-        self.register_buffer("means", torch.zeros(num_classes, channels))  # (C, D)
-        self.register_buffer("known", torch.zeros(num_classes, dtype=torch.bool))
         pending = torch.zeros(num_classes, channels + 1)  # sums, and counts in the last column
         self.register_buffer("_pending", pending, persistent=False)
 
@@ -223,20 +216,76 @@ class RunningClassMeans(nn.Module):
             labels: (N,) int64; ids outside [0, C) are left out.
             last: whether it is the iteration's last micro-step: `step.is_last_micro_step`.
         """
-        counted = ((labels >= 0) & (labels < len(self.means)))[:, None]
-        rows = torch.cat([values, torch.ones_like(values[:, :1])], dim=1).to(self._pending.dtype)
-        index = labels.where(counted[:, 0], 0)
-        self._pending.index_add_(0, index, rows.where(counted, 0))
-        if not last:
-            return
-        sums, counts = sum_over_ranks(self._pending).split([self.means.shape[1], 1], dim=1)
+        members = labels == torch.arange(len(self._pending), device=labels.device)[:, None]
+        rows = values.to(self._pending.dtype).where(members.any(dim=0)[:, None], 0)
+        # A product is summed in order, and on a CPU eight times as fast as `index_add_`.
+        with torch.autocast(device_type=rows.device.type, enabled=False):
+            self._pending[:, :-1] += members.to(rows.dtype) @ rows
+        self._pending[:, -1] += members.sum(dim=1)
+        if last:
+            self._take_(*sum_over_ranks(self._pending).split([rows.shape[1], 1], dim=1))
+            self._pending.zero_()
+
+    def _take_(self, sums: Tensor, counts: Tensor) -> None:
+        """Take in an iteration's (C, D) sums and (C, 1) counts."""
+        raise NotImplementedError
+
+
+class RunningClassMeans(ClassSums):
+    """Moving means by class, such as prototypes.
+
+    m_c ← momentum · m_c + (1 - momentum) · mean of the step's values of class c. A class begins
+    with its first mean, and one without values stays as it is.
+
+    Args:
+        num_classes: C.
+        channels: D, of a value.
+        momentum: weight of the old mean.
+    """
+
+    means: Tensor
+    known: Tensor
+
+    def __init__(self, num_classes: int, channels: int, momentum: float) -> None:
+        super().__init__(num_classes, channels)
+        self.momentum = momentum
+        self.register_buffer("means", torch.zeros(num_classes, channels))  # (C, D)
+        self.register_buffer("known", torch.zeros(num_classes, dtype=torch.bool))
+
+    def _take_(self, sums: Tensor, counts: Tensor) -> None:
         seen = counts > 0
         new = torch.where(
             self.known[:, None], self.means.lerp(sums / counts, 1 - self.momentum), sums / counts
         )
         self.means.copy_(torch.where(seen, new, self.means))
         self.known.logical_or_(seen[:, 0])
-        self._pending.zero_()
+
+
+class CumulativeClassMeans(ClassSums):
+    """Means by class of all values of all steps so far; nothing is forgotten.
+
+    Args:
+        num_classes: C.
+        channels: D, of a value.
+    """
+
+    means: Tensor
+    counts: Tensor
+
+    def __init__(self, num_classes: int, channels: int) -> None:
+        super().__init__(num_classes, channels)
+        self.register_buffer("means", torch.zeros(num_classes, channels))  # (C, D)
+        self.register_buffer("counts", torch.zeros(num_classes, 1, dtype=torch.float64))
+
+    @property
+    def known(self) -> Tensor:
+        """(C,) bool: classes that have had a value."""
+        return self.counts[:, 0] > 0
+
+    def _take_(self, sums: Tensor, counts: Tensor) -> None:
+        self.counts += counts
+        share = (counts / self.counts.clamp(min=1)).to(self.means.dtype)
+        self.means.lerp_(sums / counts.clamp(min=1), share)
 
 
 @torch.no_grad()

@@ -29,13 +29,24 @@ def collectives(rank: int) -> dict[str, Any]:
         "gradients": averaged_gradients(rank),
         "broadcast": broadcast_weight(rank),
         "class means": class_means(slice(6 * rank, 6 * rank + 6), micro_steps=2),
+        "cumulative": cumulative_means(slice(6 * rank, 6 * rank + 6), micro_steps=2),
     }
 
 
 def class_means(own: slice, micro_steps: int) -> list[tuple[torch.Tensor, torch.Tensor]]:
     """Means, and which are known, after each of two steps with 12 values on all ranks."""
+    return followed(ours.RunningClassMeans(4, 3, momentum=0.75), own, micro_steps)
+
+
+def cumulative_means(own: slice, micro_steps: int) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    """The same of `CumulativeClassMeans`."""
+    return followed(ours.CumulativeClassMeans(4, 3), own, micro_steps)
+
+
+def followed(
+    running: ours.RunningClassMeans | ours.CumulativeClassMeans, own: slice, micro_steps: int
+) -> list[tuple[torch.Tensor, torch.Tensor]]:
     generator = torch.Generator().manual_seed(0)
-    running = ours.RunningClassMeans(num_classes=4, channels=3, momentum=0.75)
     found = []
     for classes in (2, 4):  # class 2 is new in the second step, class 3 never there
         values = torch.randn(12, 3, generator=generator)
@@ -57,6 +68,23 @@ def test_running_class_means_by_hand() -> None:
     running.update_(values, torch.tensor([0, 255, 1, 255]), last=True)
     assert running.means.tolist() == [[1.75, 2.75], [9, 9], [0, 0]]
     assert running.state_dict().keys() == {"means", "known"}
+
+
+def test_cumulative_class_means_are_those_of_all_values() -> None:
+    generator = torch.Generator().manual_seed(0)
+    running = ours.CumulativeClassMeans(num_classes=4, channels=3)
+    values = 2 + torch.randn(20, 500, 3, generator=generator)
+    labels = torch.randint(0, 3, (20, 500), generator=generator)
+    labels[:, ::7] = 255
+    labels[:10][labels[:10] == 2] = -1  # class 2 comes late, class 3 never
+    for number, (some, their) in enumerate(zip(values, labels, strict=True)):
+        running.update_(some, their, last=number % 2 == 1)
+    assert running.known.tolist() == [True, True, True, False]
+    for index in range(3):
+        expected = values.double()[labels == index].mean(dim=0)
+        # float32 sums of 500 values, then means of 10 steps
+        torch.testing.assert_close(running.means[index].double(), expected, rtol=1e-6, atol=1e-6)
+    assert running.state_dict().keys() == {"means", "counts"}
 
 
 def averaged_gradients(rank: int) -> list[torch.Tensor | None]:
@@ -88,11 +116,12 @@ def test_two_ranks(tmp_path: Path) -> None:
         assert one.tolist() == [0.5, 0.5]  # missing on rank 0 counts as zero
         assert none is None  # so that AdamW decays nothing that had no gradient anywhere
         assert found["broadcast"].item() == 7
-        whole = class_means(slice(12), micro_steps=1)
-        for ours_, theirs in zip(found["class means"], whole, strict=True):
-            torch.testing.assert_close(ours_[0], theirs[0])
-            assert torch.equal(ours_[1], theirs[1])
-        assert whole[1][1].tolist() == [True, True, True, False]
+        for name, means in (("class means", class_means), ("cumulative", cumulative_means)):
+            whole = means(slice(12), micro_steps=1)
+            for ours_, theirs in zip(found[name], whole, strict=True):
+                torch.testing.assert_close(ours_[0], theirs[0])
+                assert torch.equal(ours_[1], theirs[1])
+            assert whole[1][1].tolist() == [True, True, True, False]
 
 
 def test_many_small_buckets_average_like_one(monkeypatch: Any) -> None:

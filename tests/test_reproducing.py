@@ -34,11 +34,12 @@ def rows() -> list[Row]:
     head: list[str] = []
     for line in PAGE.read_text(encoding="utf-8").splitlines():
         if not line.startswith("| "):
+            head = []
             continue
         cells = [cell.strip() for cell in line.strip().strip("|").split("|")]
         if cells[0] == "row":
             head = cells
-        elif set(cells[0]) != {"-"}:
+        elif head and set(cells[0]) != {"-"}:
             named = list(zip(head, cells, strict=True))
             paper = [cell for name, cell in named if name.startswith("paper")]
             ours = [cell for name, cell in named if name.startswith("ours")]
@@ -78,6 +79,21 @@ def test_cells_of_ours_are_empty_or_numbers_with_their_spread() -> None:
     for row in rows():
         assert len(row.ours) == len(row.paper), row
         assert all(re.fullmatch(r"|\d\d\.\d( ± \d\.\d)?", cell) for cell in row.ours), row
+
+
+def test_every_section_with_a_table_of_the_paper_has_one_of_rows() -> None:
+    for section in PAGE.read_text(encoding="utf-8").split("\n## ")[1:]:
+        title = section.splitlines()[0]
+        assert ("\n| row |" in section) == (title != "Rows that are not hosted"), title
+
+
+def test_every_row_that_is_not_hosted_has_its_reason() -> None:
+    section = PAGE.read_text(encoding="utf-8").split("\n## Rows that are not hosted\n")[1]
+    reasons = dict(
+        re.findall(r"^\| (\w+) \| .+ \| (.+) \|$", section.split("\n## ")[0], re.MULTILINE)
+    )
+    named = {row.name.split(", ")[-1] for row in rows() if row.configuration == "not hosted"}
+    assert named == reasons.keys() - {"rival"}
 
 
 def test_every_table_of_the_paper_is_there() -> None:

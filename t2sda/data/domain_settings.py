@@ -38,7 +38,8 @@ SCHEMA.declare(
         ),
         "MAX_CLASS_SHARE": Field(
             0.75,
-            "a source crop in which one class has a larger share is drawn anew, up to 10 times",
+            "a source crop in which one class has a larger share is drawn anew, up to 10 times; "
+            "class_balanced target crops have smaller shares alike",
             low=0.0,
             high=1.0,
             exclusive_low=True,
@@ -62,6 +63,12 @@ SCHEMA.declare(
             low=0.0,
             exclusive_low=True,
             length=2,
+        ),
+        "TARGET_CROP": Field(
+            "random",
+            "target crops as drawn, or of ten the one with the most and the most even classes by "
+            "the labels of the target set, as `t2sda pseudo-label` makes them",
+            choices=("random", "class_balanced"),
         ),
         "TARGET_MARGINS": Field(
             (0, 0, 0, 0),

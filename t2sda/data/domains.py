@@ -14,16 +14,19 @@ from fvcore.common.config import CfgNode
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from t2sda.constants import IGNORE_INDEX
 from t2sda.data import domain_settings as domain_settings  # declares DATA
 from t2sda.data.class_statistics import check_has_labelled_pixels
 from t2sda.data.datasets import SegmentationDataset
-from t2sda.data.joined import check_same_classes, source_dataset, target_dataset
+from t2sda.data.joined import source_dataset, target_dataset
 from t2sda.data.parallel import Progress, unseen
 from t2sda.data.rare_classes import RareClassSampler, WantedClass
 from t2sda.data.replacements import Replacements
 from t2sda.data.samplers import MixedSampler, sample_generator
 from t2sda.data.source_crop import draw_source_crop
+from t2sda.data.target_crop import check_target_labels, class_balanced_box
 from t2sda.data.transforms import (
+    Box,
     Resize,
     check_crop_fits,
     random_box,
@@ -97,6 +100,7 @@ class DomainPairs(Dataset):
             that the crop is cut out of; None: the whole image.
         source_scale, target_scale: (smallest, largest) random factor of the resize.
         target_labels: whether the target's labels are read as well.
+        target_crop: "random" or "class_balanced", see `class_balanced_box`.
     Raises:
         UserError: if target labels are asked for that are not there or of other classes.
     Attributes:
@@ -121,6 +125,7 @@ class DomainPairs(Dataset):
         source_scale: tuple[float, float] = (1.0, 1.0),
         target_scale: tuple[float, float] = (1.0, 1.0),
         target_labels: bool = False,
+        target_crop: str = "random",
     ) -> None:
         self.source = source
         self.target = target
@@ -140,8 +145,9 @@ class DomainPairs(Dataset):
         self.target_labels = target_labels
         self.source_order = _order_of(source, seed, "source")
         self.target_order = _order_of(target, seed, "target") if target is not None else None
-        if target_labels:
-            _check_target_labels(source, target)
+        self.target_crop = target_crop
+        if target_labels or target_crop != "random":
+            check_target_labels(source, target, for_crops=not target_labels)
 
     @classmethod
     def from_config(
@@ -155,8 +161,11 @@ class DomainPairs(Dataset):
             target_labels: whether a pass of the run reads `DomainBatch.target_label`.
         """
         source, target = source_dataset(cfg), target_dataset(cfg)
-        for member in source.members:
-            check_has_labelled_pixels(member)
+        reads_labels = target_labels or cfg.DATA.TARGET_CROP != "random"
+        targets = target.members if target is not None and reads_labels else ()
+        for member in (*source.members, *targets):
+            if member.labelled:  # a target without labels is refused with what reads them
+                check_has_labelled_pixels(member)
         warn_of_enlarged(source, cfg.DATA.SOURCE_SIZE, "DATA.SOURCE_SIZE")
         if target is not None:
             warn_of_enlarged(target, cfg.DATA.TARGET_SIZE, "DATA.TARGET_SIZE")
@@ -176,6 +185,7 @@ class DomainPairs(Dataset):
             source_scale=cfg.DATA.SOURCE_SCALE_RANGE,
             target_scale=cfg.DATA.TARGET_SCALE_RANGE,
             target_labels=target_labels,
+            target_crop=cfg.DATA.TARGET_CROP,
         )
 
     def fingerprint(self) -> dict[str, list[dict[str, str | int]]]:
@@ -228,19 +238,30 @@ class DomainPairs(Dataset):
         resize = self._scaled(self.target_resize, self.target_scale, position, "target")
         size = resize.size_for(stored_size)
         check_crop_fits(size, self.crop_size, name, _size_settings("TARGET", self.target_scale))
-        box = random_box(size, self.crop_size, sample_generator(self.seed, position, "target crop"))
         flip = self._flips(position, "target")
-        valid = valid_within_margins(size, self.target_margins, resize.factor)
-        valid = _flipped(box.of(valid), flip)
+        inside = valid_within_margins(size, self.target_margins, resize.factor)
+        whole_label = None
+        if self.target_labels or self.target_crop != "random":
+            whole_label = resize_label(self.target.load_label(index), size)
+        box = self._target_box(position, whole_label, inside)
+        valid = _flipped(box.of(inside), flip)
         label = None
-        if self.target_labels:
-            label = _flipped(box.of(resize_label(self.target.load_label(index), size)), flip)
+        if whole_label is not None and self.target_labels:
+            label = _flipped(box.of(whole_label), flip)
         if not self._needs_style:
             image = self.target.load_image(index, resize, box)
             return TargetSample(_flipped(image, flip), valid, label), None
         whole = self.target.load_image(index, resize)
         style = Style(whole, name, self.target_resize.size_for(stored_size))
         return TargetSample(_flipped(box.of(whole), flip), valid, label), style
+
+    def _target_box(self, position: int, label: np.ndarray | None, inside: np.ndarray) -> Box:
+        """The crop; labels in the margins do not count for it."""
+        generator = sample_generator(self.seed, position, "target crop")
+        if self.target_crop == "random" or label is None:
+            return random_box(inside.shape, self.crop_size, generator)
+        counted = np.where(inside, label, np.uint8(IGNORE_INDEX))
+        return class_balanced_box(counted, self.crop_size, self.max_class_share, generator)
 
     @property
     def _needs_style(self) -> bool:
@@ -358,25 +379,6 @@ def warn_of_enlarged(dataset: SegmentationDataset, bound: tuple[int, ...], key: 
 def _order_of(dataset: SegmentationDataset, seed: int, domain: str) -> MixedSampler:
     lengths = [len(member) for member in dataset.members]
     return MixedSampler(lengths, dataset.weights, seed, domain)
-
-
-def _check_target_labels(source: SegmentationDataset, target: SegmentationDataset | None) -> None:
-    """Raise UserError unless the target has labels of the source's classes."""
-    if target is None:
-        raise UserError("DATASETS.TARGET: empty, but a pass reads the labels of the target")
-    for member in target.members:
-        if not member.labelled:
-            raise UserError(
-                f"DATASETS.TARGET: a pass reads the labels of the target, but dataset "
-                f"'{member.name}' has none; give its `labels`"
-            )
-        check_same_classes(source, member, "DATASETS.SOURCE and DATASETS.TARGET")
-        if not member.has_made_labels:
-            logger.warning(
-                "the run trains on the true labels of '%s', the target: an oracle; labels made by "
-                "a network come from `t2sda pseudo-label`",
-                member.name,
-            )
 
 
 def _check_style_is_large_enough(style: Style, window: tuple[int, int]) -> None:

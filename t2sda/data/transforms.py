@@ -91,10 +91,15 @@ def random_box_by_label(
     return box
 
 
-def _largest_class_share(label: np.ndarray) -> float:
+def class_pixels(label: np.ndarray) -> np.ndarray:
+    """(IGNORE_INDEX,) float32, the pixels of every train id in (H, W) uint8."""
     # OpenCV counts a window of bytes in place; NumPy would copy it to 64-bit numbers first.
     counts = cv2.calcHist([label], [0], None, [IGNORE_INDEX + 1], [0, IGNORE_INDEX + 1])
-    counts = counts[:IGNORE_INDEX]
+    return counts.ravel()[:IGNORE_INDEX]
+
+
+def _largest_class_share(label: np.ndarray) -> float:
+    counts = class_pixels(label)
     total = counts.sum()
     return 1.0 if total == 0 else float(counts.max() / total)
 

@@ -89,7 +89,8 @@ class PullLoss:
         query_draw, negative_draw: "replacement" as published, or "exact": all candidates, weighted
             by how often they would be drawn (docs/fidelity.md, B13). Of queries that gives the
             expectation of the loss; of negatives the limit of drawing ever more of them.
-        prototype_norm: "after", "before" or "both", see `class_prototypes`.
+        prototype_norm: "after", "before" or "both", see `class_prototypes`; None where prototypes
+            are given as positives, one a class.
     """
 
     temperature: float = 0.2
@@ -101,7 +102,7 @@ class PullLoss:
     negative_strategy: str = "domain_equalized"
     query_draw: str = "replacement"
     negative_draw: str = "replacement"
-    prototype_norm: str = "after"
+    prototype_norm: str | None = "after"
 
     def __post_init__(self) -> None:
         for name, choices in CHOICES.items():
@@ -252,22 +253,30 @@ def pull_mse(queries: Tensor, prototype: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def class_prototypes(keys: Keys, num_classes: int, norm: str = "after") -> Tensor:
+def class_prototypes(keys: Keys, num_classes: int, norm: str | None = "after") -> Tensor:
     """k+ of every class, Eq. (5) and (6).
 
     Raw embeddings are averaged and the mean is normalized ("after"), as in the equations; Algorithm
     1 normalizes the embeddings and leaves the mean as it is ("before"); "both" normalizes twice
-    (docs/fidelity.md, B6).
+    (docs/fidelity.md, B6), None not at all.
 
     Returns:
         (num_classes, D) in float32 or better; the row of a class without keys is NaN.
     """
-    embeddings = at_least_float32(keys.embeddings)
-    if norm != "after":
-        embeddings = l2_normalize(embeddings)
+    embeddings = averaged_embeddings(keys.embeddings, norm)
     members = _members(keys.labels, num_classes).to(embeddings.dtype)
-    means = members @ embeddings / members.sum(dim=1, keepdim=True)
-    return means if norm == "before" else l2_normalize(means)
+    return normed_means(members @ embeddings / members.sum(dim=1, keepdim=True), norm)
+
+
+def averaged_embeddings(embeddings: Tensor, norm: str | None) -> Tensor:
+    """(N, D), as they go into the means of `class_prototypes`."""
+    embeddings = at_least_float32(embeddings)
+    return l2_normalize(embeddings) if norm in ("before", "both") else embeddings
+
+
+def normed_means(means: Tensor, norm: str | None) -> Tensor:
+    """(C, D) prototypes of their means."""
+    return l2_normalize(means) if norm in ("after", "both") else means
 
 
 def class_counts(labels: Tensor, num_classes: int) -> Tensor:

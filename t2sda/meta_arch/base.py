@@ -24,7 +24,7 @@ from t2sda.meta_arch.owners import OptimizerSettings
 from t2sda.modeling.branch import Branch, batch_statistics_untracked
 from t2sda.modeling.projector import Projector
 from t2sda.modeling.segmentor import Features, SegmentationModel, build_segmentation_model
-from t2sda.registry import HOOKS, META_ARCHS, PASSES, TRANSLATORS
+from t2sda.registry import HOOKS, META_ARCHS, MODELS, PASSES, TRANSLATORS
 from t2sda.structures import FeatureSpec, Step, TeacherOutput, View
 
 SCHEMA.declare(
@@ -287,11 +287,7 @@ def build_meta_arch(
             f"it with the classes of DATASETS.SOURCE"
         )
     if model.aux_head is not None and not model.trains_aux_head:
-        raise UserError(
-            f"MODEL.AUX_HEAD.NAME: the auxiliary head would never learn, as "
-            f"{type(model).__name__} has a loss of its own; leave it empty, or add the head's part "
-            f"to that loss and set trains_aux_head = True in the class"
-        )
+        raise UserError(_aux_head_never_learns(type(model)))
     context = BuildContext(taxonomy, model.feature_specs, model.backbone.tokens)
     projector = None
     if meta_arch.has_projector:
@@ -299,6 +295,23 @@ def build_meta_arch(
     level = cfg.MODEL.PROJECTOR.LEVEL if meta_arch.has_projector else -1
     student = Branch(model, projector, level)
     return meta_arch.from_config(cfg, context, student, build_passes(cfg, context))
+
+
+def _aux_head_never_learns(model: type[SegmentationModel]) -> str:
+    return (
+        f"MODEL.AUX_HEAD.NAME: the auxiliary head would never learn, as {model.__name__} has a "
+        f"loss of its own; leave it empty, or add the head's part to that loss and set "
+        f"trains_aux_head = True in the class"
+    )
+
+
+@SCHEMA.check
+def the_auxiliary_head_learns(cfg: CfgNode) -> str | None:
+    """A model with a loss of its own says whether it has the head's part."""
+    model = MODELS.get(cfg.MODEL.NAME)
+    if not cfg.MODEL.AUX_HEAD.NAME or model.trains_aux_head:
+        return None
+    return _aux_head_never_learns(model)
 
 
 @SCHEMA.check

@@ -12,16 +12,22 @@ from fvcore.common.config import CfgNode
 from torch import Tensor, nn
 
 from t2sda.config import SCHEMA, Field
-from t2sda.distributed import gather_over_ranks, rank, world_size
+from t2sda.distributed import (
+    CumulativeClassMeans,
+    gather_over_ranks,
+    own_share,
+    rank,
+    world_size,
+)
 from t2sda.losses.pseudo_labels import confidence_threshold, unreliable_labels
-from t2sda.losses.pull import CHOICES, Keys, PullLoss
+from t2sda.losses.pull import CHOICES, Keys, PullLoss, averaged_embeddings, normed_means
 from t2sda.losses.sampling import labels_on_grid
 from t2sda.meta_arch import objectives  # noqa: F401  # registers those of the paper
-from t2sda.meta_arch.base import Reads, pass_classes
+from t2sda.meta_arch.base import BuildContext, Reads, pass_classes
 from t2sda.modeling.branch import Branch
 from t2sda.modeling.segmentor import Features
 from t2sda.registry import OBJECTIVES
-from t2sda.structures import TARGET_PROBS, FeatureSpec, Step, TeacherOutput, View
+from t2sda.structures import IGNORE_INDEX, TARGET_PROBS, FeatureSpec, Step, TeacherOutput, View
 
 
 def pulls(cfg: CfgNode) -> bool:
@@ -51,6 +57,12 @@ SCHEMA.declare(
             "source",
             "teacher's embeddings that the prototypes are means of, Eq. (5)",
             choices=("source", "target", "translated"),
+        ),
+        "PROTOTYPES": Field(
+            "batch",
+            "means of the mini-batch, Eq. (5), or of all steps so far, as in SePiCo: a class that "
+            "is absent from a mini-batch has its prototype still",
+            choices=("batch", "running"),
         ),
         "PROTOTYPE_NORM": Field(
             "after",
@@ -129,6 +141,27 @@ def one_pull_loss(cfg: CfgNode) -> str | None:
     return f"META_ARCH.PASSES: {', '.join(listed)} all carry the pull loss; list one of them"
 
 
+def pull_loss_of(cfg: CfgNode) -> PullLoss:
+    """The loss with its sampling, of T2SDA."""
+    return PullLoss(
+        temperature=cfg.T2SDA.TEMPERATURE,
+        queries_per_class=cfg.T2SDA.QUERIES_PER_CLASS,
+        num_negatives=cfg.T2SDA.NUM_NEGATIVES,
+        objective=OBJECTIVES.get(cfg.T2SDA.OBJECTIVE).from_config(cfg),
+        reduction=cfg.T2SDA.REDUCTION,
+        query_strategy=cfg.T2SDA.QUERY_STRATEGY,
+        negative_strategy=cfg.T2SDA.NEGATIVE_STRATEGY,
+        query_draw=cfg.T2SDA.QUERY_DRAW,
+        negative_draw=cfg.T2SDA.NEGATIVE_DRAW,
+        prototype_norm=None if cfg.T2SDA.PROTOTYPES == "running" else cfg.T2SDA.PROTOTYPE_NORM,
+    )
+
+
+def read_domains(positives: str, pull_loss: PullLoss) -> frozenset[str]:
+    """Domains of the teacher's embeddings that are read."""
+    return frozenset({positives, *pull_loss.negative_domains})
+
+
 class Pull(nn.Module):
     """λ L_pull, Eq. (3), of the embeddings of source-labelled images; statistics of all ranks.
 
@@ -138,48 +171,52 @@ class Pull(nn.Module):
         positives: domain of the teacher's embeddings behind the prototypes. With "target" every
             position counts by its pseudo-label, however unsure the teacher is.
         unreliable_fraction: α.
+        prototype_norm: of the running prototypes; `pull_loss` has that of the mini-batch's.
+        running: means behind the prototypes of all steps so far; None: those of the mini-batch.
     """
 
     def __init__(
-        self, pull_loss: PullLoss, pull_weight: float, positives: str, unreliable_fraction: float
+        self,
+        pull_loss: PullLoss,
+        pull_weight: float,
+        positives: str,
+        unreliable_fraction: float,
+        prototype_norm: str = "after",
+        running: CumulativeClassMeans | None = None,
     ) -> None:
         super().__init__()
+        self.prototype_norm = prototype_norm
+        self.running = running
         self.pull_loss = pull_loss
         self.pull_weight = pull_weight
         self.positives = positives
         self.unreliable_fraction = unreliable_fraction
 
     @classmethod
-    def from_config(cls, cfg: CfgNode) -> Pull:
+    def from_config(cls, cfg: CfgNode, context: BuildContext) -> Pull:
         """Read T2SDA."""
-        pull_loss = PullLoss(
-            temperature=cfg.T2SDA.TEMPERATURE,
-            queries_per_class=cfg.T2SDA.QUERIES_PER_CLASS,
-            num_negatives=cfg.T2SDA.NUM_NEGATIVES,
-            objective=OBJECTIVES.get(cfg.T2SDA.OBJECTIVE).from_config(cfg),
-            reduction=cfg.T2SDA.REDUCTION,
-            query_strategy=cfg.T2SDA.QUERY_STRATEGY,
-            negative_strategy=cfg.T2SDA.NEGATIVE_STRATEGY,
-            query_draw=cfg.T2SDA.QUERY_DRAW,
-            negative_draw=cfg.T2SDA.NEGATIVE_DRAW,
-            prototype_norm=cfg.T2SDA.PROTOTYPE_NORM,
-        )
+        is_running = cfg.T2SDA.PROTOTYPES == "running"
+        sizes = (context.num_classes, cfg.MODEL.PROJECTOR.CHANNELS)
         return cls(
-            pull_loss,
+            pull_loss_of(cfg),
             cfg.T2SDA.PULL_WEIGHT,
             cfg.T2SDA.POSITIVES,
             cfg.T2SDA.UNRELIABLE_FRACTION,
+            cfg.T2SDA.PROTOTYPE_NORM,
+            CumulativeClassMeans(*sizes) if is_running else None,
         )
 
     @property
     def domains(self) -> frozenset[str]:
         """Domains of the teacher's embeddings that are read."""
-        return frozenset({self.positives, *self.pull_loss.negative_domains})
+        return read_domains(self.positives, self.pull_loss)
 
-    def reads(self) -> Reads:
+    @classmethod
+    def reads(cls, cfg: CfgNode) -> Reads:
         """What is read beside the queries: embeddings, and pseudo-labels of target keys."""
-        embeddings = {View(domain, "embeddings") for domain in self.domains}
-        return Reads(views=embeddings | ({TARGET_PROBS} if "target" in self.domains else set()))
+        domains = read_domains(cfg.T2SDA.POSITIVES, pull_loss_of(cfg))
+        embeddings = {View(domain, "embeddings") for domain in domains}
+        return Reads(views=embeddings | ({TARGET_PROBS} if "target" in domains else set()))
 
     def losses(self, student: Branch, features: Features, step: Step) -> dict[str, Tensor]:
         """Returns `loss_pull`.
@@ -198,7 +235,7 @@ class Pull(nn.Module):
         share = self.pull_loss(
             queries.embeddings,
             gather_over_ranks(queries.labels),
-            positives=keys[self.positives],
+            positives=self._positives(keys[self.positives], step),
             source_keys=keys["source"] if "source" in negatives else None,
             target_keys=self._unreliable(step, keys["target"], spec)
             if "target" in negatives
@@ -222,6 +259,17 @@ class Pull(nn.Module):
             flat = Keys.from_grid(embeddings, labels)
             keys[domain] = Keys(*(gather_over_ranks(part) for part in flat))
         return keys
+
+    def _positives(self, keys: Keys, step: Step) -> Keys:
+        """What the prototypes are means of; running ones as they are, this step's keys in them."""
+        if self.running is None:
+            return keys
+        own = own_share(len(keys.labels) // world_size())
+        values = averaged_embeddings(keys.embeddings[own], self.prototype_norm)
+        self.running.update_(values, keys.labels[own], last=step.is_last_micro_step)
+        known, means = self.running.known, self.running.means
+        classes = torch.arange(len(known), device=known.device).where(known, IGNORE_INDEX)
+        return Keys(normed_means(means, self.prototype_norm), classes)
 
     def _unreliable(self, step: Step, target: Keys, spec: FeatureSpec) -> Keys:
         """The candidates of Eq. (8), below γ of Eq. (9)."""

@@ -9,7 +9,7 @@ from fvcore.common.config import CfgNode
 from torch import Tensor, nn
 
 from t2sda.config import SCHEMA, Field
-from t2sda.distributed import mean_over_ranks, sum_over_ranks, world_size
+from t2sda.distributed import CumulativeClassMeans, mean_over_ranks, world_size
 from t2sda.losses.distribution import distribution_contrast, majority_labels
 from t2sda.losses.numerics import l2_normalize
 from t2sda.meta_arch.base import BuildContext, Reads, StudentPass, has_pass
@@ -42,55 +42,26 @@ SCHEMA.declare(
 )
 
 
-class ClassMoments(nn.Module):
-    """Mean and variance of every class over all steps so far, of all ranks; nothing is forgotten.
+class ClassMoments(CumulativeClassMeans):
+    """Mean and variance of every class over all steps so far, of all ranks.
 
     Args:
         num_classes: C.
         channels: D.
     """
 
-    first: Tensor
-    second: Tensor
-    counts: Tensor
-    _pending: Tensor
-
     def __init__(self, num_classes: int, channels: int) -> None:
-        super().__init__()
-        self.register_buffer("first", torch.zeros(num_classes, channels))  # mean of x
-        self.register_buffer("second", torch.zeros(num_classes, channels))  # mean of x²
-        self.register_buffer("counts", torch.zeros(num_classes, 1, dtype=torch.float64))
-        pending = torch.zeros(num_classes, 2 * channels + 1)
-        self.register_buffer("_pending", pending, persistent=False)
+        super().__init__(num_classes, 2 * channels)  # means of x and of x²
 
-    @torch.no_grad()
     def update_(self, values: Tensor, labels: Tensor, *, last: bool) -> None:
-        """Take in a micro-step's values of this rank; every rank calls it alike.
-
-        Args:
-            values: (N, D).
-            labels: (N,) int64; ids outside [0, C) are left out.
-            last: whether it is the iteration's last micro-step.
-        """
-        counted = ((labels >= 0) & (labels < len(self.first)))[:, None]
-        rows = torch.cat([values, values.square(), torch.ones_like(values[:, :1])], dim=1)
-        rows = rows.to(self._pending.dtype).where(counted, 0)
-        self._pending.index_add_(0, labels.where(counted[:, 0], 0), rows)
-        if not last:
-            return
-        channels = self.first.shape[1]
-        first, second, new = sum_over_ranks(self._pending).split([channels, channels, 1], dim=1)
-        self.counts += new
-        share = (new / self.counts.clamp(min=1)).to(first.dtype)
-        for old, sums in ((self.first, first), (self.second, second)):
-            old.lerp_(sums / new.clamp(min=1), share)
-        self._pending.zero_()
+        """Take in (N, D) values of (N,) labels, as `ClassSums` does."""
+        super().update_(torch.cat([values, values.square()], dim=1), labels, last=last)
 
     def shared(self) -> Tensor:
         """See MOMENTS."""
-        variance = (self.second - self.first.square()).clamp(min=0)
-        moments = torch.stack([self.first, variance])
-        return moments.masked_fill(self.counts[None] == 0, float("nan"))
+        first, second = self.means.chunk(2, dim=1)
+        moments = torch.stack([first, (second - first.square()).clamp(min=0)])
+        return moments.masked_fill(~self.known[None, :, None], float("nan"))
 
 
 class Contrast(nn.Module):

@@ -40,12 +40,12 @@ class PullPass(ImagePass):
     @classmethod
     def from_config(cls, cfg: CfgNode, context: BuildContext) -> Self:
         """Read T2SDA."""
-        return cls(Pull.from_config(cfg))
+        return cls(Pull.from_config(cfg, context))
 
     @classmethod
     def reads(cls, cfg: CfgNode) -> Reads:
         """The translated image, and what the pairing reads."""
-        return Reads(fields={"translated_image"}) | Pull.from_config(cfg).reads()
+        return Reads(fields={"translated_image"}) | Pull.reads(cfg)
 
     def image(self, step: Step) -> Tensor:
         """The translated image."""
@@ -66,13 +66,13 @@ class PullBeside(ImagePass):
     def from_config(cls, cfg: CfgNode, context: BuildContext) -> Self:
         """Read T2SDA, and what the other pass reads."""
         built = super().from_config(cfg, context)
-        built.pull = Pull.from_config(cfg)
+        built.pull = Pull.from_config(cfg, context)
         return built
 
     @classmethod
     def reads(cls, cfg: CfgNode) -> Reads:
         """What both read."""
-        return super().reads(cfg) | Pull.from_config(cfg).reads()
+        return super().reads(cfg) | Pull.reads(cfg)
 
     def losses(self, student: Branch, features: Features, step: Step) -> dict[str, Tensor]:
         """Returns the other pass's losses and `loss_pull`."""

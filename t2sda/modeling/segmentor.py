@@ -55,6 +55,21 @@ SCHEMA.declare(
 )
 
 
+def _norm_has_no_effect(cfg: CfgNode) -> str:
+    return (
+        f"MODEL.NORM: '{cfg.MODEL.NORM}' has no effect, this {cfg.MODEL.BACKBONE.NAME} has no "
+        f"BatchNorm; remove it"
+    )
+
+
+@SCHEMA.check
+def there_is_a_batch_norm_to_freeze(cfg: CfgNode) -> str | None:
+    """Where the backbone's class tells; of timm's CNNs the built network does."""
+    if cfg.MODEL.NORM == "batch" or BACKBONES.get(cfg.MODEL.BACKBONE.NAME).may_have_batch_norm:
+        return None
+    return _norm_has_no_effect(cfg)
+
+
 @dataclass
 class Features:
     """What the plain model made of an image; passes read `deepest` and hand on the rest.
@@ -173,10 +188,7 @@ class SegmentationModel(nn.Module):
         backbone = BACKBONES.get(cfg.MODEL.BACKBONE.NAME).from_config(cfg)
         has_norm = any(isinstance(module, nn.BatchNorm2d) for module in backbone.modules())
         if cfg.MODEL.NORM != "batch" and not has_norm:
-            raise UserError(
-                f"MODEL.NORM: '{cfg.MODEL.NORM}' has no effect, this {cfg.MODEL.BACKBONE.NAME} has "
-                f"no BatchNorm; remove it"
-            )
+            raise UserError(_norm_has_no_effect(cfg))
         if cfg.MODEL.NORM == "batch" and has_norm and cfg.MODEL.BACKBONE.TRAIN != "all":
             raise UserError(
                 f"MODEL.NORM: 'batch' trains BatchNorm, but MODEL.BACKBONE.TRAIN is "

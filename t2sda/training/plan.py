@@ -141,6 +141,7 @@ def _target(cfg: CfgNode) -> str:
     names = joined_name(cfg.DATASETS.TARGET, cfg.DATASETS.TARGET_WEIGHTS)
     return (
         f"{names}{_resized(cfg.DATA.TARGET_SIZE)}{_scaled(cfg.DATA.TARGET_SCALE_RANGE)}, shuffled; "
+        f"{'class-balanced crops by its labels; ' if cfg.DATA.TARGET_CROP != 'random' else ''}"
         f"margins without pseudo-labels {list(cfg.DATA.TARGET_MARGINS)}"
         f"{'; its labels are read' if reads_target_labels(cfg) else ''}"
     )

@@ -71,6 +71,21 @@ def test_crops_of_a_run_have_the_labels_without_a_word_of_an_oracle(
         assert ("true labels of 'tiny'" in caplog.text) == oracle
 
 
+@pytest.mark.parametrize("reader", ["META_ARCH.PASSES", "DATA.TARGET_CROP"])
+def test_pseudo_labels_that_label_nothing_are_refused_before_the_first_step(
+    reader: str, description: Path
+) -> None:
+    for path in (description.parent / "labels").iterdir():
+        write_png(path, np.full(SIZE, 255, dtype=np.uint8))
+    register_dataset_files([str(description)])
+    is_pass = reader == "META_ARCH.PASSES"
+    keys = [reader, "[source, labelled_target]" if is_pass else "class_balanced"]
+    keys += [] if is_pass else ["META_ARCH.PASSES", "[source, entropy]"]
+    cfg = load_config(None, [*keys, "DATASETS.SOURCE", "tiny", "DATASETS.TARGET", "mine"])
+    with pytest.raises(UserError, match=r"'mine': all pixels of 2 of its labels are ignored, .*"):
+        DomainPairs.from_config(cfg, target_labels=is_pass)
+
+
 def test_an_image_without_pseudo_label_is_named(description: Path) -> None:
     (dataset,) = (spec.open() for spec in read_dataset_file(description))
     (description.parent / "labels/tiny_00001.png").unlink()

@@ -45,6 +45,7 @@ METHODS = {
         f"{name}_vit": f"gta5_to_cityscapes/{name}_dinov2_vitb.yaml"
         for name in ("vfm_uda", "t2sda_mic", "source_only_linear")
     },
+    "t2sda_running": "ablations/prototypes/running.yaml",
     "t2sda_dg": "dg/gta5_t2sda_daformer_mit_b5.yaml",
     **{
         f"{name}_hrda": f"gta5_to_cityscapes/{name}_hrda_mit_b5.yaml"

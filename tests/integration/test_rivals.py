@@ -41,6 +41,10 @@ RIVALS = {
         *("META_ARCH.NAME", "SePiCo", "HOOKS.NAMES", "[EmaTeacher]", "EMA.MOMENTUM", "0.9"),
         *("SEPICO.START", "0", "SEPICO.TEMPERATURE", "0.5"),
     ],
+    "running prototypes": [
+        *("META_ARCH.NAME", "T2SDA", "HOOKS.NAMES", "[EmaTeacher]", "EMA.MOMENTUM", "0.9"),
+        *("TRANSLATION.NAME", "FDA", "T2SDA.NUM_NEGATIVES", "32", "T2SDA.PROTOTYPES", "running"),
+    ],
     "MRKLD": [
         *("META_ARCH.PASSES", "[source, labelled_target]"),
         *("LABELLED_TARGET.UNIFORM_WEIGHT", "0.1"),
@@ -54,7 +58,7 @@ RIVALS = {
     ],
     "MinEnt": ["META_ARCH.PASSES", "[source, entropy]", *AUXILIARY],
 }
-RESUMED = ("AdaptSegNet", "FST", "SePiCo", "VFM-UDA")
+RESUMED = ("AdaptSegNet", "FST", "SePiCo", "VFM-UDA", "running prototypes")
 """Those that have a state of their own, or whose optimizer counts more steps than iterations."""
 
 

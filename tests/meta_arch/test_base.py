@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 import t2sda.builtin  # noqa: F401
-from t2sda.config import load_config
+from t2sda.config import ConfigError, load_config
 from t2sda.data.taxonomies import CITYSCAPES_19
 from t2sda.errors import UserError
 from t2sda.meta_arch.base import MetaArch, Reads, StudentPass, build_meta_arch
@@ -151,6 +151,7 @@ def test_an_auxiliary_head_that_would_never_learn_is_refused(base: type[Segmenta
 def test_an_auxiliary_head_under_the_two_scales_of_a_plugin_is_refused() -> None:
     with components_restored():
         load_plugins([str(ROOT / "tests/integration/plugins/two_scales.py")])
-        cfg = load_config(None, [*AUX, "MODEL.HEAD.CHANNELS", "8", "MODEL.NAME", "TwoScales"])
-        with pytest.raises(UserError, match=r"as TwoScales has a loss of its own; leave it empty"):
-            build_meta_arch(cfg, CITYSCAPES_19)
+        with pytest.raises(
+            ConfigError, match=r"as TwoScales has a loss of its own; leave it empty"
+        ):
+            load_config(None, [*AUX, "MODEL.HEAD.CHANNELS", "8", "MODEL.NAME", "TwoScales"])

@@ -139,6 +139,23 @@ def test_freezing_batchnorm_that_is_not_there_is_an_error(kind: str) -> None:
     keys = ["MODEL.BACKBONE.NAME", "MiT", "MODEL.NORM", kind]
     with pytest.raises(UserError, match=f"MODEL.NORM: '{kind}' has no effect, this MiT has no Bat"):
         build_segmentation_model(load_config(None, keys), 5)
+    convnext = ["MODEL.BACKBONE.TIMM_NAME", "test_convnext", "MODEL.NORM", kind]
+    with pytest.raises(UserError, match=f"'{kind}' has no effect, this TimmCNN has no BatchNorm"):
+        build_segmentation_model(load_config(None, convnext), 5)
+
+
+@pytest.mark.parametrize("kind", ["frozen", "frozen_affine"])
+@pytest.mark.parametrize(
+    ("backbone", "tiny"), [("MiT", ("VARIANT", "b0")), ("TimmViT", ("TIMM_NAME", "test_vit"))]
+)
+def test_a_transformer_has_no_batchnorm_and_the_schema_knows(
+    backbone: str, tiny: tuple[str, str], kind: str
+) -> None:
+    keys = ["MODEL.BACKBONE.NAME", backbone, f"MODEL.BACKBONE.{tiny[0]}", tiny[1]]
+    with pytest.raises(ConfigError, match=f"this {backbone} has no BatchNorm; remove it"):
+        load_config(None, [*keys, "MODEL.NORM", kind])
+    built = build_segmentation_model(load_config(None, keys), 5).backbone
+    assert not any(isinstance(module, nn.BatchNorm2d) for module in built.modules())
 
 
 AUX_HEAD = ["MODEL.BACKBONE.TIMM_NAME", "test_resnet", "MODEL.HEAD.CHANNELS", "8"]

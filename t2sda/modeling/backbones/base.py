@@ -50,6 +50,7 @@ class Backbone(nn.Module):
         is_of_timm: whether MODEL.BACKBONE.TIMM_NAME chooses the network.
         has_tokens: whether passes may hide tokens: `forward` then takes `HiddenTokens` as well.
         tokens: their grid; None: this network has none that can be hidden.
+        may_have_batch_norm: whether some network of the class has BatchNorm to freeze (MODEL.NORM).
     """
 
     feature_specs: tuple[FeatureSpec, ...]
@@ -58,6 +59,7 @@ class Backbone(nn.Module):
     is_of_timm: ClassVar[bool] = False
     has_tokens: ClassVar[bool] = False
     tokens: FeatureSpec | None = None
+    may_have_batch_norm: ClassVar[bool] = True
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> Backbone:

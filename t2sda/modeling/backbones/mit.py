@@ -59,6 +59,7 @@ class MiT(Backbone):
 
     pixel_mean = IMAGENET_MEAN
     pixel_std = IMAGENET_STD
+    may_have_batch_norm = False
 
     def __init__(
         self,

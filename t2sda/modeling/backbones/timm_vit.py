@@ -46,6 +46,21 @@ SCHEMA.declare(
 )
 
 
+@SCHEMA.check
+def without_a_pyramid_there_is_one_level(cfg: CfgNode) -> str | None:
+    """An auxiliary head reads a level that is there."""
+    aux = cfg.MODEL.AUX_HEAD
+    is_single = BACKBONES.is_a(cfg.MODEL.BACKBONE.NAME, TimmViT) and not (
+        cfg.MODEL.BACKBONE.PYRAMID_CHANNELS
+    )
+    if not is_single or not aux.NAME or aux.LEVEL == 0:
+        return None
+    return (
+        f"MODEL.AUX_HEAD.LEVEL: {aux.LEVEL}, but a plain transformer without a pyramid "
+        f"(MODEL.BACKBONE.PYRAMID_CHANNELS 0) has the level 0 alone"
+    )
+
+
 @BACKBONES.register()
 class TimmViT(Backbone):
     """A plain transformer of timm, by default under a simple pyramid (Li et al., ECCV 2022).
@@ -68,6 +83,7 @@ class TimmViT(Backbone):
 
     is_of_timm = True
     has_tokens = True
+    may_have_batch_norm = False
 
     def __init__(
         self,

@@ -119,3 +119,13 @@ def test_a_grid_that_hrda_cannot_cut_is_refused() -> None:
         head = head_class(backbone.feature_specs, 3)
         with pytest.raises(UserError, match=message):
             HRDA(backbone, head, head, (32, 32), (64, 64))
+
+
+def test_an_auxiliary_head_of_a_level_that_is_not_there_is_refused() -> None:
+    settings = [
+        *("MODEL.BACKBONE.NAME", "TimmViT", "MODEL.BACKBONE.PYRAMID_CHANNELS", "0"),
+        *("MODEL.HEAD.NAME", "LinearHead", "MODEL.AUX_HEAD.NAME", "LinearHead"),
+    ]
+    load_config(None, [*settings, "MODEL.AUX_HEAD.LEVEL", "0"])
+    with pytest.raises(ConfigError, match=r"AUX_HEAD.LEVEL: 2, .* has the level 0 alone"):
+        load_config(None, settings)
