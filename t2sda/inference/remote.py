@@ -23,6 +23,8 @@ from t2sda.files import PARTIAL_SUFFIX, reason
 TRIES = 5
 FIRST_WAIT = 0.5
 """Seconds before the second try; twice as many before each further one."""
+LONGEST_SILENCE, SLOWEST = 120.0, 100_000
+"""Seconds, and further ones for so many bytes each: a transfer that takes longer hangs."""
 WRITTEN = "written"
 WHOLE_UPLOADS = frozenset(
     ("s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "adl", "oci", "oss", "ossfs", "tos", "obs")
@@ -98,6 +100,7 @@ class Store:
         except Exception as error:
             raise UserError(f"{scheme}://: cannot be opened ({_said(error)})") from None
         self._is_whole = scheme in WHOLE_UPLOADS
+        self._has_limits = self._files.async_impl  # others have time limits of their own
 
     def find(self, url: str) -> dict[str, RemoteFile]:
         """What a URL stands for: "" if it is a file, else all files below it by their paths there.
@@ -148,7 +151,7 @@ class Store:
         known = [file]
 
         def downloaded() -> RemoteFile:
-            self._files.get_file(file.url, str(path))
+            self._files.get_file(file.url, str(path), **self._limit(known[0].size))
             got = path.stat().st_size
             if known[0].size not in (None, got):
                 self._files.invalidate_cache()  # perhaps it is another one by now
@@ -173,7 +176,7 @@ class Store:
         def uploaded() -> None:
             if not self._is_whole:
                 self._files.makedirs(folder, exist_ok=True)
-            self._files.put_file(str(path), place)
+            self._files.put_file(str(path), place, **self._limit(size))
             self._files.invalidate_cache()
             arrived = self._files.info(place)["size"]
             if arrived not in (None, size):
@@ -205,6 +208,11 @@ class Store:
 
         with contextlib.suppress(NotThereError):
             _tried(removed, url, "replaced", UserError)
+
+    def _limit(self, size: int | None) -> dict[str, float]:
+        """Seconds for a transfer, as an option: before an upload S3's client waits for ever."""
+        known = self._has_limits and size is not None
+        return {"timeout": LONGEST_SILENCE + (size or 0) / SLOWEST} if known else {}
 
 
 def _tried(
