@@ -20,6 +20,8 @@ EXTRAS = {
     "openvino": ["openvino>=2025.0"],
     # `t2sda serve`: the ASGI toolkit and server of the field, and Prometheus's own client.
     "serve": ["starlette>=1.0", "uvicorn>=0.30", "prometheus-client>=0.20", "jinja2>=3.1"],
+    # `t2sda infer` between URLs: S3 here; other file systems of fsspec bring packages of their own.
+    "cloud": ["fsspec>=2025.3", "s3fs>=2025.3"],
     "video": ["av>=14"],  # FFmpeg in a wheel; videos for `infer`
     "fast": ["imagecodecs>=2025.3.30"],  # PNG images decoded 1.4 times as fast; 80 MB
     "docs": ["mkdocs>=1.6,<2"],  # `make docs`; Sphinx would want every page in another dialect
@@ -41,6 +43,7 @@ EXTRAS = {
         "shtab>=1.7",  # the scripts are tested in bash
         "submitit>=1.5",  # the sweep is tested with its local executor
         *("starlette>=1.0", "uvicorn>=0.30", "prometheus-client>=0.20"),  # `t2sda serve`
+        *("fsspec>=2025.3", "s3fs>=2025.3", "moto[s3,server]>=5.1"),  # S3 on this machine
         "tritonclient[grpc]>=2.50",  # its protobuf reads what `export triton` writes
         "selenium>=4.20",  # drives Chromium, where it is installed, over pages of `t2sda report`
     ],

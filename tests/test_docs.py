@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from t2sda import load_model
 from t2sda.export.openvino import export_openvino
@@ -124,3 +125,31 @@ def test_the_sample_in_javascript(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     labels = np.array(json.loads(done.stdout), dtype=np.uint8).reshape(SIZE)
     assert np.array_equal(labels, load_model(tmp_path / "student.onnx").predict(image))
+
+
+@pytest.mark.slow  # a cluster of one machine
+@pytest.mark.skipif(find_spec("ray") is None, reason="needs `pip install 'ray[data]'`")
+def test_the_pipeline_of_ray_data(tmp_path: Path) -> None:
+    model = load_model(write_tiny(tmp_path / "student.onnx"))
+    (tmp_path / "photos").mkdir()
+    dice = np.random.default_rng(0)
+    for index in range(5):
+        image = dice.integers(0, 256, (20 + index, 30, 3), dtype=np.uint8)
+        Image.fromarray(image).save(tmp_path / f"photos/{index}.png")
+    (tmp_path / "main.py").write_text(block("nodes.md", "from pathlib").text)
+    # On its own it asks for a token, and gives a busy machine 30 s to start.
+    ray = {"RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0"}
+    more = {"RAY_raylet_start_wait_time_s": "240", "PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run(
+        [sys.executable, "main.py"],
+        cwd=tmp_path,
+        env={**os.environ, **ray, **more},
+        capture_output=True,
+        text=True,
+    )
+    if "timed out during startup" in done.stderr:
+        pytest.skip("Ray does not start here")
+    assert done.returncode == 0, done.stderr
+    for index in range(5):
+        written = np.asarray(Image.open(tmp_path / f"labels/{index}.png"))
+        assert np.array_equal(written, model.predict(tmp_path / f"photos/{index}.png"))

@@ -29,6 +29,7 @@ from t2sda.inference.results import CONFIDENCE, KINDS, PROBABILITIES, check_labe
 from t2sda.inference.segmenter import Segmenter
 from t2sda.inference.shards import Shard, check_beside, note_begin, note_end, shard_called
 from t2sda.inference.sources import Source
+from t2sda.inference.transfer import Transfer
 from t2sda.inference.visualisation import PLAIN, OverlayStyle
 from t2sda.inference.windows import check_stride, default_step
 from t2sda.runtime.identity import model_digest
@@ -47,13 +48,14 @@ def command(argv: Sequence[str]) -> int:
     """Segment everything; returns 0, or SOME_LEFT_OUT if files were left out."""
     args = build_parser().parse_args(argv)
     style = _style(args)
-    output_dir = Path(args.output)
     shard = None if args.shard is None else shard_called(args.shard, os.environ)
-    if shard is not None:
-        check_beside(shard, output_dir)
-    with sources_of(args, output_dir) as sources:
-        own = [one for one in sources if shard is None or shard.takes(str(one.name))]
-        return _segment(args, own, output_dir, style, shard)
+    with Transfer() as transfer:
+        output_dir = transfer.output(args.output)
+        if shard is not None:
+            check_beside(shard, output_dir)
+        with sources_of(args, output_dir, transfer) as sources:
+            own = [one for one in sources if shard is None or shard.takes(str(one.name))]
+            return _segment(args, own, output_dir, style, shard, transfer)
 
 
 def _segment(
@@ -62,6 +64,7 @@ def _segment(
     output_dir: Path,
     style: OverlayStyle,
     shard: Shard | None,
+    transfer: Transfer,
 ) -> int:
     load_for_models([Path(args.model)], args.plugin, args.file)
     workers, streams, threads = _shared_cores(args, len(sources))
@@ -79,7 +82,10 @@ def _segment(
         check_label_ids(model.taxonomy)
     cv2.setNumThreads(1)  # the images are what is done in parallel
     record_dir = output_dir if shard is None else shard.folder(output_dir)
-    with only_writer(record_dir, "--output"):
+    with (
+        only_writer(record_dir, "--output"),
+        transfer.recording(record_dir, args.resume),
+    ):
         if shard is None:
             remove_partials({(output_dir / source.name).parent for source in sources})
         else:
@@ -94,6 +100,7 @@ def _segment(
             settings=_settings(args, model, style),
             style=style,
             record_dir=record_dir,
+            transfer=transfer,
         )
         code = inference.run(sources)
         if shard is not None:
@@ -227,7 +234,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--model", required=True, help="run folder, checkpoint, or a file of `t2sda export`"
     )
     add_input_arguments(parser)
-    parser.add_argument("--output", required=True, metavar="DIR", help="folder for the results")
+    parser.add_argument("--output", required=True, metavar="DIR|URL", help="folder for the results")
     parser.add_argument(
         "--kind",
         type=_kinds,

@@ -14,6 +14,7 @@ from t2sda.errors import UserError
 from t2sda.files import read_small_file
 from t2sda.images.finding import counted
 from t2sda.inference.sources import Source, find_all_sources, read_list
+from t2sda.inference.transfer import Transfer
 
 STANDARD_INPUT = "-"
 _NAME = "stdin"
@@ -28,8 +29,9 @@ def add_input_arguments(parser: argparse.ArgumentParser) -> None:
         "--input",
         nargs="+",
         default=[],
-        metavar="FILE|DIR|GLOB|VIDEO",
-        help="images, folders, patterns, videos; - reads one image or video from standard input",
+        metavar="FILE|DIR|GLOB|VIDEO|URL",
+        help="images, folders, patterns, videos, also as s3://… ; - reads one image or video from "
+        "standard input",
     )
     parser.add_argument(
         "--files-from",
@@ -39,7 +41,9 @@ def add_input_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 @contextmanager
-def sources_of(args: argparse.Namespace, output_dir: Path) -> Iterator[list[Source]]:
+def sources_of(
+    args: argparse.Namespace, output_dir: Path, transfer: Transfer
+) -> Iterator[list[Source]]:
     """The images and videos that the arguments name; says what lies beside them.
 
     What came from standard input is in a file of its own within.
@@ -55,20 +59,23 @@ def sources_of(args: argparse.Namespace, output_dir: Path) -> Iterator[list[Sour
             yield find_all_sources([str(_spooled(Path(folder)))], output_dir).sources
         return
     if args.files_from:
-        inputs += _listed(args.files_from)
+        inputs += _listed(args.files_from, transfer)
     if not inputs:
         raise UserError("nothing to segment is named; give --input or --files-from")
-    found = find_all_sources(inputs, output_dir)
-    if found.passed_over:
+    found = find_all_sources(transfer.inputs(inputs), output_dir)
+    passed_over = found.passed_over + transfer.passed_over
+    if passed_over:
         where = inputs[0] if len(inputs) == 1 else f"{len(inputs)} inputs"
-        print(f"passed over in {where}: {counted(found.passed_over)}")
+        print(f"passed over in {where}: {counted(passed_over)}")
     yield found.sources
 
 
-def _listed(name: str) -> list[str]:
+def _listed(name: str, transfer: Transfer) -> list[str]:
     if name == STANDARD_INPUT:
         return read_list(sys.stdin.buffer.read(_LONGEST_LIST), "standard input")
-    return read_list(read_small_file(Path(name), _LONGEST_LIST), name)
+    path = Path(transfer.inputs([name])[0])
+    with transfer.here(path):
+        return read_list(read_small_file(path, _LONGEST_LIST), name)
 
 
 def _spooled(folder: Path) -> Path:

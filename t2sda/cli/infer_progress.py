@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import time
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import TextIO
@@ -21,10 +22,12 @@ class InferProgress:
     Args:
         stream: where to show it.
         total: images and videos.
+        shown: what a path is called.
     """
 
-    def __init__(self, stream: TextIO, total: int) -> None:
+    def __init__(self, stream: TextIO, total: int, shown: Callable[[Path], str] = str) -> None:
         self._stream = stream
+        self._shown = shown
         self._total = total
         self._done = 0
         self._is_terminal = stream.isatty()
@@ -53,7 +56,7 @@ class InferProgress:
             times = f"{pace:.1f} a second, {left // 60}:{left % 60:02d} left"
             self._change(f"{self._done}/{self._total}  {times}  {path.name}")
         else:
-            self._say(f"{self._done}/{self._total} {path} {pace:.1f} a second")
+            self._say(f"{self._done}/{self._total} {self._shown(path)} {pace:.1f} a second")
 
     def frame(self, path: Path, done: int, total: int) -> None:
         """`done` frames of a video are finished, of `total`; 0 if its file does not say."""
@@ -66,7 +69,7 @@ class InferProgress:
             self._change(f"{self._done}/{self._total}  {path.name}: {frames}")
         elif now - self._said > SECONDS_BETWEEN_LINES:
             self._said = now
-            self._say(f"{path}: {frames}")
+            self._say(f"{self._shown(path)}: {frames}")
 
     def _change(self, text: str) -> None:
         now = time.perf_counter()

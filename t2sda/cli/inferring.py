@@ -20,13 +20,13 @@ from t2sda.errors import (
     UserError,
     printable,
 )
-from t2sda.files import is_regular_file
 from t2sda.images import read_image
 from t2sda.inference.overlapped import in_batches, overlapped
 from t2sda.inference.results import result_paths, write_png, write_results
 from t2sda.inference.segmenter import Segmenter
 from t2sda.inference.shares import LEGEND_NAME, SHARES_NAME, Record, remove_summary
 from t2sda.inference.sources import Source
+from t2sda.inference.transfer import Transfer
 from t2sda.inference.video import (
     VIDEO_KINDS,
     EncodingError,
@@ -82,6 +82,7 @@ class Inference:
         settings: what results depend on besides `kinds`, for `resume`.
         style: of overlays and panels.
         record_dir: of the record and the summary; by default that of the results.
+        transfer: of what is behind URLs; by default nothing is.
     """
 
     def __init__(
@@ -95,6 +96,7 @@ class Inference:
         settings: Mapping[str, Any] | None = None,
         style: OverlayStyle = PLAIN,
         record_dir: Path | None = None,
+        transfer: Transfer | None = None,
     ) -> None:
         self.segmenter = segmenter
         self.taxonomy = segmenter.model.taxonomy
@@ -104,11 +106,13 @@ class Inference:
         self.style = style
         self.stream = stream
         self.num_workers = num_workers
+        self.transfer = transfer or Transfer()
         self.record = Record(
             self.record_dir,
             {**(settings or {}), "kinds": sorted(set(kinds))},
             resume,
             self.taxonomy.num_classes,
+            self.transfer.stamp,
         )
         self.left_out: list[UserError] = []
         self.incomplete: list[str] = []
@@ -117,12 +121,13 @@ class Inference:
         """Segment them all, write what was seen; returns the exit code."""
         _check_kinds(sources, self.kinds)
         remove_summary(self.record_dir)  # until the end it would be of other images
+        self.transfer.note(self.record.path)
         begin = time.perf_counter()
         finished: list[Done] = []
         waiting = [source for source in sources if not self._is_finished(source)]
         for source in waiting:  # if it cannot be read today, what it was earlier does not count
             self.record.finished.pop(str(source.name), None)
-        with InferProgress(self.stream, len(waiting)) as progress:
+        with InferProgress(self.stream, len(waiting), self.transfer.shown) as progress:
             for done in self._work(waiting, progress):
                 if done.error is not None:
                     self.left_out.append(done.error)
@@ -132,6 +137,7 @@ class Inference:
                     finished.append(done)
                 else:
                     self.record.add(str(done.source.name), done.counts, done.source.path)
+                    self.transfer.note(self.record.path)
                     finished.append(done)
                 progress.image(done.source.path)
         names = [str(source.name) for source in sources]
@@ -141,13 +147,12 @@ class Inference:
 
     def _is_finished(self, source: Source) -> bool:
         paths = (
-            [video_path(self.output_dir / source.name, kind) for kind in self.kinds]
+            self._video_paths(source)
             if source.is_video
             else result_paths(self.output_dir / source.name, self.kinds)
         )
         finished = self.record.holds(str(source.name), source.path)
-        # A disk that failed later may have left nothing of a file but its name.
-        return finished and all(is_regular_file(path) and path.stat().st_size for path in paths)
+        return finished and self.transfer.is_finished(paths)
 
     def _work(self, sources: Sequence[Source], progress: InferProgress) -> Iterator[Done]:
         images = [source for source in sources if not source.is_video]
@@ -158,7 +163,7 @@ class Inference:
 
     def _all_images(self, images: Sequence[Source]) -> Iterator[Done]:
         """Many at once; what memory is short for comes again at the end, alone."""
-        batches = in_batches(images, self.segmenter.num_images)
+        batches = in_batches(self.transfer.ahead(images), self.segmenter.num_images)
         again = []
         for batch in overlapped(self._segment_images, batches, self.num_workers):
             for done in batch:
@@ -174,7 +179,7 @@ class Inference:
         left_out = []
         for source in batch:
             try:
-                with self._named_if_too_large(source.path):
+                with self._named_if_too_large(source.path), self.transfer.here(source.path):
                     readable[source] = read_image(source.path)
             except _LEFT_OUT as error:
                 left_out.append(self._leave_out(source, error))
@@ -195,6 +200,7 @@ class Inference:
             except NameTooLongError as error:
                 done.append(self._leave_out(source, error))
             else:
+                self.transfer.deliver(result_paths(target, self.kinds))
                 done.append(Done(source, class_counts(own.labels, self.taxonomy)))
         return done
 
@@ -210,29 +216,36 @@ class Inference:
         )
 
     def _segment_video(self, source: Source, progress: InferProgress) -> Done:
-        counts = np.zeros(self.taxonomy.num_classes, dtype=np.int64)
-        num_frames = 0
         try:
-            reader = VideoReader(source.path)
-            name = _with_size(source.path, reader.size)
-            with self._named_if_too_large(name), ExitStack() as stack:
-                writers = [
-                    stack.enter_context(VideoWriter(path, reader.rate, reader.time_base))
-                    for path in (
-                        video_path(self.output_dir / source.name, kind) for kind in self.kinds
-                    )
-                ]
-                batches = in_batches(reader, self.segmenter.num_images)
-                for batch in overlapped(self._segment_frames, batches, self.num_workers):
-                    for frame in batch:
-                        for writer, image in zip(writers, frame.drawn, strict=True):
-                            writer.write(image, frame.pts)
-                        counts += frame.counts
-                        num_frames += 1
-                        progress.frame(source.path, num_frames, reader.num_frames)
+            with self.transfer.here(source.path):
+                done = self._segment_readable_video(source, progress)
         except _LEFT_OUT as error:
             return self._leave_out(source, error)
+        self.transfer.deliver(self._video_paths(source))
+        return done
+
+    def _segment_readable_video(self, source: Source, progress: InferProgress) -> Done:
+        counts = np.zeros(self.taxonomy.num_classes, dtype=np.int64)
+        num_frames = 0
+        reader = VideoReader(source.path)
+        name = _with_size(source.path, reader.size)
+        with self._named_if_too_large(name), ExitStack() as stack:
+            writers = [
+                stack.enter_context(VideoWriter(path, reader.rate, reader.time_base))
+                for path in self._video_paths(source)
+            ]
+            batches = in_batches(reader, self.segmenter.num_images)
+            for batch in overlapped(self._segment_frames, batches, self.num_workers):
+                for frame in batch:
+                    for writer, image in zip(writers, frame.drawn, strict=True):
+                        writer.write(image, frame.pts)
+                    counts += frame.counts
+                    num_frames += 1
+                    progress.frame(source.path, num_frames, reader.num_frames)
         return Done(source, counts, num_frames=num_frames, faults=tuple(reader.faults))
+
+    def _video_paths(self, source: Source) -> list[Path]:
+        return [video_path(self.output_dir / source.name, kind) for kind in self.kinds]
 
     def _segment_frames(self, frames: Sequence[Frame]) -> list[DoneFrame]:
         images = [frame.image for frame in frames]
@@ -263,17 +276,17 @@ class Inference:
         rate = (num_images + num_frames) / seconds
         print(
             f"{', '.join(parts)} in {seconds:.1f} s ({rate:.1f} a second){earlier}; "
-            f"results in {self.output_dir}",
+            f"results in {self.transfer.shown(self.output_dir)}",
             file=self.stream,
         )
         if self.left_out:
             print(f"{len(self.left_out)} files were left out:", file=sys.stderr)
             for error in self.left_out:
-                print(printable(f"  {error}"), file=sys.stderr)
+                print(printable(f"  {self.transfer.shown(error)}"), file=sys.stderr)
         if self.incomplete:
             print("damaged, segmented as far as they can be decoded:", file=sys.stderr)
             for text in self.incomplete:
-                print(printable(f"  {text}"), file=sys.stderr)
+                print(printable(f"  {self.transfer.shown(text)}"), file=sys.stderr)
 
 
 def write_summary(

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,23 @@ LEGEND_NAME = "legend.png"
 SHARDS_NAME = "shards"
 """Folder of the records of shards, see `t2sda.inference.shards`."""
 
+Stamp = list[str | int]
+"""Which file it is, and its state."""
+
+
+def stamp_of(path: Path) -> Stamp | None:
+    """Which file it is, and its state: place, size, times of change; None if it has vanished.
+
+    The second time is that of the file's entry: it changes when another file, of whatever age,
+    takes the place.
+    """
+    try:
+        found = path.stat()
+        place = os.fsencode(path.resolve()).hex()
+    except (OSError, RuntimeError):  # RuntimeError: links in a circle
+        return None
+    return [place, found.st_size, found.st_mtime_ns, found.st_ctime_ns]
+
 
 class Record:
     """Finished images of an output folder.
@@ -34,15 +51,22 @@ class Record:
         settings: what results depend on, as JSON has it; a resumed run must have the same.
         resume: go on with the record that is there.
         num_classes: of the model.
+        stamp: which file is at a path, and its state; None if that is not known.
 
     Raises:
         UserError: if the record that is there was made with other settings.
     """
 
     def __init__(
-        self, folder: Path, settings: Mapping[str, Any], resume: bool, num_classes: int
+        self,
+        folder: Path,
+        settings: Mapping[str, Any],
+        resume: bool,
+        num_classes: int,
+        stamp: Callable[[Path], Stamp | None] = stamp_of,
     ) -> None:
         self.path = folder / RECORD_NAME
+        self._stamp = stamp
         self.num_classes = num_classes
         settings = json.loads(json.dumps(settings))  # tuples would not equal what is read back
         self.settings = settings
@@ -61,13 +85,13 @@ class Record:
 
     def holds(self, name: str, source: Path) -> bool:
         """Whether an image is finished, and its file is still the one that was segmented."""
-        stamp = _stamp(source)
+        stamp = self._stamp(source)
         return name in self.finished and stamp is not None and self._stamps[name] == stamp
 
     def add(self, name: str, counts: np.ndarray, source: Path) -> None:
         """Note an image whose files are all written; `counts` are pixels of every class."""
         self.finished[name] = counts.tolist()
-        self._stamps[name] = _stamp(source)
+        self._stamps[name] = self._stamp(source)
         line = json.dumps(
             {"name": name, "pixels": self.finished[name], "stamp": self._stamps[name]}
         )
@@ -129,20 +153,6 @@ def remove_summary(folder: Path) -> None:
             path.unlink(missing_ok=True)
         except OSError as error:
             raise UserError(f"{path}: cannot be replaced ({reason(error)})") from None
-
-
-def _stamp(path: Path) -> list[str | int] | None:
-    """Which file it is, and its state: place, size, times of change; None if it has vanished.
-
-    The second time is that of the file's entry: it changes when another file, of whatever age,
-    takes the place.
-    """
-    try:
-        found = path.stat()
-        place = os.fsencode(path.resolve()).hex()
-    except (OSError, RuntimeError):  # RuntimeError: links in a circle
-        return None
-    return [place, found.st_size, found.st_mtime_ns, found.st_ctime_ns]
 
 
 def _changes(old: Any, new: Mapping[str, Any]) -> list[str]:

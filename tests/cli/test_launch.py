@@ -15,12 +15,13 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 
 from t2sda.cli.main import main
 from t2sda.distributed import check_shared_folder, rank
 from t2sda.errors import UserError
 from tests.distributed import on_two_ranks
-from tests.integration.conftest import ROOT, TINY_CONFIG, environment
+from tests.integration.conftest import ROOT, TINY_CONFIG, checkpoint_differences, environment
 
 LIMIT = 30
 """Seconds from the end of one process to that of all."""
@@ -147,8 +148,51 @@ def end(nodes: list[subprocess.Popen[str]]) -> None:
         node.communicate()
 
 
+def line(capsys: pytest.CaptureFixture[str], config: Path, run: Path, *more: str) -> str:
+    """The printed line, for a free port."""
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    words = ["train", "--config-file", str(config), "--output-dir", str(run), *more]
+    options = ("--print", "torchrun", "--rendezvous", f"127.0.0.1:{port}", "--")
+    return printed(capsys, *options, *words)
+
+
+def trained(nodes: list[subprocess.Popen[str]]) -> None:
+    """Wait until both have come to their end."""
+    try:
+        for node in nodes:
+            _, errors = node.communicate(timeout=300)
+            assert node.returncode == 0, errors
+    finally:
+        end(nodes)
+
+
+def killed_after(path: Path, nodes: list[subprocess.Popen[str]]) -> float:
+    """Kill the second node's process when there is a file; seconds until the other has ended."""
+    try:
+        limit = time.monotonic() + 200
+        while not path.exists() or not path.read_bytes():
+            assert time.monotonic() < limit
+            assert all(node.poll() is None for node in nodes), "it ended before"
+            time.sleep(0.05)
+        (killed,) = processes_of(nodes[1])
+        os.kill(killed, signal.SIGKILL)
+        began = time.monotonic()
+        while any(processes_of(node) for node in nodes):
+            assert time.monotonic() - began < LIMIT
+            time.sleep(0.05)
+        seconds = time.monotonic() - began
+        errors = [node.communicate(timeout=LIMIT)[1] for node in nodes]
+        assert all(node.returncode for node in nodes)
+        assert errors[0].count("error: another process of this run failed") == 1
+        assert f"(pid: {killed})" in errors[1]
+    finally:
+        end(nodes)
+    return seconds
+
+
 @pytest.mark.slow  # trainings in processes of their own
-def test_two_loopback_nodes_train_as_one_process_and_end_together(
+def test_two_loopback_nodes_train_as_one_process(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     text = TINY_CONFIG.replace("MAX_ITER: 12", "MAX_ITER: 4").replace(
@@ -160,21 +204,7 @@ def test_two_loopback_nodes_train_as_one_process_and_end_together(
     subprocess.run(
         [*alone, "--output-dir", tmp_path / "one"], cwd=ROOT, env=environment(), check=True
     )
-
-    def line(run: str, *overrides: str) -> str:
-        with socket.create_server(("127.0.0.1", 0)) as probe:
-            port = probe.getsockname()[1]
-        words = ["train", "--config-file", str(config), "--output-dir", str(tmp_path / run)]
-        options = ("--print", "torchrun", "--rendezvous", f"127.0.0.1:{port}", "--")
-        return printed(capsys, *options, *words, *overrides)
-
-    nodes = start_nodes(line("two"))
-    try:
-        for node in nodes:
-            _, errors = node.communicate(timeout=150)
-            assert node.returncode == 0, errors
-    finally:
-        end(nodes)
+    trained(start_nodes(line(capsys, config, tmp_path / "two")))
     one, two = (
         [json.loads(row) for row in (tmp_path / name / "metrics.jsonl").read_text().splitlines()]
         for name in ("one", "two")
@@ -186,18 +216,30 @@ def test_two_loopback_nodes_train_as_one_process_and_end_together(
         assert [second[name] for name in losses] == pytest.approx(
             [first[name] for name in losses], rel=2e-4
         )
-    nodes = start_nodes(line("killed", "SOLVER.MAX_ITER", "100000", "CHECKPOINT.PERIOD", "50000"))
-    try:
-        metrics = tmp_path / "killed/metrics.jsonl"
-        limit = time.monotonic() + 100
-        while not metrics.exists() or not metrics.read_text():
-            assert time.monotonic() < limit
-            time.sleep(0.1)
-        (killed,) = processes_of(nodes[1])
-        os.kill(killed, signal.SIGKILL)
-        errors = [node.communicate(timeout=LIMIT)[1] for node in nodes]
-        assert all(node.returncode for node in nodes)
-        assert errors[0].count("error: another process of this run failed") == 1
-        assert f"(pid: {killed})" in errors[1]
-    finally:
-        end(nodes)
+    states = [
+        torch.load(tmp_path / name / "checkpoint_0000004.pth", weights_only=True)["meta_arch"]
+        for name in ("one", "two")
+    ]
+    assert states[0].keys() == states[1].keys()
+    for name, expected in states[0].items():
+        # Sums over images in another order, float32, four steps of SGD at a rate of 0.01.
+        torch.testing.assert_close(states[1][name], expected, rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.slow  # trainings in processes of their own
+def test_a_killed_node_ends_both_and_a_resumed_run_has_the_bits_of_one_that_was_not_killed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = tmp_path / "config.yaml"
+    config.write_text(
+        TINY_CONFIG.replace("MAX_ITER: 12", "MAX_ITER: 60").replace("PERIOD: 3", "PERIOD: 10")
+    )
+    whole, resumed = tmp_path / "whole", tmp_path / "resumed"
+    trained(start_nodes(line(capsys, config, whole)))
+    first = resumed / "checkpoint_0000010.pth"
+    seconds = killed_after(first, start_nodes(line(capsys, config, resumed)))
+    last = "checkpoint_0000060.pth"
+    assert not (resumed / last).exists()
+    trained(start_nodes(line(capsys, config, resumed, "--resume")))
+    assert checkpoint_differences(whole / last, resumed / last) == []
+    print(f"the other ended {seconds:.1f} s after the kill")

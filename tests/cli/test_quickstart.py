@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import argparse
+import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from t2sda.cli import export_web, quickstart
 from t2sda.cli.main import main
+from t2sda.export import ort_web, web
+from tests.tiny_onnx import write_tiny
 
 TINY = (
     *("MODEL.BACKBONE.TIMM_NAME", "test_resnet", "MODEL.BACKBONE.WEIGHTS", ""),
@@ -24,9 +30,18 @@ TINY = (
 )
 
 
+def tiny_export(checkpoint: Any, written: Path, args: argparse.Namespace, precision: str) -> str:
+    """In the place of an export of seconds, which has tests of its own."""
+    assert (args.size, precision) == ([256, 512], "fp16")
+    write_tiny(written)
+    return "exact"
+
+
 def test_the_whole_way_and_where_to_look(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("T2SDA_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(ort_web.shutil, "which", lambda name: None)
     photograph = np.random.default_rng(0).integers(0, 256, (90, 70, 3), dtype=np.uint8)
     Image.fromarray(photograph).save(tmp_path / "photo.jpg")
     output = tmp_path / "out"
@@ -53,4 +68,20 @@ def test_the_whole_way_and_where_to_look(
     sheet = np.asarray(Image.open(output / "comparison.png"))
     assert sheet.shape[1] > 4 * 512
 
+    # Without npm there is no page, and a line says how to get it.
+    assert not (output / "site").exists()
+    assert "both in the browser, a slider  not written (" in shown
+    assert f"`npm pack {ort_web.PACKAGE}`" in shown
+    assert f"t2sda export web {output / 'quickstart'} --before" in shown
+
+    names = ort_web.FILES
+    monkeypatch.setattr(quickstart, "runtime_files", lambda: dict.fromkeys(names, b""))
+    monkeypatch.setattr(web, "runtime_files", lambda archive: dict.fromkeys(names, b""))
+    monkeypatch.setattr(export_web, "export_checkpoint", tiny_export)
     assert main([*arguments, *TINY]) == 0, "a second call goes on from what is there"
+    assert f"--directory {output / 'site'}, then open http://127.0.0.1:8000" in (
+        capsys.readouterr().out
+    )
+    site = json.loads((output / "site/site.json").read_text())
+    assert [model["file"] for model in site["models"]] == ["adapted.onnx", "before.onnx"]
+    assert (output / "site/example_1.jpg").exists()

@@ -1,0 +1,442 @@
+"""`t2sda infer` and `merge` between URLs: what a local run makes, whatever happens on the way."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import fsspec
+import pytest
+from fsspec.implementations.memory import MemoryFileSystem
+from PIL import Image
+
+from t2sda.cli.main import main
+from t2sda.inference import remote, transfer
+from t2sda.inference.shares import RECORD_NAME
+from t2sda.inference.sources import find_all_sources
+from tests.cli.test_shards import contents
+from tests.serving.conftest import noise
+from tests.tiny_onnx import tiny_model, write_tiny
+
+IN, OUT = "memory://street", "memory://labels"
+NAMES = ("0.png", "bonn/1.png", "bonn/2.PNG", "köln/3 a.png")
+
+
+@pytest.fixture(autouse=True)
+def _empty_and_patient(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setattr(remote, "FIRST_WAIT", 0.001)
+    MemoryFileSystem.store.clear()
+    MemoryFileSystem.pseudo_dirs[:] = [""]
+    yield
+    MemoryFileSystem.store.clear()
+
+
+@pytest.fixture
+def memory() -> MemoryFileSystem:
+    return fsspec.filesystem("memory")
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    return write_tiny(tmp_path / "tiny.onnx")
+
+
+@pytest.fixture
+def photos(tmp_path: Path, memory: MemoryFileSystem) -> Path:
+    """A folder, and the same behind a URL."""
+    folder = tmp_path / "street"
+    for index, name in enumerate(NAMES):
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(noise(20 + index, 30)).save(path, "png")
+        memory.pipe_file(f"/street/{name}", path.read_bytes())
+    memory.pipe_file("/street/notes.txt", b"no image")
+    (folder / "notes.txt").write_bytes(b"no image")
+    return folder
+
+
+def infer(model: Path, source: object, output: object, *options: str) -> int:
+    inputs = [] if source is None else ["--input", str(source)]
+    own = ["--device", "cpu", "--threads", "1", "--workers", "2", "--kind", "trainid,json"]
+    return main(["infer", "--model", str(model), *inputs, "--output", str(output), *own, *options])
+
+
+def stored(memory: MemoryFileSystem, folder: str = "/labels") -> dict[str, bytes]:
+    """Like `contents`, of what lies behind a URL; places in the record are not compared."""
+    found = {
+        name.removeprefix(f"{folder}/"): memory.cat_file(name)
+        for name in memory.find(folder)
+        if "/shards/" not in name
+    }
+    return {**found, RECORD_NAME: without_stamps(found[RECORD_NAME])}
+
+
+def without_stamps(record: bytes) -> bytes:
+    lines = [json.loads(line) for line in record.splitlines()]
+    return b"\n".join(sorted(json.dumps({**line, "stamp": 0}).encode() for line in lines))
+
+
+def local(output: Path) -> dict[str, bytes]:
+    found = contents(output)
+    return {**found, RECORD_NAME: without_stamps(found[RECORD_NAME])}
+
+
+def test_the_same_bytes_as_between_folders(
+    tmp_path: Path,
+    model: Path,
+    photos: Path,
+    memory: MemoryFileSystem,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert infer(model, photos, tmp_path / "out") == 0
+    capsys.readouterr()
+    assert infer(model, IN, OUT) == 0
+    shown = capsys.readouterr().out
+    assert "passed over in memory://street: other files: 1" in shown
+    assert "memory://street/bonn/1.png" in shown
+    assert "results in memory://labels" in shown
+    assert "/tmp" not in shown
+    assert stored(memory) == local(tmp_path / "out")
+    assert infer(model, photos, OUT) == 0  # from a folder to a URL
+    assert stored(memory) == local(tmp_path / "out")
+    assert infer(model, IN, tmp_path / "back") == 0
+    assert local(tmp_path / "back") == local(tmp_path / "out")
+
+
+def test_patterns_files_and_lists(
+    tmp_path: Path, model: Path, photos: Path, memory: MemoryFileSystem
+) -> None:
+    def made(source: object, *options: str) -> set[str]:
+        if memory.exists("/labels"):
+            memory.rm("/labels", recursive=True)
+        assert infer(model, source, OUT, *options) == 0
+        return {name for name in stored(memory) if name.endswith("_trainid.png")}
+
+    assert made(f"{IN}/bonn/*.png") == {"1_trainid.png", "2_trainid.png"}
+    assert made(f"{IN}/{{bonn,köln}}/*.png") == {
+        *("bonn/1_trainid.png", "bonn/2_trainid.png", "köln/3 a_trainid.png"),
+    }
+    assert made(f"{IN}/0.png") == {"0_trainid.png"}
+    everything = {f"{Path(name).with_suffix('')}_trainid.png" for name in NAMES}
+    lines = "".join(f"{IN}/{name}\n" for name in NAMES)
+    (tmp_path / "list").write_text(lines)
+    assert made(None, "--files-from", str(tmp_path / "list")) == everything
+    memory.pipe_file("/list", lines.encode())
+    assert made(None, "--files-from", "memory://list") == everything
+
+
+def test_a_long_list_asks_for_folders_instead_of_files(
+    tmp_path: Path, model: Path, memory: MemoryFileSystem, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    content = write_png(tmp_path / "0.png")
+    for index in range(transfer.FEW + 1):
+        memory.pipe_file(f"/street/{index}.png", content)
+    monkeypatch.setattr(remote.Store, "find", lambda *_: pytest.fail("asks for one file"))
+    (tmp_path / "list").write_text(
+        "".join(f"{IN}/{index}.png\n" for index in range(transfer.FEW + 1))
+    )
+    assert infer(model, None, tmp_path / "out", "--files-from", str(tmp_path / "list")) == 0
+    monkeypatch.undo()
+    (tmp_path / "list").write_text(f"{IN}/none.png\n{(tmp_path / 'list').read_text()}")
+    assert infer(model, None, tmp_path / "out", "--files-from", str(tmp_path / "list")) == 2
+
+
+def write_png(path: Path, height: int = 20) -> bytes:
+    Image.fromarray(noise(height, 30)).save(path)
+    return path.read_bytes()
+
+
+def test_resume_does_what_is_missing_and_what_has_changed(
+    tmp_path: Path,
+    model: Path,
+    photos: Path,
+    memory: MemoryFileSystem,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert infer(model, IN, OUT) == 0
+    first = stored(memory)
+    capsys.readouterr()
+    assert infer(model, IN, OUT, "--resume") == 0
+    assert "0 images" in capsys.readouterr().out
+    assert stored(memory) == first
+    memory.rm_file("/labels/0_trainid.png")  # the record says more than there is
+    memory.pipe_file("/labels/bonn/1_json.json", b"")
+    memory.pipe_file("/street/bonn/2.PNG", write_png(tmp_path / "other.png", 22))
+    assert infer(model, IN, OUT, "--resume") == 0
+    assert "3 images" in capsys.readouterr().out
+    assert infer(model, IN, OUT, "--resume", "--min-confidence", "0.5") == 2
+    assert "error: --min-confidence" in capsys.readouterr().err
+    assert infer(write_tiny(tmp_path / "b.onnx", tiny_model("logits")), IN, OUT, "--resume") == 2
+    assert "--resume: results in memory://labels were made with" in capsys.readouterr().err
+
+
+def test_output_inside_of_input_is_not_taken_for_input(
+    model: Path, photos: Path, memory: MemoryFileSystem, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for folder in ("out", "out2"):
+        assert infer(model, IN, f"{IN}/{folder}") == 0
+        assert "4 images" in capsys.readouterr().out
+    assert infer(model, IN, IN) == 2
+    assert "memory://street: results would lie among the images" in capsys.readouterr().err
+
+
+def test_shards_and_merge(
+    tmp_path: Path,
+    model: Path,
+    photos: Path,
+    memory: MemoryFileSystem,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert infer(model, photos, tmp_path / "out") == 0
+    assert infer(model, IN, OUT, "--shard", "1/2") == 0
+    assert infer(model, IN, OUT, "--shard", "1/3") == 2
+    assert "memory://labels/shards: holds shards of 2" in capsys.readouterr().err
+    assert main(["merge", OUT]) == 2
+    assert "memory://labels: shards 2/2 are missing" in capsys.readouterr().err
+    assert infer(model, IN, OUT, "--shard", "2/2") == 0
+    memory.rm_file("/labels/shards/2-of-2/done.json")
+    assert main(["merge", OUT]) == 2
+    assert "shard 2/2 did not come to its end" in capsys.readouterr().err
+    assert not memory.exists("/labels/classes.json")
+    assert infer(model, IN, OUT, "--shard", "2/2", "--resume") == 0
+    assert "finished earlier" in capsys.readouterr().out
+    assert main(["merge", OUT]) == 0
+    assert "summary in memory://labels" in capsys.readouterr().out
+    assert stored(memory) == local(tmp_path / "out")
+
+
+class Faults:
+    """Every file fails in each of some ways before it succeeds."""
+
+    def __init__(self, real: Callable[..., Any], kinds: list[str]) -> None:
+        self.real = real
+        self.kinds = kinds
+        self.left: dict[str, list[str]] = {}
+        self.num_failed = 0
+
+    def __call__(self, files: MemoryFileSystem, first: str, second: str, **options: Any) -> None:
+        key = min(first, second, key=lambda path: "/tmp" in path).rpartition("-")[0] or first
+        left = self.left.setdefault(key, list(self.kinds))
+        kind = left.pop() if left else ""
+        self.num_failed += bool(kind)
+        if kind == "500":
+            raise OSError(121, "We encountered an internal error. Please try again.")
+        if kind == "timeout":
+            raise TimeoutError("The read operation timed out")
+        self.real(files, first, second, **options)
+        if kind == "truncated in":
+            path = Path(second)
+            path.write_bytes(path.read_bytes()[:-7])
+        if kind == "truncated out":
+            files.pipe_file(second, files.cat_file(second)[:-7])
+
+
+def test_errors_timeouts_and_truncated_bodies_change_nothing(
+    tmp_path: Path,
+    model: Path,
+    photos: Path,
+    memory: MemoryFileSystem,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert infer(model, photos, tmp_path / "out") == 0
+    get = Faults(MemoryFileSystem.get_file, ["500", "timeout", "truncated in"])
+    put = Faults(MemoryFileSystem.put_file, ["500", "timeout", "truncated out"])
+    monkeypatch.setattr(MemoryFileSystem, "get_file", lambda *args, **own: get(*args, **own))
+    monkeypatch.setattr(MemoryFileSystem, "put_file", lambda *args, **own: put(*args, **own))
+    assert infer(model, IN, OUT) == 0
+    assert get.num_failed == 3 * len(NAMES)
+    assert put.num_failed >= 3 * 2 * len(NAMES)
+    assert stored(memory) == local(tmp_path / "out")
+    assert not memory.glob("/labels/**/.*")  # no upload under another name is left
+
+
+def test_what_never_comes_is_left_out_and_named(
+    model: Path,
+    photos: Path,
+    memory: MemoryFileSystem,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    real = MemoryFileSystem.get_file
+
+    def get_file(files: MemoryFileSystem, url: str, path: str, **options: Any) -> None:
+        real(files, url, path, **options)
+        if url.endswith("1.png"):
+            Path(path).write_bytes(Path(path).read_bytes()[:-7])
+        if url.endswith("0.png"):
+            raise FileNotFoundError(url)
+
+    monkeypatch.setattr(MemoryFileSystem, "get_file", get_file)
+    assert infer(model, IN, OUT) == 3
+    shown = capsys.readouterr().err
+    assert "2 files were left out:" in shown
+    assert "memory://street/0.png: is not there" in shown
+    assert "memory://street/bonn/1.png: cannot be read after 5 tries (" in shown
+    assert "bytes came)" in shown
+    made = stored(memory)
+    assert "bonn/2_trainid.png" in made
+    assert not [name for name in made if name.startswith(("0_", "bonn/1_"))]
+    monkeypatch.setattr(MemoryFileSystem, "get_file", real)
+    assert infer(model, IN, OUT, "--resume") == 0
+    assert "2 images" in capsys.readouterr().out
+
+
+def test_a_write_that_is_refused_ends_the_run_and_a_resumed_one_finishes_it(
+    tmp_path: Path,
+    model: Path,
+    photos: Path,
+    memory: MemoryFileSystem,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    real = MemoryFileSystem.put_file
+
+    def put_file(files: MemoryFileSystem, path: str, url: str, **options: Any) -> None:
+        if "bonn" in url and "1_" in url:
+            raise PermissionError("Access Denied.")
+        real(files, path, url, **options)
+
+    monkeypatch.setattr(MemoryFileSystem, "put_file", put_file)
+    assert infer(model, IN, OUT) == 2
+    shown = capsys.readouterr().err
+    assert "error: memory://labels/bonn/1_" in shown
+    assert "cannot be written (Access Denied); credentials come from the environment" in shown
+    assert not memory.exists("/labels/classes.json")
+    noted = [json.loads(line) for line in memory.cat_file(f"/labels/{RECORD_NAME}").splitlines()]
+    assert "bonn/1" not in {line.get("name") for line in noted}
+    monkeypatch.setattr(MemoryFileSystem, "put_file", real)
+    assert infer(model, IN, OUT, "--resume") == 0
+    assert infer(model, photos, tmp_path / "out") == 0
+    assert stored(memory) == local(tmp_path / "out")
+
+
+def test_few_files_wait_on_this_machine(
+    tmp_path: Path, model: Path, memory: MemoryFileSystem, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    content = write_png(tmp_path / "0.png")
+    for index in range(40):
+        memory.pipe_file(f"/street/{index:02}.png", content)
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "waiting"))
+    monkeypatch.setattr(transfer.tempfile, "tempdir", None)
+    (tmp_path / "waiting").mkdir()
+    most = 0
+    real = MemoryFileSystem.get_file
+
+    def get_file(files: MemoryFileSystem, url: str, path: str, **options: Any) -> None:
+        nonlocal most
+        real(files, url, path, **options)
+        here = (tmp_path / "waiting").rglob("*")
+        most = max(most, sum(one.is_file() and one.stat().st_size > 0 for one in here))
+
+    monkeypatch.setattr(MemoryFileSystem, "get_file", get_file)
+    assert infer(model, IN, OUT) == 0
+    # Ahead, in 2 workers and waiting for them, results of the workers, the record.
+    assert most <= transfer.AHEAD + 2 * 2 + 2 * 2 + 3
+    assert not list((tmp_path / "waiting").iterdir())
+
+
+def test_downloads_run_ahead_of_the_network(
+    model: Path, photos: Path, memory: MemoryFileSystem, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    content = memory.cat_file("/street/0.png")
+    for index in range(16):
+        memory.pipe_file(f"/many/{index}.png", content)
+    real = MemoryFileSystem.get_file
+
+    def get_file(files: MemoryFileSystem, url: str, path: str, **options: Any) -> None:
+        time.sleep(0.05)
+        real(files, url, path, **options)
+
+    monkeypatch.setattr(MemoryFileSystem, "get_file", get_file)
+    began = time.perf_counter()
+    with transfer.Transfer() as moved:
+        folder = moved.inputs(["memory://many"])
+        sources = find_all_sources(folder, Path("none")).sources
+        for source in moved.ahead(sources):
+            with moved.here(source.path):
+                assert source.path.read_bytes() == content
+            assert source.path.read_bytes() == b""
+    assert time.perf_counter() - began < 16 * 0.05  # one after the other
+
+
+@pytest.mark.parametrize(
+    ("source", "output", "message"),
+    [
+        ("nowhere://b/a", "{tmp}/out", "nowhere://: cannot be opened (Protocol not known: nowhere"),
+        (IN, "nowhere://b/a", "nowhere://: cannot be opened (Protocol not known: nowhere"),
+        ("memory://none", "{tmp}/out", "memory://none: is not there"),
+        (f"{IN}/*.jpg", OUT, "memory://street/*.jpg: no file matches"),
+        (f"{IN}/../x", OUT, "names no file or folder"),
+        ("memory://*/x", OUT, "memory://*/x: name the bucket"),
+        ("memory://", OUT, "names no file or folder"),
+        ("file:///etc", OUT, "file://: is this machine; write the path alone"),
+        (IN, "file:///x", "file://: is this machine; write the path alone"),
+        (f"{IN}/notes.txt", OUT, "notes.txt"),
+    ],
+)
+def test_bad_urls_end_in_one_message_and_nothing_is_written(
+    source: str,
+    output: str,
+    message: str,
+    tmp_path: Path,
+    model: Path,
+    photos: Path,
+    memory: MemoryFileSystem,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    code = infer(model, source, output.format(tmp=tmp_path))
+    shown = capsys.readouterr().err
+    assert message in shown
+    assert "/tmp/t2sda-" not in shown
+    if "notes" in source:
+        assert code == 3
+        return
+    assert code == 2
+    assert shown.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+    assert not memory.exists("/labels")
+
+
+def test_merge_of_bad_urls(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["merge", OUT]) == 2
+    assert "memory://labels: holds no shards" in capsys.readouterr().err
+    assert main(["merge", "nowhere://labels"]) == 2
+    assert "Protocol not known" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("scheme", "missing", "message"),
+    [
+        ("s3", "s3fs", "s3://: needs another package (Install s3fs to access S3)"),
+        ("memory", "fsspec", "memory://: needs the package fsspec; pip install 't2sda[cloud]'"),
+    ],
+)
+def test_a_missing_package_names_the_extra(
+    scheme: str,
+    missing: str,
+    message: str,
+    model: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setitem(__import__("sys").modules, missing, None)
+    for name in [n for n in fsspec.registry if n in ("s3", "s3a")]:
+        monkeypatch.delitem(fsspec.registry.target, name)
+    assert infer(model, f"{scheme}://bucket/a", "out") == 2
+    shown = capsys.readouterr().err
+    assert message in shown
+    assert "pip install 't2sda[cloud]'" in shown
+
+
+def test_names_that_no_file_here_can_have_are_counted(
+    model: Path, photos: Path, memory: MemoryFileSystem, capsys: pytest.CaptureFixture[str]
+) -> None:
+    content = memory.cat_file("/street/0.png")
+    for name in (f"{'x' * 300}.png", "a/../../escape.png", "notes.txt/below.png"):
+        MemoryFileSystem.store[f"/street/{name}"] = MemoryFileSystem.store["/street/0.png"]
+    assert infer(model, IN, OUT) == 0
+    assert "names that no file here can have: 3" in capsys.readouterr().out
+    assert memory.cat_file("/street/0.png") == content
