@@ -92,4 +92,5 @@ def build_parser() -> argparse.ArgumentParser:
     )
     add_dataset_arguments(parser)
     parser.set_defaults(dynamic=False, output_kind="labels", layout="nhwc", max_changed=None)
+    parser.set_defaults(batch=None, opset=None)  # one image at a time
     return parser

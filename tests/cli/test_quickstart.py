@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from t2sda.cli import export_web, quickstart
+from t2sda.cli import export, quickstart
 from t2sda.cli.main import main
 from t2sda.export import ort_web, web
 from tests.tiny_onnx import write_tiny
@@ -28,13 +27,6 @@ TINY = (
         "0",
     ),
 )
-
-
-def tiny_export(checkpoint: Any, written: Path, args: argparse.Namespace, precision: str) -> str:
-    """In the place of an export of seconds, which has tests of its own."""
-    assert (args.size, precision) == ([256, 512], "fp16")
-    write_tiny(written)
-    return "exact"
 
 
 def test_the_whole_way_and_where_to_look(
@@ -77,7 +69,15 @@ def test_the_whole_way_and_where_to_look(
     names = ort_web.FILES
     monkeypatch.setattr(quickstart, "runtime_files", lambda: dict.fromkeys(names, b""))
     monkeypatch.setattr(web, "runtime_files", lambda archive: dict.fromkeys(names, b""))
-    monkeypatch.setattr(export_web, "export_checkpoint", tiny_export)
+    exported = []
+
+    def tiny_export(model: Any, taxonomy: Any, path: Path, **settings: Any) -> str:
+        """In the place of exports of seconds, which have tests of their own."""
+        exported.append((settings["image_size"], settings["precision"]))
+        write_tiny(path)
+        return "exact"
+
+    monkeypatch.setattr(export, "export_onnx", tiny_export)
     assert main([*arguments, *TINY]) == 0, "a second call goes on from what is there"
     assert f"--directory {output / 'site'}, then open http://127.0.0.1:8000" in (
         capsys.readouterr().out
@@ -85,3 +85,4 @@ def test_the_whole_way_and_where_to_look(
     site = json.loads((output / "site/site.json").read_text())
     assert [model["file"] for model in site["models"]] == ["adapted.onnx", "before.onnx"]
     assert (output / "site/example_1.jpg").exists()
+    assert exported[1:] == 2 * [((256, 512), "fp16")]
