@@ -27,6 +27,7 @@ import t2sda.meta_arch.self_training
 import t2sda.meta_arch.sepico
 import t2sda.meta_arch.source_only
 import t2sda.meta_arch.t2sda
+import t2sda.meta_arch.target_statistics
 import t2sda.modeling.backbones.mit
 import t2sda.modeling.backbones.resnet_caffe
 import t2sda.modeling.backbones.resnet_v1c

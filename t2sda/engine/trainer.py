@@ -177,7 +177,8 @@ class Trainer:
             torch.manual_seed(streams.seed_of(f"{pass_name}, rank {rank()}"))
             with self.precision.autocast():
                 losses = self.meta_arch(pass_name, step)
-            self.precision.backward(_total(losses) / self.settings.accumulation)
+            if losses:
+                self.precision.backward(_total(losses) / self.settings.accumulation)
             step.add_losses(losses)
         return step
 

@@ -39,7 +39,8 @@ SCHEMA.declare(
         "BN_TRACK": Field(
             (),
             "passes whose images the student's BatchNorm records in its running statistics, which "
-            "are what ships; empty: all passes but pull and masked",
+            "are what ships; empty: target_statistics if it is listed, else all passes but pull "
+            "and masked",
             element=str,
         ),
     },
@@ -92,6 +93,7 @@ class StudentPass(nn.Module, ABC):
         name: under which it is listed; set by the meta-architecture.
         records_statistics: whether the BatchNorm of the student's model records this pass's images
             in its running statistics; META_ARCH.BN_TRACK overrides it.
+        records_alone: whether other passes then record nothing, unless META_ARCH.BN_TRACK says so.
         provides: names that it writes into `Step.shared`, for later passes.
         pulls: whether it carries the pull loss, which the embeddings' class weights weigh.
         uses_pseudo_labels: whether it trains on the teacher's pseudo-labels.
@@ -103,6 +105,7 @@ class StudentPass(nn.Module, ABC):
 
     name: str = ""
     records_statistics: bool = True
+    records_alone: ClassVar[bool] = False
     provides: ClassVar[Set[str]] = frozenset()
     pulls: ClassVar[bool] = False
     uses_pseudo_labels: ClassVar[bool] = False
@@ -127,7 +130,7 @@ class StudentPass(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, student: Branch, step: Step) -> dict[str, Tensor]:
-        """Run the student once; returns scalar losses by name, already weighted."""
+        """Run the student once; returns scalar losses by name, already weighted, if it has any."""
 
     def shown(self, student: Branch, step: Step) -> Tensor | None:
         """(B, 3, H, W), what the student was shown in this step, for images of the training.
@@ -255,7 +258,8 @@ def recording_passes(cfg: CfgNode) -> tuple[str, ...]:
     """The passes whose images the student's running statistics record (docs/fidelity.md, B15)."""
     if cfg.META_ARCH.BN_TRACK:
         return cfg.META_ARCH.BN_TRACK
-    return tuple(name for name, cls in pass_classes(cfg).items() if cls.records_statistics)
+    recording = {name: cls for name, cls in pass_classes(cfg).items() if cls.records_statistics}
+    return tuple(name for name, cls in recording.items() if cls.records_alone) or tuple(recording)
 
 
 def build_passes(cfg: CfgNode, context: BuildContext) -> dict[str, StudentPass]:

@@ -122,14 +122,19 @@ def limit_training_(backbone: Backbone, cfg: CfgNode) -> None:
     Raises:
         UserError: if there is nothing to adapt, or the settings do not fit the layers.
     """
-    train, adapter = cfg.MODEL.BACKBONE.TRAIN, cfg.MODEL.BACKBONE.ADAPTER
+    train = cfg.MODEL.BACKBONE.TRAIN
     if train == "all":
         return
     backbone.requires_grad_(False)
     for module in backbone.fresh_modules():
         module.requires_grad_(True)
     if train == "adapters":
-        adapt_(backbone, adapter.RANK, adapter.FROM_BLOCK, adapter.INIT)
+        adapt_(
+            backbone,
+            cfg.MODEL.BACKBONE.ADAPTER.RANK,
+            cfg.MODEL.BACKBONE.ADAPTER.FROM_BLOCK,
+            cfg.MODEL.BACKBONE.ADAPTER.INIT,
+        )
 
 
 def adapt_(backbone: Backbone, rank: int, from_block: int, init: str) -> None:
