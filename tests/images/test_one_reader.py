@@ -174,6 +174,7 @@ class Recorder:
 
     taxonomy = CITYSCAPES_19
     letterbox = Letterbox()
+    scored_window = None
 
     def __init__(self) -> None:
         self.seen: list[np.ndarray] = []

@@ -27,7 +27,7 @@ def test_logits_are_the_sum_of_dilated_neighbourhoods() -> None:
 
 
 def test_settings_of_other_heads_are_refused() -> None:
-    with pytest.raises(ConfigError, match="MODEL.HEAD.DROPOUT.*is not DeepLabV2Head"):
+    with pytest.raises(ConfigError, match="MODEL.HEAD.DROPOUT.*as all but DeepLabV2Head"):
         load_config(None, ["MODEL.HEAD.NAME", "DeepLabV2Head", "MODEL.HEAD.DROPOUT", "0.2"])
     with pytest.raises(ConfigError, match="MODEL.HEAD.DILATIONS.*is DeepLabV2Head"):
         load_config(None, ["MODEL.HEAD.NAME", "LightHead", "MODEL.HEAD.DILATIONS", "[6]"])
