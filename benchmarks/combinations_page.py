@@ -174,6 +174,7 @@ TABLES: dict[str, dict[str, Option]] = {
         "class-balanced target crops": joined({"DATA.TARGET_CROP": "class_balanced"}),
         "mirrored pseudo-labels": joined({"SELF_TRAINING.FLIP": "true"}),
         "teacher's running statistics": joined({"META_ARCH.TEACHER_NORM": "running"}),
+        "target statistics": joined(with_passes("target_statistics"), on_target),
         "source jitter": joined({"SOURCE_AUGMENTATION.JITTER_PROBABILITY": "0.8"}),
         "frozen BatchNorm": joined({"MODEL.NORM": "frozen"}),
         "frozen scale and shift": joined({"MODEL.NORM": "frozen_affine"}),
