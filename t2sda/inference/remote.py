@@ -54,7 +54,7 @@ class RemoteFile(NamedTuple):
     size: int | None
     """None: the server does not say."""
     stamp: str
-    """Changes with the content; empty where the server tells nothing but the size."""
+    """Changes with the content; empty where the server reports the size alone."""
 
 
 class NotThereError(MissingFileError):

@@ -64,7 +64,7 @@ def _norm_has_no_effect(cfg: CfgNode) -> str:
 
 @SCHEMA.check
 def there_is_a_batch_norm_to_freeze(cfg: CfgNode) -> str | None:
-    """Where the backbone's class tells; of timm's CNNs the built network does."""
+    """As far as the backbone's class decides it; of timm's CNNs the built network does."""
     if cfg.MODEL.NORM == "batch" or BACKBONES.get(cfg.MODEL.BACKBONE.NAME).may_have_batch_norm:
         return None
     return _norm_has_no_effect(cfg)

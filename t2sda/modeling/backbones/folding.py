@@ -1,4 +1,4 @@
-"""Adapters in a state dict: told from other tensors by name, and added to their weights."""
+"""Adapters in a state dict: recognised by name, and added to their weights."""
 
 from __future__ import annotations
 
