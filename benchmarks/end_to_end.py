@@ -44,13 +44,13 @@ from t2sda.runtime.predictor import FilePredictor, Predictor
 
 SIZE = (1024, 2048)
 WINDOW, STEP = (1024, 1024), (512, 512)
-CONFIGS = {
-    "b0": ["models/segformer_mit_b0.yaml"],
-    "lite0": ["models/light.yaml"],
-    "b5": ["models/segformer_mit_b5.yaml"],
-    "hrda": ["models/segformer_mit_b0.yaml", "base/hrda.yaml"],
+NETWORKS = {
+    "b0": ("segformer_mit_b0", "SegmentationModel"),
+    "lite0": ("light", "SegmentationModel"),
+    "b5": ("segformer_mit_b5", "SegmentationModel"),
+    "hrda": ("segformer_mit_b0", "HRDA"),
 }
-"""HRDA is that of B0: of B5 it takes some 4 TFLOP an image."""
+"""Of `configs/models`, and `MODEL.NAME`. HRDA is that of B0: of B5 it takes some 4 TFLOP an image."""
 NUM_FILES = 4
 LEAST = 2.0
 """Times as many images a second as the peer."""
@@ -78,7 +78,7 @@ def command(argv: Sequence[str]) -> int:
 
 def jobs(name: str, output: Path, files: tuple[Path, ...], rounds: int) -> list[Job]:
     """A network in ONNX Runtime and OpenVINO; of B0 also by windows, and in bfloat16."""
-    cores, model = num_cores(), untrained(CONFIGS[name])
+    cores, model = num_cores(), untrained(name)
     slides = name == "hrda"
     onnx = exported(model, output / f"{name}.onnx", WINDOW if slides else SIZE, slides)
     found = [(onnx, "onnxruntime")]
@@ -117,20 +117,18 @@ def load_sliding(path: str, threads: int, streams: int) -> Predictor:
     return FilePredictor(model.path, model.run, metadata, runtime="onnxruntime", max_batch_size=1)
 
 
-def untrained(configs: Sequence[str]) -> SegmentationModel:
-    """A network with random weights, in evaluation mode."""
+def untrained(name: str) -> SegmentationModel:
+    """One of `NETWORKS` with random weights, in evaluation mode."""
     torch.manual_seed(0)
-    with tempfile.NamedTemporaryFile("w", suffix=".yaml") as file:
-        bases = [str(Path(__file__).parents[1] / "configs" / name) for name in configs]
-        file.write(f"_BASE_: {bases}\n")
-        file.flush()
-        cfg = load_config(file.name, ["MODEL.BACKBONE.WEIGHTS", ""])
+    config, model = NETWORKS[name]
+    path = Path(__file__).parents[1] / "configs" / "models" / f"{config}.yaml"
+    cfg = load_config(str(path), ["MODEL.BACKBONE.WEIGHTS", "", "MODEL.NAME", model])
     return build_segmentation_model(cfg, CITYSCAPES_19.num_classes).eval()
 
 
 def peer_seconds(files: Sequence[Path], rounds: int) -> float:
     """Seconds an image of the plain loop: Pillow, image processor, network, argmax, PNG."""
-    peer = peer_of(untrained(CONFIGS["b0"]))
+    peer = peer_of(untrained("b0"))
     from transformers import SegformerImageProcessor
 
     processor = SegformerImageProcessor(do_resize=False)
@@ -164,7 +162,7 @@ def ratios_of(found: Sequence[Breakdown], peer: float) -> list[Ratio]:
 
 def _parser() -> argparse.ArgumentParser:
     parser = ArgumentParser(prog="benchmarks.end_to_end", description=__doc__)
-    parser.add_argument("--only", nargs="+", choices=CONFIGS, default=list(CONFIGS))
+    parser.add_argument("--only", nargs="+", choices=NETWORKS, default=list(NETWORKS))
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--output", default="output/bench/end_to_end", metavar="DIR")
     add_ratios_argument(parser)
