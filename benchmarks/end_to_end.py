@@ -50,7 +50,7 @@ NETWORKS = {
     "b5": ("segformer_mit_b5", "SegmentationModel"),
     "hrda": ("segformer_mit_b0", "HRDA"),
 }
-"""Of `configs/models`, and `MODEL.NAME`. HRDA is that of B0: of B5 it takes some 4 TFLOP an image."""
+"""Of `configs/models`, and `MODEL.NAME`. HRDA is B0's: with B5 it takes some 4 TFLOP an image."""
 NUM_FILES = 4
 LEAST = 2.0
 """Times as many images a second as the peer."""
