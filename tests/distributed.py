@@ -12,6 +12,7 @@ import torch
 import torch.multiprocessing as mp
 
 from t2sda.distributed import process_group
+from tests.processes import START_METHOD
 
 WORLD_SIZE = 2
 
@@ -21,7 +22,8 @@ def on_two_ranks(function: Callable[[int], Any], folder: Path) -> list[Any]:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    mp.spawn(_call, (function, folder, port), nprocs=WORLD_SIZE)
+    arguments = (function, folder, port)
+    mp.start_processes(_call, arguments, nprocs=WORLD_SIZE, start_method=START_METHOD)
     return [torch.load(folder / f"rank{rank}.pt", weights_only=False) for rank in range(WORLD_SIZE)]
 
 

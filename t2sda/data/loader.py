@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader, get_worker_info
 
 from t2sda.config import SCHEMA, Field
 from t2sda.data.domains import DomainPairs, DomainSample, FailedSample, collate
+from t2sda.data.parallel import worker_context
 from t2sda.data.samplers import MicroBatchPositions
 from t2sda.data.worker_watch import WorkerWatch
 from t2sda.errors import UserError
@@ -88,6 +89,7 @@ class DomainLoader:
             num_workers=num_workers,
             collate_fn=_collate,
             pin_memory=pin_memory,
+            multiprocessing_context=worker_context() if num_workers else None,
             worker_init_fn=functools.partial(_prepare_worker, self._watch),
         )
         self._running: Generator[DomainBatch] | None = None

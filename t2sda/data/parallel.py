@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from multiprocessing.context import BaseContext
 from typing import Any, TypeVar
 
 import cv2
@@ -24,6 +25,15 @@ CHUNK = 8
 """Indices that a process takes at once."""
 CHUNKS_AHEAD = 2
 """Chunks a process that are begun before their results are wanted: results may be large."""
+
+
+def worker_context() -> BaseContext:
+    """How processes start: forked where it can be, which Python 3.14 no longer does by itself.
+
+    Nothing is imported again then, plugins need not be importable, and memory is shared.
+    """
+    methods = multiprocessing.get_all_start_methods()
+    return multiprocessing.get_context("fork" if "fork" in methods else None)
 
 
 def unseen(indices: Sequence[int], what: str) -> Iterable[int]:
@@ -61,11 +71,9 @@ def mapped(
         for index in progress(range(count), what):
             yield function(index)
         return
-    # Forked where it can be: nothing is imported again, and plugins need not be importable.
-    methods = multiprocessing.get_all_start_methods()
     pool = ProcessPoolExecutor(
         num_processes,
-        mp_context=multiprocessing.get_context("fork" if "fork" in methods else None),
+        mp_context=worker_context(),
         initializer=_prepare,
         initargs=(function, os.getpid()),
     )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -12,6 +11,7 @@ import pytest
 import torch
 
 from t2sda.cli.main import main
+from tests.processes import run_t2sda
 
 ROOT = Path(__file__).parents[2]
 
@@ -48,14 +48,7 @@ def t2sda() -> Run:
     """Runs `t2sda ARGUMENTS` and returns its exit code and output."""
 
     def run(*arguments: object, cwd: Path = ROOT, timeout: float = 240) -> object:
-        return subprocess.run(
-            command(*arguments),
-            cwd=cwd,
-            env=environment(),
-            capture_output=True,
-            text=True,
-            timeout=timeout,
-        )
+        return run_t2sda(arguments, cwd, environment(), timeout)
 
     return run  # type: ignore[return-value]
 
@@ -71,11 +64,6 @@ def t2sda_inline(capsys: pytest.CaptureFixture[str]) -> Run:
         return subprocess.CompletedProcess([], returncode, output.out, output.err)
 
     return run  # type: ignore[return-value]
-
-
-def command(*arguments: object) -> list[str]:
-    """The command line of `t2sda ARGUMENTS` with this interpreter."""
-    return [sys.executable, "-m", "t2sda", *map(str, arguments)]
 
 
 def differences(first: object, second: object, path: str = "") -> list[str]:

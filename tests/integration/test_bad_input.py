@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.integration.conftest import ROOT, Run
+from tests.full_disk import file_size_limit
+from tests.integration.conftest import Run
 
 PLUGIN = """
 from t2sda.data.catalog import DatasetSpec, register_dataset
@@ -115,30 +116,18 @@ def test_unwritable_output_folder(t2sda_inline: Run, tiny_config: Path, tmp_path
     refused(result, "cannot write to .*file/run")
 
 
-def test_full_disk_keeps_the_last_checkpoint(tiny_config: Path, tmp_path: Path) -> None:
-    # The shell limits file sizes to 3 MB: the second checkpoint, told to be larger, does not fit.
-    first = subprocess.run(
-        ["bash", "-c", shell_train(tiny_config, tmp_path, "SOLVER.MAX_ITER 1")], cwd=ROOT
-    )
-    assert first.returncode == 0
+def test_full_disk_keeps_the_last_checkpoint(
+    t2sda_inline: Run, tiny_config: Path, tmp_path: Path
+) -> None:
+    train = ["train", "--config-file", tiny_config, "--output-dir", tmp_path / "run"]
+    assert t2sda_inline(*train, "SOLVER.MAX_ITER", 1).returncode == 0
     (checkpoint,) = (tmp_path / "run").glob("*.pth")
     before = checkpoint.read_bytes()
-    limited = f"ulimit -f {len(before) // 2048}; " + shell_train(
-        tiny_config, tmp_path, "SOLVER.MAX_ITER 4 --resume"
-    )
-    result = subprocess.run(["bash", "-c", limited], cwd=ROOT, capture_output=True, text=True)
+    with file_size_limit(len(before) // 2):
+        result = t2sda_inline(*train, "SOLVER.MAX_ITER", 4, "--resume")
     refused(result, "the checkpoint cannot be written .*earlier checkpoints are intact")
     assert [path.name for path in (tmp_path / "run").glob("checkpoint*")] == [checkpoint.name]
     assert checkpoint.read_bytes() == before
-
-
-def shell_train(config: Path, folder: Path, rest: str) -> str:
-    from sys import executable
-
-    return (
-        f"OMP_NUM_THREADS=1 {executable} -m t2sda train --config-file {config} "
-        f"--output-dir {folder / 'run'} {rest}"
-    )
 
 
 def test_loss_that_is_not_finite(t2sda_inline: Run, tiny_config: Path, tmp_path: Path) -> None:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import random
 import signal
-import subprocess
 import time
+from collections.abc import Callable
+from functools import partial
+from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 
 import pytest
 
-from tests.integration.conftest import ROOT, Run, checkpoint_differences, command, environment
+from tests.integration.conftest import ROOT, Run, checkpoint_differences, environment
+from tests.processes import end_of, run_t2sda, start_t2sda
 
 FINAL = "checkpoint_0000012.pth"
 
@@ -22,28 +26,18 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     folder = tmp_path_factory.mktemp("undisturbed")
     (folder / "tiny.yaml").write_text(TINY_CONFIG)
-    subprocess.run(
-        command("train", "--config-file", folder / "tiny.yaml", "--output-dir", folder / "run"),
-        cwd=ROOT,
-        env=environment(),
-        check=True,
-        capture_output=True,
-    )
+    words = ("train", "--config-file", folder / "tiny.yaml", "--output-dir", folder / "run")
+    assert run_t2sda(words, ROOT, environment()).returncode == 0
     return folder / "run" / FINAL
 
 
-def start(config: Path, run: Path, *overrides: object) -> subprocess.Popen[bytes]:
-    return subprocess.Popen(
-        command("train", "--config-file", config, "--output-dir", run, "--resume", *overrides),
-        cwd=ROOT,
-        env=environment(),
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
+def start(config: Path, run: Path, *overrides: object) -> ForkServerProcess:
+    words = ("train", "--config-file", config, "--output-dir", run, "--resume", *overrides)
+    return start_t2sda(words, ROOT, environment(), config.parent)
 
 
-def wait_for(condition: object, process: subprocess.Popen[bytes]) -> None:
-    while process.poll() is None and not condition():  # type: ignore[operator]
+def wait_for(condition: Callable[[], object], process: ForkServerProcess) -> None:
+    while process.is_alive() and not condition():
         time.sleep(0.0005)
 
 
@@ -54,11 +48,11 @@ def test_killed_at_random_moments(
     run, dice = tmp_path / "run", random.Random(num_workers)
     for iteration in sorted(dice.sample(range(1, 12), 2)):
         process = start(tiny_config, run, "DATA.NUM_WORKERS", num_workers)
-        wait_for(lambda i=iteration: logged_iterations(run) >= i, process)
+        wait_for(partial(reached, run, iteration), process)
         time.sleep(dice.random() * 0.05)
         process.kill()
-        assert process.wait() == -signal.SIGKILL
-    assert start(tiny_config, run, "DATA.NUM_WORKERS", num_workers).wait() == 0
+        assert end_of(process) == -signal.SIGKILL
+    assert end_of(start(tiny_config, run, "DATA.NUM_WORKERS", num_workers)) == 0
     assert checkpoint_differences(undisturbed, run / FINAL) == []
 
 
@@ -69,8 +63,8 @@ def test_killed_inside_a_checkpoint_write(
     process = start(tiny_config, run)
     wait_for(lambda: list(run.glob(".checkpoint_*.partial")), process)
     process.kill()
-    assert process.wait() == -signal.SIGKILL
-    assert start(tiny_config, run).wait() == 0
+    assert end_of(process) == -signal.SIGKILL
+    assert end_of(start(tiny_config, run)) == 0
     assert not list(run.rglob("*.partial"))
     assert checkpoint_differences(undisturbed, run / FINAL) == []
 
@@ -87,12 +81,13 @@ def test_a_signal_leaves_a_checkpoint(
 ) -> None:
     run = tmp_path / "run"
     process = start(tiny_config, run, "CHECKPOINT.PERIOD", 0, "DATA.NUM_WORKERS", 1)
-    wait_for(lambda: logged_iterations(run) >= 4, process)
-    process.send_signal(number)
-    assert process.wait() == 128 + number
+    wait_for(partial(reached, run, 4), process)
+    assert process.pid is not None
+    os.kill(process.pid, number)
+    assert end_of(process) == 128 + number
     (checkpoint,) = run.glob("*.pth")
     assert FINAL > checkpoint.name >= "checkpoint_0000004.pth"
-    assert start(tiny_config, run, "CHECKPOINT.PERIOD", 3, "CHECKPOINT.KEEP", 0).wait() == 0
+    assert end_of(start(tiny_config, run, "CHECKPOINT.PERIOD", 3, "CHECKPOINT.KEEP", 0)) == 0
     differing = checkpoint_differences(undisturbed, run / FINAL)
     assert differing == []
 
@@ -108,6 +103,7 @@ def test_a_folder_that_holds_a_run_needs_resume(
     assert "Traceback" not in result.stderr
 
 
-def logged_iterations(run: Path) -> int:
+def reached(run: Path, iteration: int) -> bool:
+    """Whether so many iterations are logged."""
     path = run / "metrics.jsonl"
-    return path.read_text().count("\n") if path.exists() else 0
+    return path.exists() and path.read_text().count("\n") >= iteration
