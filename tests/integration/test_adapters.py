@@ -30,7 +30,7 @@ from t2sda.runtime.checkpoints import model_of_checkpoint, open_checkpoint
 from t2sda.structures import DomainBatch
 from t2sda.training.plan import plan_text
 from t2sda.training.run import TrainingRun, run_training
-from t2sda.training.scoring import start_from_
+from t2sda.training.starting import start_from_
 from tests.deployed import street, write_checkpoint
 from tests.integration.conftest import checkpoint_differences
 from tests.meta_arch.conftest import config_of
