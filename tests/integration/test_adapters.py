@@ -243,10 +243,18 @@ def test_every_method_leaves_the_frozen_part_alone(method: str, train: Sequence[
 
 
 def test_feature_distance_is_to_the_published_encoder(weights: Path) -> None:
-    settings = ("FEATURE_DISTANCE.WEIGHT", "0.005", "MODEL.BACKBONE.WEIGHTS", str(weights))
+    settings = (
+        *("FEATURE_DISTANCE.WEIGHT", "0.005", "MODEL.BACKBONE.WEIGHTS", str(weights)),
+        *("MODEL.BACKBONE.PYRAMID_CHANNELS", "0"),
+    )
     cfg = config_of("SourceOnly", *VIT, *ADAPTERS, *settings)
     meta_arch: Any = trainer_of(cfg).meta_arch
     encoder = meta_arch.passes["source"].feature_distance.encoder
+    model, image = meta_arch.student.model.eval(), noise_batch(2).source_image
+    with torch.no_grad():
+        own, reference = model.features(image).deepest, model.deepest_features(image, encoder)
+    assert own.std() > 0.1
+    torch.testing.assert_close(own, reference, atol=1e-4, rtol=0)  # nothing was learnt yet
     assert not any(isinstance(module, AdaptedLinear) for module in encoder.modules())
     published = torch.load(weights)["blocks.5.mlp.fc1.weight"]
     assert torch.equal(encoder.net.blocks[5].mlp.fc1.weight, published)

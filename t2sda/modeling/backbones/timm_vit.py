@@ -132,6 +132,11 @@ class TimmViT(Backbone):
         """The pyramid: files of weights hold the transformer alone."""
         return () if self.pyramid is None else (self.pyramid,)
 
+    @classmethod
+    def has_fresh_levels(cls, cfg: CfgNode) -> bool:
+        """Those of the pyramid are; the last tokens are not."""
+        return cfg.MODEL.BACKBONE.PYRAMID_CHANNELS > 0
+
     def blocks_to_adapt(self) -> tuple[nn.Module, ...]:
         """Those of the transformer."""
         for block in self.net.blocks:
