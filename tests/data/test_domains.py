@@ -13,15 +13,10 @@ import torch
 from t2sda.config import ConfigError, load_config
 from t2sda.data.catalog import DATASETS, DatasetSpec, DrawnStreetsSpec, open_dataset
 from t2sda.data.datasets import Sample, SegmentationDataset
-from t2sda.data.domains import (
-    DomainPairs,
-    DomainSample,
-    FailedSample,
-    collate,
-    valid_within_margins,
-)
+from t2sda.data.domains import DomainPairs, valid_within_margins
 from t2sda.data.loader import DomainLoader
 from t2sda.data.samplers import MicroBatchPositions
+from t2sda.data.samples import DomainSample, FailedSample, collate
 from t2sda.data.taxonomies import CITYSCAPES_19
 from t2sda.data.transforms import AS_STORED
 from t2sda.data.translation.fda import FdaTranslator
