@@ -341,6 +341,8 @@ def test_a_window_smaller_than_the_crop_is_refused_with_the_configuration() -> N
         load_config(None, ("DATA.SOURCE_WINDOW", "[50, 90]", "DATA.CROP_SIZE", "[64, 96]"))
     with pytest.raises(ConfigError, match=r"DATA.SOURCE_SCALE_RANGE: 2.0 is larger than 1.0"):
         load_config(None, ("DATA.SOURCE_SCALE_RANGE", "[2, 1]"))
+    with pytest.raises(ConfigError, match=r"DATA.SOURCE_SIZE: \(64,\) is not \(height, width\)"):
+        load_config(None, ("DATA.SOURCE_SIZE", "[64]"))
 
 
 @pytest.mark.parametrize("source", ["harbour", "[streets_clear_val, harbour]", "[harbour]"])
