@@ -69,15 +69,8 @@ def student_predictor(
     iteration: int,
 ) -> TorchPredictor:
     """A student as evaluations see it, after so many iterations."""
-    bound = tuple(cfg.EVALUATION.IMAGE_SIZE) or None
-    return TorchPredictor(
-        model,
-        taxonomy,
-        bound,
-        device,
-        {"iteration": iteration, "branch": "student"},
-        window=tuple(cfg.EVALUATION.WINDOW) or None,
-        step=tuple(cfg.EVALUATION.STEP) or None,
+    return TorchPredictor.from_config(
+        cfg, model, taxonomy, device, {"iteration": iteration, "branch": "student"}
     )
 
 
