@@ -72,8 +72,8 @@ def row(settings: list[str]) -> list[str]:
         kept = [saved(model, torch.empty(BATCH, 3, crop, crop), with_loss=True) for crop in CROPS]
     students = list(meta_arch.student.parameters())
     trained = sum(p.numel() for p in students if p.requires_grad)
-    fixed = [size(meta_arch.student), own_size(meta_arch.teacher, students), 4 * trained]
-    fixed.append(2 * fixed[-1])
+    gradients, moments = 4 * trained, 8 * trained  # AdamW keeps two numbers a parameter
+    fixed = [size(meta_arch.student), own_size(meta_arch.teacher, students), gradients, moments]
     counts = [*fixed, *kept, *(sum(fixed) + count for count in kept)]
     return [f"{trained / 1e6:.1f}", *(f"{count / 2**30:.2f}" for count in counts)]
 

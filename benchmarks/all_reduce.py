@@ -11,7 +11,6 @@ copies with the CPU that this backward needs, so the seconds of the CPU are show
 from __future__ import annotations
 
 import argparse
-import itertools
 import os
 import statistics
 import sys
@@ -95,11 +94,10 @@ def steps_of(cfg: CfgNode, rounds: int) -> list[float]:
         averaging.append(since(began))
 
     engine.average_gradients_ = watched
-    numbers = itertools.count()
-    for _ in range(rounds + 2):  # two to warm up
+    for iteration in range(rounds + 2):  # two to warm up
         barrier()
         began = now()
-        trainer.run_step(next(numbers), iter([batch]))
+        trainer.run_step(iteration, iter([batch]))
         (step, cpu), (averaged, own_cpu) = since(began), averaging[-1]
         times.append((step, averaged, cpu, own_cpu))
     size = sum(p.numel() for owner in trainer.owners for p in owner.parameters) * 4 / 1e6

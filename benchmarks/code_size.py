@@ -25,12 +25,18 @@ METHODS = {
     ),
     "FST": (90, "engine/lookahead"),
     "MIC": (None, "losses/masking meta_arch/masked"),
+    "VFM-UDA": (
+        None,
+        "meta_arch/mask_token modeling/backbones/timm_tokens modeling/heads/tokens",
+    ),
+    "AdaBN": (None, "meta_arch/target_statistics"),
     "SePiCo": (150, "losses/distribution meta_arch/sepico"),
     "SePiCo's target crops": (120, "data/target_crop"),
     "translated files": (30, "data/translation/files"),
     "T2S-DA": (
         None,
-        "losses/pull losses/sampling meta_arch/pull meta_arch/objectives meta_arch/t2sda",
+        "losses/pull losses/pull_sampling losses/sampling "
+        "meta_arch/pull meta_arch/objectives meta_arch/t2sda",
     ),
 }
 """Lines that were expected before a method was written, and the modules of t2sda/ it has alone."""

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from fvcore.common.config import CfgNode
 
-from benchmarks.combinations_page import METHODS, TABLES, Changes, answer, combined
+from benchmarks.combinations_page import METHODS, TABLES, Changes, Option, answer, combined
 from t2sda.modeling.backbones.timm_cnn import TimmCNN
 from tests.training import SIZE, noise_batch, trainer_of
 
@@ -44,12 +44,11 @@ def failures() -> Iterator[str]:
             for options in TABLES.values():
                 for title, option in options.items():
                     if answer(name, option) == "yes":
-                        yield from _failure(name, title, str(weights))
+                        yield from _failure(name, title, option, str(weights))
 
 
-def _failure(name: str, title: str, weights: str) -> Iterator[str]:
+def _failure(name: str, title: str, option: Option, weights: str) -> Iterator[str]:
     """The error of two steps, if there is one."""
-    option = next(options[title] for options in TABLES.values() if title in options)
     small = dict(SMALL) | {"MODEL.BACKBONE.WEIGHTS": weights}
     if title in TINY:
         del small["MODEL.BACKBONE.TIMM_NAME"]

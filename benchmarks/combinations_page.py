@@ -60,7 +60,7 @@ METHODS: dict[str, tuple[str, Changes]] = {
 
 
 def with_passes(*added: str, **replaced: str) -> Option:
-    """List passes behind those of the method, or one in place of its own, on the target."""
+    """List passes behind those of the method, or one in place of a pass of its own."""
 
     def option(cfg: CfgNode) -> Changes:
         names = [replaced.get(name, name) for name in pass_names(cfg)]
@@ -134,8 +134,8 @@ def hrda(cfg: CfgNode) -> Changes:
 
 def network(backbone: str, head: str, **settings: str) -> Changes:
     """Backbone and head by name; settings of MODEL.BACKBONE."""
-    aux = {f"MODEL.BACKBONE.{key}": value for key, value in settings.items()}
-    return {"MODEL.BACKBONE.NAME": backbone, "MODEL.HEAD.NAME": head, **aux}
+    own = {f"MODEL.BACKBONE.{key}": value for key, value in settings.items()}
+    return {"MODEL.BACKBONE.NAME": backbone, "MODEL.HEAD.NAME": head, **own}
 
 
 VIT = "vit_small_patch14_dinov2.lvd142m"

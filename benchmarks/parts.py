@@ -25,7 +25,8 @@ from fvcore.common.config import CfgNode
 
 from benchmarks.train_step import build
 from t2sda.config import load_config
-from t2sda.data.domains import DomainPairs, collate
+from t2sda.data.domains import DomainPairs
+from t2sda.data.samples import collate
 from t2sda.data.taxonomies import CITYSCAPES_19
 from t2sda.data.transforms import resize_image
 from t2sda.engine.trainer import Trainer

@@ -26,7 +26,8 @@ from fvcore.common.config import CfgNode
 import t2sda.builtin  # noqa: F401  (fills the registries)
 from benchmarks.ratios import Ratio, add_ratios_argument, save_ratios
 from t2sda.config import load_config
-from t2sda.data.domains import DomainPairs, collate
+from t2sda.data.domains import DomainPairs
+from t2sda.data.samples import collate
 from t2sda.engine.device import choose_device, lay_out_
 from t2sda.engine.hooks import RunObjects, build_hooks
 from t2sda.engine.optim import build_owners

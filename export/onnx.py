@@ -149,8 +149,11 @@ def _window_step(
     return step
 
 
-def _smallest(deployable: Deployable, axis: str) -> int | None:
-    """Of a plain transformer more than one token: of one, torch makes a constant of the size."""
+def _least(deployable: Deployable, axis: str) -> int | None:
+    """Least size along a dynamic axis; None: torch's own.
+
+    A plain transformer takes two tokens or more on a side: of one torch makes a constant.
+    """
     tokens = deployable.model.backbone.tokens
     return None if tokens is None or axis == "batch" else int(tokens.stride) + 1
 
@@ -175,7 +178,7 @@ def _exported(
     if deployable.layout == "nchw":
         example = example.permute(0, 3, 1, 2).contiguous()
     dims = {
-        axis: torch.export.Dim(name, min=_smallest(deployable, name))
+        axis: torch.export.Dim(name, min=_least(deployable, name))
         for axis, name in DYNAMIC_AXES[deployable.layout].items()
     }
     try:

@@ -23,6 +23,7 @@ import t2sda.meta_arch.adversarial
 import t2sda.meta_arch.entropy
 import t2sda.meta_arch.labelled_target
 import t2sda.meta_arch.masked
+import t2sda.meta_arch.rules
 import t2sda.meta_arch.self_training
 import t2sda.meta_arch.sepico
 import t2sda.meta_arch.source_only

@@ -13,8 +13,8 @@ from typing import Any
 from moto.server import DomainDispatcherApplication, create_backend_app
 from werkzeug.serving import WSGIRequestHandler, make_server
 
-READ_TIMEOUT = 1.0
-SILENCE = 60.0
+READ_TIMEOUT, SILENCE = 1.0, 60.0
+"""Seconds."""
 NO_OTHER_ADDRESS = {"AWS_EC2_METADATA_DISABLED": "true", "AWS_CONFIG_FILE": "/dev/null"}
 """Credentials are not looked for in the cloud, or at home."""
 INTERNAL = b"<Error><Code>InternalError</Code><Message>We made a mistake.</Message></Error>"
@@ -26,9 +26,9 @@ Start = Callable[..., Any]
 class FaultyS3:
     """A WSGI application: moto's, but the first requests for each object fail as `faults` says.
 
-    `500`: an internal error. `hang`: no answer within READ_TIMEOUT. `silent`: not even a reading
-    of the request, for SILENCE. `cut`: the connection ends
-    within the body. `short`: a body that is whole by its own length, but not the object.
+    `500`: an internal error. `hang`: no answer within READ_TIMEOUT. `silent`: the request is not
+    even read, for SILENCE. `cut`: the connection ends within the body. `short`: a body that is
+    whole by its own length, but not the object.
     """
 
     def __init__(self) -> None:

@@ -2,7 +2,7 @@
 
 from t2sda.config import defaults as defaults  # declares the settings that no component owns
 from t2sda.config.errors import ConfigError
-from t2sda.config.fields import Field
+from t2sda.config.fields import Field, unpaired_sizes
 from t2sda.config.files import find_config, shipped_configs
 from t2sda.config.loading import (
     changed_keys,
@@ -33,4 +33,5 @@ __all__ = [
     "read_config_file",
     "reference_markdown",
     "shipped_configs",
+    "unpaired_sizes",
 ]

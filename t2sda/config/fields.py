@@ -5,7 +5,7 @@ from __future__ import annotations
 import builtins
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -193,3 +193,12 @@ def _as_float(value: Any) -> float:
     if not math.isfinite(number):
         raise ValueError("must be a finite number")
     return number
+
+
+def unpaired_sizes(sizes: Mapping[str, Sequence[int]]) -> list[str]:
+    """What a rule says of sizes, by their keys, that are neither empty nor (height, width)."""
+    return [
+        f"{key}: {size} is not (height, width); give two numbers, or [] for none"
+        for key, size in sizes.items()
+        if len(size) not in (0, 2)
+    ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fvcore.common.config import CfgNode
 
-from t2sda.config import SCHEMA, Field
+from t2sda.config import SCHEMA, Field, unpaired_sizes
 
 SCHEMA.declare(
     "DATA",
@@ -39,7 +39,7 @@ SCHEMA.declare(
         "MAX_CLASS_SHARE": Field(
             0.75,
             "a source crop in which one class has a larger share is drawn anew, up to 10 times; "
-            "class_balanced target crops have smaller shares alike",
+            "a class_balanced target crop is one of those with a smaller share",
             low=0.0,
             high=1.0,
             exclusive_low=True,
@@ -66,8 +66,8 @@ SCHEMA.declare(
         ),
         "TARGET_CROP": Field(
             "random",
-            "target crops as drawn, or of ten the one with the most and the most even classes by "
-            "the labels of the target set, as `t2sda pseudo-label` makes them",
+            "target crops as drawn; or class_balanced: of ten the one that most classes share most "
+            "evenly, by labels of the target set such as `t2sda pseudo-label` makes",
             choices=("random", "class_balanced"),
         ),
         "TARGET_MARGINS": Field(
@@ -86,17 +86,14 @@ SCHEMA.declare(
 
 @SCHEMA.check
 def sizes_are_pairs(cfg: CfgNode) -> list[str]:
-    """SOURCE_SIZE, SOURCE_WINDOW and TARGET_SIZE are empty or a height and a width."""
-    sizes = {
-        "SOURCE_SIZE": cfg.DATA.SOURCE_SIZE,
-        "SOURCE_WINDOW": cfg.DATA.SOURCE_WINDOW,
-        "TARGET_SIZE": cfg.DATA.TARGET_SIZE,
-    }
-    return [
-        f"DATA.{name}: {value} has {len(value)} numbers; give (height, width), or () for none"
-        for name, value in sizes.items()
-        if len(value) not in (0, 2)
-    ]
+    """Those that may be empty."""
+    return unpaired_sizes(
+        {
+            "DATA.SOURCE_SIZE": cfg.DATA.SOURCE_SIZE,
+            "DATA.SOURCE_WINDOW": cfg.DATA.SOURCE_WINDOW,
+            "DATA.TARGET_SIZE": cfg.DATA.TARGET_SIZE,
+        }
+    )
 
 
 @SCHEMA.check
@@ -107,7 +104,7 @@ def the_window_holds_a_crop(cfg: CfgNode) -> str | None:
         return None
     return (
         f"DATA.SOURCE_WINDOW: {window[0]}x{window[1]} (height x width) is smaller than "
-        f"DATA.CROP_SIZE {crop[0]}x{crop[1]}, which is cut out of it; make it as large, or give () "
+        f"DATA.CROP_SIZE {crop[0]}x{crop[1]}, which is cut out of it; make it as large, or give [] "
         f"for the whole image"
     )
 

@@ -13,9 +13,10 @@ import torch
 from torch.utils.data import DataLoader, get_worker_info
 
 from t2sda.config import SCHEMA, Field
-from t2sda.data.domains import DomainPairs, DomainSample, FailedSample, collate
+from t2sda.data.domains import DomainPairs
 from t2sda.data.parallel import worker_context
 from t2sda.data.samplers import MicroBatchPositions
+from t2sda.data.samples import DomainSample, FailedSample, collate
 from t2sda.data.worker_watch import WorkerWatch
 from t2sda.errors import UserError
 from t2sda.resources import shortage

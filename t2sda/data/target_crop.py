@@ -51,9 +51,9 @@ def check_target_labels(
     """Raise UserError unless the target has labels of the source's classes.
 
     Args:
-        source: of the run.
-        target: of it.
-        for_crops: whether crops alone are chosen by them.
+        source: whose classes they must be of.
+        target: None without a target.
+        for_crops: whether crops alone are chosen by them; else a pass trains on them.
     """
     reader = "DATA.TARGET_CROP class_balanced" if for_crops else "a pass"
     use = "chooses crops by" if for_crops else "trains on"

@@ -95,7 +95,7 @@ def _iterations_to_forget(momentum: float) -> float:
 
 @torch.no_grad()
 def ema_update_(teacher: nn.Module, student: nn.Module, ema_momentum: float) -> None:
-    """θ_t ← η θ_t + (1 - η) θ_s for parameters that both do not share; buffers are copied."""
+    """θ_t ← η θ_t + (1 - η) θ_s for parameters that the two do not share; buffers are copied."""
     both = zip(teacher.parameters(), student.parameters(), strict=True)
     pairs = [(own, other) for own, other in both if own is not other]
     torch._foreach_lerp_(

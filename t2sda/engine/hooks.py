@@ -17,6 +17,7 @@ from fvcore.common.config import CfgNode
 from torch import Tensor
 
 from t2sda.config import SCHEMA, Field
+from t2sda.errors import UserError
 from t2sda.meta_arch.base import MetaArch, Reads
 from t2sda.registry import HOOKS
 from t2sda.structures import Step
@@ -132,3 +133,18 @@ def in_order(hooks: Sequence[Hook]) -> list[Hook]:
 def build_hooks(cfg: CfgNode, run: RunObjects) -> dict[str, Hook]:
     """The hooks that the configuration names, by name."""
     return {name: cls.from_config(cfg, run) for name, cls in hook_classes(cfg).items()}
+
+
+def named_hooks(hooks: Sequence[Hook], others: Mapping[str, Hook]) -> dict[str, Hook]:
+    """Hooks that were handed in by the names of their classes, as HOOKS.NAMES has them.
+
+    Raises:
+        UserError: if one has the name of another; their states would be mixed up.
+    """
+    named: dict[str, Hook] = {}
+    for hook in hooks:
+        name = type(hook).__name__
+        if name in others or name in named:
+            raise UserError(f"two hooks are called {name}; give the class of one another name")
+        named[name] = hook
+    return named

@@ -172,9 +172,7 @@ def student_optimizer(cfg: CfgNode, student: Branch) -> OptimizerSettings:
     ]
     return OptimizerSettings(
         groups,
-        LrSchedule(
-            cfg.SOLVER.MAX_ITER, cfg.SOLVER.WARMUP_ITERS, cfg.SOLVER.WARMUP_RATIO, cfg.SOLVER.POWER
-        ),
+        LrSchedule.of_student(cfg),
         kind=partial(OPTIMIZERS.get(cfg.SOLVER.OPTIMIZER), cfg=cfg),
         grad_clip=cfg.SOLVER.GRAD_CLIP,
     )

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Self
 
 import torch
+from fvcore.common.config import CfgNode
 from torch import Tensor
 
 from t2sda.distributed import mean_over_ranks, sum_over_ranks
 from t2sda.engine.hooks import Hook
 from t2sda.losses.pseudo_labels import pseudo_label_quality
 from t2sda.losses.reweighting import class_confidence_sums
-from t2sda.structures import Step
+from t2sda.meta_arch.base import teacher_views
+from t2sda.meta_arch.target_labels import reads_pseudo_labels
+from t2sda.structures import TARGET_PROBS, Step
 
 
 class PseudoLabelMetrics(Hook):
@@ -36,6 +40,14 @@ class PseudoLabelMetrics(Hook):
         self.threshold = threshold
         self.period = period
         self.max_iter = max_iter
+
+    @classmethod
+    def for_run(cls, cfg: CfgNode, class_names: Sequence[str]) -> list[Self]:
+        """Of a run whose teacher sees the target; none of others."""
+        if TARGET_PROBS not in teacher_views(cfg):
+            return []
+        threshold = cfg.SELF_TRAINING.PSEUDO_LABEL_THRESHOLD if reads_pseudo_labels(cfg) else None
+        return [cls(class_names, threshold, cfg.LOGGING.PERIOD, cfg.SOLVER.MAX_ITER)]
 
     def after_step(self, step: Step) -> None:
         """Hand scalars of the last micro-batch to the metrics, if they are due."""

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 import numpy as np
 from fvcore.common.config import CfgNode
 
-from t2sda.config import SCHEMA, Field
+from t2sda.config import SCHEMA, Field, unpaired_sizes
 from t2sda.data.datasets import SegmentationDataset
 from t2sda.data.taxonomies import Taxonomy
 from t2sda.distributed import rank, world_size
@@ -39,8 +39,8 @@ SCHEMA.declare(
         "WINDOW": Field(
             (),
             "(height, width) of windows that images are scored by, after IMAGE_SIZE; logits are "
-            "averaged where they overlap. `evaluate` does the same; `infer --window` is asked for "
-            "it. Empty: the whole image",
+            "averaged where they overlap. `evaluate` does the same, `infer` with `--window` alone. "
+            "Empty: the whole image",
             unit="pixels",
             low=1,
             element=int,
@@ -66,17 +66,14 @@ SCHEMA.declare(
 
 @SCHEMA.check
 def sizes_are_pairs(cfg: CfgNode) -> list[str]:
-    """Sizes of evaluations are empty, or a height and a width."""
-    sizes = {
-        "IMAGE_SIZE": cfg.EVALUATION.IMAGE_SIZE,
-        "WINDOW": cfg.EVALUATION.WINDOW,
-        "STEP": cfg.EVALUATION.STEP,
-    }
-    return [
-        f"EVALUATION.{name}: {size} is not (height, width)"
-        for name, size in sizes.items()
-        if len(size) not in (0, 2)
-    ]
+    """All of them may be empty."""
+    return unpaired_sizes(
+        {
+            "EVALUATION.IMAGE_SIZE": cfg.EVALUATION.IMAGE_SIZE,
+            "EVALUATION.WINDOW": cfg.EVALUATION.WINDOW,
+            "EVALUATION.STEP": cfg.EVALUATION.STEP,
+        }
+    )
 
 
 @SCHEMA.check
@@ -91,7 +88,7 @@ def windows_cover_images(cfg: CfgNode) -> str | None:
     if any(by > side for by, side in zip(step, window, strict=False)):
         return (
             f"EVALUATION.STEP: {list(step)} is larger than EVALUATION.WINDOW {list(window)}: "
-            f"pixels between the windows would be left out"
+            f"pixels between the windows would be left out; make it at most as large"
         )
     return None
 

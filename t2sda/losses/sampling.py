@@ -20,13 +20,16 @@ def labels_on_grid(labels: Tensor, spec: FeatureSpec) -> Tensor:
     Returns:
         (B, ceil(H / stride), ceil(W / stride)) of the same dtype.
     """
-    row, column = (_cell_centres(side, spec).to(labels.device) for side in labels.shape[1:])
+    size = (labels.shape[1], labels.shape[2])
+    row, column = (
+        _cell_centres(count, side, spec).to(labels.device)
+        for count, side in zip(spec.grid_of(size), size, strict=True)
+    )
     return labels[:, row[:, None], column]
 
 
-def _cell_centres(side: int, spec: FeatureSpec) -> Tensor:
+def _cell_centres(count: int, side: int, spec: FeatureSpec) -> Tensor:
     """Pixel at the centre of every cell along a side; the last cell's may lie beyond the image."""
     # Whole numbers all the way: a stride may be a fraction.
-    pixels, count = spec.stride.numerator, spec.stride.denominator
-    cells = torch.arange(-(-side * count // pixels))
-    return (cells * pixels // count + int(spec.offset)).clamp(max=side - 1)
+    firsts = torch.arange(count) * spec.stride.numerator // spec.stride.denominator
+    return (firsts + int(spec.offset)).clamp(max=side - 1)

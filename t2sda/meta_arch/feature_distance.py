@@ -53,6 +53,20 @@ def there_are_imagenet_features(cfg: CfgNode) -> str | None:
 
 
 @SCHEMA.check
+def the_compared_level_is_pretrained(cfg: CfgNode) -> str | None:
+    """Two pyramids that begin random would be compared, the student's and one that never learns."""
+    name = cfg.MODEL.BACKBONE.NAME
+    if cfg.FEATURE_DISTANCE.WEIGHT == 0 or not BACKBONES.get(name).has_fresh_levels(cfg):
+        return None
+    return (
+        f"FEATURE_DISTANCE.WEIGHT: the levels of this {name} are those of a pyramid that begins "
+        f"random, so there are no ImageNet features to keep near; set "
+        f"MODEL.BACKBONE.PYRAMID_CHANNELS 0 to compare the last tokens, or FEATURE_DISTANCE.WEIGHT "
+        f"0"
+    )
+
+
+@SCHEMA.check
 def the_encoder_can_move(cfg: CfgNode) -> str | None:
     """A frozen encoder keeps its distance without a loss."""
     if cfg.FEATURE_DISTANCE.WEIGHT == 0 or cfg.MODEL.BACKBONE.TRAIN != "none":

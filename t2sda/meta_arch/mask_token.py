@@ -58,13 +58,12 @@ class MaskToken(nn.Module):
                 f"hidden; take a network such as vit_base_patch14_dinov2.lvd142m, or set it to "
                 f"blocks"
             )
-        solver = cfg.SOLVER
         return cls(
             spec,
             cfg.SOLVER.BASE_LR,
             cfg.SOLVER.WEIGHT_DECAY,
-            LrSchedule(solver.MAX_ITER, solver.WARMUP_ITERS, solver.WARMUP_RATIO, solver.POWER),
-            partial(OPTIMIZERS.get(solver.OPTIMIZER), cfg=cfg),
+            LrSchedule.of_student(cfg),
+            partial(OPTIMIZERS.get(cfg.SOLVER.OPTIMIZER), cfg=cfg),
         )
 
     def optimizer(self) -> OptimizerSettings:

@@ -77,14 +77,14 @@ def there_are_tokens_to_hide(cfg: CfgNode) -> str | None:
     """Tokens are hidden from a backbone that has some, in a model that hands them on."""
     if not has_pass(cfg, MaskedPass) or cfg.MASKED.UNIT != "tokens":
         return None
-    key, name, advice = "MODEL.BACKBONE.NAME", cfg.MODEL.BACKBONE.NAME, "take TimmViT"
-    if BACKBONES.get(name).has_tokens:
-        key, name, advice = "MODEL.NAME", cfg.MODEL.NAME, "take SegmentationModel"
-        if MODELS.get(name).hides_tokens:
-            return None
-    return (
-        f"MASKED.UNIT: 'tokens', but {key} {name} has none to hide; {advice}, or set it to blocks"
-    )
+    backbone, model = cfg.MODEL.BACKBONE.NAME, cfg.MODEL.NAME
+    if not BACKBONES.get(backbone).has_tokens:
+        found = f"MODEL.BACKBONE.NAME {backbone} has none to hide; take TimmViT"
+    elif not MODELS.get(model).hides_tokens:
+        found = f"MODEL.NAME {model} has none to hide; take SegmentationModel"
+    else:
+        return None
+    return f"MASKED.UNIT: 'tokens', but {found}, or set it to blocks"
 
 
 @PASSES.register("masked")

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
+from fvcore.common.config import CfgNode
 from torch import nn
 from torch.optim import Optimizer
 
@@ -35,6 +36,13 @@ class LrSchedule:
     warmup_iters: int = 0
     warmup_ratio: float = 1.0
     power: float = 1.0
+
+    @classmethod
+    def of_student(cls, cfg: CfgNode) -> Self:
+        """Read SOLVER."""
+        return cls(
+            cfg.SOLVER.MAX_ITER, cfg.SOLVER.WARMUP_ITERS, cfg.SOLVER.WARMUP_RATIO, cfg.SOLVER.POWER
+        )
 
     def factor(self, iteration: int) -> float:
         """Factor of the base learning rate at `iteration`, counted from 0."""

@@ -9,10 +9,12 @@ import importlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
+from typing import Self
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from fvcore.common.config import CfgNode
 from torch import Tensor
 
 from t2sda.config import ConfigError, network_config
@@ -85,6 +87,28 @@ class TorchPredictor(Predictor):
         self._name = name
         self.scored_window, self.scored_step = window, step
 
+    @classmethod
+    def from_config(
+        cls,
+        cfg: CfgNode,
+        model: SegmentationModel,
+        taxonomy: Taxonomy,
+        device: torch.device,
+        origin: Mapping[str, str | int],
+        name: str = "the network",
+    ) -> Self:
+        """Read EVALUATION: it sees images as the evaluations of the run do."""
+        return cls(
+            model,
+            taxonomy,
+            tuple(cfg.EVALUATION.IMAGE_SIZE) or None,
+            device,
+            origin,
+            name,
+            window=tuple(cfg.EVALUATION.WINDOW) or None,
+            step=tuple(cfg.EVALUATION.STEP) or None,
+        )
+
     def _labels(self, frames: list[Frame]) -> list[np.ndarray]:
         all_logits = self._logits_of(frames)
         return [own.argmax(dim=0).to(torch.uint8).cpu().numpy() for own in all_logits]
@@ -125,15 +149,13 @@ def load_checkpoint_predictor(path: Path, options: LoadOptions) -> TorchPredicto
     checkpoint = open_checkpoint(path)
     if options.threads:
         torch.set_num_threads(options.threads)
-    return TorchPredictor(
+    return TorchPredictor.from_config(
+        checkpoint.cfg,
         model_of_checkpoint(checkpoint, branch).to(device),
         checkpoint.taxonomy,
-        tuple(checkpoint.cfg.EVALUATION.IMAGE_SIZE) or None,
         device,
         {"iteration": checkpoint.iteration, "branch": branch},
         str(path),
-        window=tuple(checkpoint.cfg.EVALUATION.WINDOW) or None,
-        step=tuple(checkpoint.cfg.EVALUATION.STEP) or None,
     )
 
 

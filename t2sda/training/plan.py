@@ -186,8 +186,10 @@ def _optimizer(cfg: CfgNode) -> str:
 
 
 def _backbone_rate(cfg: CfgNode) -> str:
-    name = {"all": "backbone", "none": "", "adapters": "adapters"}[cfg.MODEL.BACKBONE.TRAIN]
-    return f"{name} {cfg.SOLVER.BASE_LR:g}" if name else "backbone frozen"
+    train = cfg.MODEL.BACKBONE.TRAIN
+    if train == "none":
+        return "backbone frozen"
+    return f"{'adapters' if train == 'adapters' else 'backbone'} {cfg.SOLVER.BASE_LR:g}"
 
 
 def _resized(size: tuple[int, ...]) -> str:

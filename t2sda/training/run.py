@@ -15,7 +15,7 @@ import torch
 from fvcore.common.config import CfgNode
 
 import t2sda
-from t2sda.config import changed_keys, dump_config
+from t2sda.config import dump_config
 from t2sda.data.catalog import open_dataset
 from t2sda.data.domains import DomainPairs
 from t2sda.data.loader import DomainLoader
@@ -32,16 +32,14 @@ from t2sda.engine.best_checkpoint import BestCheckpoint, best_path
 from t2sda.engine.checkpoint import (
     Checkpoint,
     CheckpointWriter,
-    check_hook_state,
     check_hook_tensors,
     check_iteration,
     checkpoint_path,
     load_checkpoint,
-    load_weights_,
 )
 from t2sda.engine.device import choose_device, lay_out_, use_deterministic_algorithms
 from t2sda.engine.evaluation_hook import EvaluationHook
-from t2sda.engine.hooks import Hook, RunObjects, build_hooks
+from t2sda.engine.hooks import Hook, RunObjects, build_hooks, named_hooks
 from t2sda.engine.lookahead import steps_per_iteration
 from t2sda.engine.metrics import (
     JsonLinesWriter,
@@ -50,36 +48,34 @@ from t2sda.engine.metrics import (
     ProgressHook,
     standard_console,
 )
-from t2sda.engine.optim import STUDENT, build_owners, load_optimizers_
+from t2sda.engine.optim import build_owners
 from t2sda.engine.precision import Precision
 from t2sda.engine.progress import ConsoleProgress
 from t2sda.engine.pseudo_label_metrics import PseudoLabelMetrics
 from t2sda.engine.trainer import Trainer, TrainerSettings
 from t2sda.engine.training_images import TrainingImages
 from t2sda.engine.writers import build_writers, check_writers, image_writers
-from t2sda.errors import UserError
 from t2sda.evaluation.entries import FILE_NAME, Scores, add_entries, check_can_add
 from t2sda.evaluation.evaluator import check_classes
 from t2sda.evaluation.model_file import ModelFile
 from t2sda.files import atomic_write, make_writable_dir, only_writer
 from t2sda.logs import log_to_file
-from t2sda.meta_arch.base import build_meta_arch, reads_target_labels, teacher_views
-from t2sda.meta_arch.target_labels import reads_pseudo_labels
+from t2sda.meta_arch.base import build_meta_arch, reads_target_labels
 from t2sda.modeling.normalization import share_statistics
 from t2sda.modeling.segmentor import SegmentationModel
 from t2sda.runtime.checkpoints import TorchPredictor
 from t2sda.signals import stop_on_signals
-from t2sda.structures import TARGET_PROBS
 from t2sda.training.folder import CONFIG_NAME
 from t2sda.training.plan import plan_text, summary_text
 from t2sda.training.record import RunRecord
-from t2sda.training.resuming import HARMLESS_CHANGES, changed_data, check_folder
-from t2sda.training.scoring import (
+from t2sda.training.resuming import (
+    check_folder,
     check_same_classes,
-    evaluate_all,
-    start_from_,
-    student_predictor,
+    restore_,
+    warn_of_changes,
 )
+from t2sda.training.scoring import evaluate_all, student_predictor
+from t2sda.training.starting import check_frozen_weights, start_from_
 
 logger = logging.getLogger(__name__)
 
@@ -266,38 +262,17 @@ class TrainingRun:
 
     def _restore(self, checkpoint: Checkpoint) -> None:
         check_same_classes(checkpoint, self.taxonomy)
-        load_weights_(self.meta_arch, checkpoint.meta_arch, checkpoint.path)
-        try:
-            load_optimizers_(
-                self.owners,
-                {STUDENT: checkpoint.optimizer, **checkpoint.pass_optimizers},
-                checkpoint.iteration * steps_per_iteration(self.cfg),
-                checkpoint.num_skipped,
-            )
-        except UserError as error:
-            raise UserError(f"{checkpoint.path}: {error}") from None
-        for name, state in checkpoint.hooks.items():
-            if name in self.hooks:
-                check_hook_state(self.hooks[name], name, state, checkpoint.path)
-                self.hooks[name].load_state_dict(state)
-        self.precision.load_scale(checkpoint.scaler)
+        steps = checkpoint.iteration * steps_per_iteration(self.cfg)
+        restore_(checkpoint, steps, self.meta_arch, self.owners, self.hooks, self.precision)
         self.first_iteration = checkpoint.iteration
         self.provenance = checkpoint.provenance
-        changes = [
-            f"{key} was {old}, is {new}"
-            for key, old, new in changed_keys(checkpoint.cfg, self.cfg)
-            if not key.startswith(HARMLESS_CHANGES)
-        ]
-        changes += changed_data(checkpoint.data, self.data)
-        if changes:
-            logger.warning(
-                "the resumed run will differ from an uninterrupted one: %s", "; ".join(changes)
-            )
+        warn_of_changes(checkpoint, self.cfg, self.data)
 
     def _all_hooks(self) -> list[Hook]:
         solver, period = self.cfg.SOLVER, self.cfg.LOGGING.PERIOD
         metrics = MetricsHook(self._writers(), period, solver.MAX_ITER)
-        hooks = [*self.hooks.values(), *self._pseudo_label_metrics(), metrics]
+        pseudo_labels = PseudoLabelMetrics.for_run(self.cfg, self.taxonomy.class_names)
+        hooks = [*self.hooks.values(), *pseudo_labels, metrics]
         if image_writers(self.cfg):
             hooks.append(self._training_images(metrics))
         hooks.append(self._evaluation_hook(metrics))
@@ -305,20 +280,6 @@ class TrainingRun:
             record = RunRecord(self.output_dir, self.device)
             hooks += [self.progress, self._checkpoint_writer(), record]
         return hooks
-
-    def _pseudo_label_metrics(self) -> list[Hook]:
-        cfg = self.cfg
-        if TARGET_PROBS not in teacher_views(cfg):
-            return []
-        weighs = reads_pseudo_labels(cfg)
-        return [
-            PseudoLabelMetrics(
-                self.taxonomy.class_names,
-                cfg.SELF_TRAINING.PSEUDO_LABEL_THRESHOLD if weighs else None,
-                cfg.LOGGING.PERIOD,
-                cfg.SOLVER.MAX_ITER,
-            )
-        ]
 
     def _writers(self) -> list[MetricWriter]:
         if not is_main():
@@ -403,13 +364,6 @@ class TrainingRun:
             max_iter=self.cfg.SOLVER.MAX_ITER,
         )
 
-    def _trained(self) -> str:
-        """How many of the student's parameters learn, where some do not."""
-        if self.cfg.MODEL.BACKBONE.TRAIN == "all":
-            return ""
-        trained = sum(parameter.numel() for parameter in self.owners[0].parameters)
-        return f", {trained / 1e6:.1f} M of them trained"
-
     def _batches(self) -> DomainLoader:
         positions = MicroBatchPositions(
             batch_size=self.cfg.SOLVER.BATCH_SIZE,
@@ -424,41 +378,17 @@ class TrainingRun:
         return DomainLoader(self.pairs, positions, self.cfg.DATA.NUM_WORKERS, pin, timeout)
 
     def _describe(self) -> None:
-        parameters = sum(p.numel() for p in self.meta_arch.student.parameters())
+        count = sum(p.numel() for p in self.meta_arch.student.parameters())
+        trained = sum(p.numel() for p in self.owners[0].parameters)
+        of_them = f", {trained / 1e6:.1f} M of them trained" if trained < count else ""
         lines = [
             f"t2sda {t2sda.__version__}, torch {torch.__version__}, {self.device}, "
             f"{world_size()} process(es)",
             *summary_text(self.cfg, self.pairs, world_size()),
-            f"{parameters / 1e6:.1f} M student parameters{self._trained()}, "
-            f"{self.cfg.SOLVER.PRECISION}; "
+            f"{count / 1e6:.1f} M student parameters{of_them}, {self.cfg.SOLVER.PRECISION}; "
             f"iterations {self.first_iteration} to {self.cfg.SOLVER.MAX_ITER}",
             *([f"plugins: {', '.join(self.cfg.PLUGINS)}"] if self.cfg.PLUGINS else []),
             f"all that is decided: {self.output_dir / 'plan.txt'}, or `t2sda show-config --plan`",
         ]
         for line in lines:
             logger.info(line)
-
-
-def check_frozen_weights(cfg: CfgNode) -> None:
-    """Raise UserError for a run that would keep random weights as they are."""
-    train = cfg.MODEL.BACKBONE.TRAIN
-    if train != "all" and not cfg.MODEL.BACKBONE.WEIGHTS:
-        raise UserError(
-            f"MODEL.BACKBONE.TRAIN: '{train}' freezes the backbone, and its weights are random; "
-            f"name MODEL.BACKBONE.WEIGHTS, or start from a run with --weights"
-        )
-
-
-def named_hooks(hooks: Sequence[Hook], others: Mapping[str, Hook]) -> dict[str, Hook]:
-    """Hooks that were handed in by the names of their classes, as HOOKS.NAMES has them.
-
-    Raises:
-        UserError: if one has the name of another; their states would be mixed up.
-    """
-    named: dict[str, Hook] = {}
-    for hook in hooks:
-        name = type(hook).__name__
-        if name in others or name in named:
-            raise UserError(f"two hooks are called {name}; give the class of one another name")
-        named[name] = hook
-    return named

@@ -17,9 +17,8 @@ from t2sda.cli.main import main
 from t2sda.inference import remote
 from t2sda.inference.shares import RECORD_NAME
 from tests import s3
-from tests.cli.test_infer_urls import infer, local, without_stamps
+from tests.cli.urls import infer, local, without_stamps
 from tests.serving.conftest import noise
-from tests.tiny_onnx import write_tiny
 
 pytestmark = pytest.mark.slow
 IN, OUT = "s3://street/images", "s3://street/labels"
@@ -51,11 +50,6 @@ def store(served: tuple[s3.FaultyS3, str], monkeypatch: pytest.MonkeyPatch) -> s
     app.seen.clear()
     app.failed.clear()
     return app
-
-
-@pytest.fixture
-def model(tmp_path: Path) -> Path:
-    return write_tiny(tmp_path / "tiny.onnx")
 
 
 def street(folder: Path, count: int) -> Path:

@@ -2,88 +2,20 @@
 
 from __future__ import annotations
 
-import contextlib
-import json
 import sys
-import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import fsspec
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
-from PIL import Image
 
 from t2sda.cli.main import main
 from t2sda.inference import remote, transfer
-from t2sda.inference.shares import RECORD_NAME
-from t2sda.inference.sources import find_all_sources
-from tests.cli.test_shards import contents
-from tests.serving.conftest import noise
+from tests.cli.urls import IN, NAMES, OUT, infer, local, stored, write_png
 from tests.tiny_onnx import tiny_model, write_tiny
 
-IN, OUT = "memory://street", "memory://labels"
-NAMES = ("0.png", "bonn/1.png", "bonn/2.PNG", "köln/3 a.png")
-
-
-@pytest.fixture(autouse=True)
-def _empty_and_patient(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr(remote, "FIRST_WAIT", 0.001)
-    MemoryFileSystem.store.clear()
-    MemoryFileSystem.pseudo_dirs[:] = [""]
-    yield
-    MemoryFileSystem.store.clear()
-
-
-@pytest.fixture
-def memory() -> MemoryFileSystem:
-    return fsspec.filesystem("memory")
-
-
-@pytest.fixture
-def model(tmp_path: Path) -> Path:
-    return write_tiny(tmp_path / "tiny.onnx")
-
-
-@pytest.fixture
-def photos(tmp_path: Path, memory: MemoryFileSystem) -> Path:
-    """A folder, and the same behind a URL."""
-    folder = tmp_path / "street"
-    for index, name in enumerate(NAMES):
-        path = folder / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(noise(20 + index, 30)).save(path, "png")
-        memory.pipe_file(f"/street/{name}", path.read_bytes())
-    memory.pipe_file("/street/notes.txt", b"no image")
-    (folder / "notes.txt").write_bytes(b"no image")
-    return folder
-
-
-def infer(model: Path, source: object, output: object, *options: str) -> int:
-    inputs = [] if source is None else ["--input", str(source)]
-    own = ["--device", "cpu", "--threads", "1", "--workers", "2", "--kind", "trainid,json"]
-    return main(["infer", "--model", str(model), *inputs, "--output", str(output), *own, *options])
-
-
-def stored(memory: MemoryFileSystem, folder: str = "/labels") -> dict[str, bytes]:
-    """Like `contents`, of what lies behind a URL; places in the record are not compared."""
-    found = {
-        name.removeprefix(f"{folder}/"): memory.cat_file(name)
-        for name in memory.find(folder)
-        if "/shards/" not in name
-    }
-    return {**found, RECORD_NAME: without_stamps(found[RECORD_NAME])}
-
-
-def without_stamps(record: bytes) -> bytes:
-    lines = [json.loads(line) for line in record.splitlines()]
-    return b"\n".join(sorted(json.dumps({**line, "stamp": 0}).encode() for line in lines))
-
-
-def local(output: Path) -> dict[str, bytes]:
-    found = contents(output)
-    return {**found, RECORD_NAME: without_stamps(found[RECORD_NAME])}
+pytestmark = pytest.mark.usefixtures("memory")
 
 
 def test_the_same_bytes_as_between_folders(
@@ -146,11 +78,6 @@ def test_a_long_list_asks_for_folders_instead_of_files(
     assert infer(model, None, tmp_path / "out", "--files-from", str(tmp_path / "list")) == 2
 
 
-def write_png(path: Path, height: int = 20) -> bytes:
-    Image.fromarray(noise(height, 30)).save(path)
-    return path.read_bytes()
-
-
 def test_resume_does_what_is_missing_and_what_has_changed(
     tmp_path: Path,
     model: Path,
@@ -208,161 +135,6 @@ def test_shards_and_merge(
     assert main(["merge", OUT]) == 0
     assert "summary in memory://labels" in capsys.readouterr().out
     assert stored(memory) == local(tmp_path / "out")
-
-
-class Faults:
-    """Every file fails in each of some ways before it succeeds."""
-
-    def __init__(self, real: Callable[..., Any], kinds: list[str]) -> None:
-        self.real = real
-        self.kinds = kinds
-        self.left: dict[str, list[str]] = {}
-        self.num_failed = 0
-
-    def __call__(self, files: MemoryFileSystem, first: str, second: str, **options: Any) -> None:
-        key = min(first, second, key=lambda path: "/tmp" in path).rpartition("-")[0] or first
-        left = self.left.setdefault(key, list(self.kinds))
-        kind = left.pop() if left else ""
-        self.num_failed += bool(kind)
-        if kind == "500":
-            raise OSError(121, "We encountered an internal error. Please try again.")
-        if kind == "timeout":
-            raise TimeoutError("The read operation timed out")
-        self.real(files, first, second, **options)
-        if kind == "truncated in":
-            path = Path(second)
-            path.write_bytes(path.read_bytes()[:-7])
-        if kind == "truncated out":
-            files.pipe_file(second, files.cat_file(second)[:-7])
-
-
-def test_errors_timeouts_and_truncated_bodies_change_nothing(
-    tmp_path: Path,
-    model: Path,
-    photos: Path,
-    memory: MemoryFileSystem,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    assert infer(model, photos, tmp_path / "out") == 0
-    get = Faults(MemoryFileSystem.get_file, ["500", "timeout", "truncated in"])
-    put = Faults(MemoryFileSystem.put_file, ["500", "timeout", "truncated out"])
-    monkeypatch.setattr(MemoryFileSystem, "get_file", lambda *args, **own: get(*args, **own))
-    monkeypatch.setattr(MemoryFileSystem, "put_file", lambda *args, **own: put(*args, **own))
-    assert infer(model, IN, OUT) == 0
-    assert get.num_failed == 3 * len(NAMES)
-    assert put.num_failed >= 3 * 2 * len(NAMES)
-    assert stored(memory) == local(tmp_path / "out")
-    assert not memory.glob("/labels/**/.*")  # no upload under another name is left
-
-
-def test_what_never_comes_is_left_out_and_named(
-    model: Path,
-    photos: Path,
-    memory: MemoryFileSystem,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    real = MemoryFileSystem.get_file
-
-    def get_file(files: MemoryFileSystem, url: str, path: str, **options: Any) -> None:
-        real(files, url, path, **options)
-        if url.endswith("1.png"):
-            Path(path).write_bytes(Path(path).read_bytes()[:-7])
-        if url.endswith("0.png"):
-            raise FileNotFoundError(url)
-
-    monkeypatch.setattr(MemoryFileSystem, "get_file", get_file)
-    assert infer(model, IN, OUT) == 3
-    shown = capsys.readouterr().err
-    assert "2 files were left out:" in shown
-    assert "memory://street/0.png: is not there" in shown
-    assert "memory://street/bonn/1.png: cannot be read after 5 tries (" in shown
-    assert "bytes came)" in shown
-    made = stored(memory)
-    assert "bonn/2_trainid.png" in made
-    assert not [name for name in made if name.startswith(("0_", "bonn/1_"))]
-    monkeypatch.setattr(MemoryFileSystem, "get_file", real)
-    assert infer(model, IN, OUT, "--resume") == 0
-    assert "2 images" in capsys.readouterr().out
-
-
-def test_a_write_that_is_refused_ends_the_run_and_a_resumed_one_finishes_it(
-    tmp_path: Path,
-    model: Path,
-    photos: Path,
-    memory: MemoryFileSystem,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    real = MemoryFileSystem.put_file
-
-    def put_file(files: MemoryFileSystem, path: str, url: str, **options: Any) -> None:
-        if "bonn" in url and "1_" in url:
-            raise PermissionError("Access Denied.")
-        real(files, path, url, **options)
-
-    monkeypatch.setattr(MemoryFileSystem, "put_file", put_file)
-    assert infer(model, IN, OUT) == 2
-    shown = capsys.readouterr().err
-    assert "error: memory://labels/bonn/1_" in shown
-    assert "cannot be written (Access Denied); credentials come from the environment" in shown
-    assert not memory.exists("/labels/classes.json")
-    noted = [json.loads(line) for line in memory.cat_file(f"/labels/{RECORD_NAME}").splitlines()]
-    assert "bonn/1" not in {line.get("name") for line in noted}
-    monkeypatch.setattr(MemoryFileSystem, "put_file", real)
-    assert infer(model, IN, OUT, "--resume") == 0
-    assert infer(model, photos, tmp_path / "out") == 0
-    assert stored(memory) == local(tmp_path / "out")
-
-
-def test_few_files_wait_on_this_machine(
-    tmp_path: Path, model: Path, memory: MemoryFileSystem, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    content = write_png(tmp_path / "0.png")
-    for index in range(40):
-        memory.pipe_file(f"/street/{index:02}.png", content)
-    monkeypatch.setenv("TMPDIR", str(tmp_path / "waiting"))
-    monkeypatch.setattr(transfer.tempfile, "tempdir", None)
-    (tmp_path / "waiting").mkdir()
-    most = 0
-    real = MemoryFileSystem.get_file
-
-    def get_file(files: MemoryFileSystem, url: str, path: str, **options: Any) -> None:
-        nonlocal most
-        real(files, url, path, **options)
-        with contextlib.suppress(FileNotFoundError):  # one that is done goes meanwhile
-            here = (tmp_path / "waiting").rglob("*")
-            most = max(most, sum(one.is_file() and one.stat().st_size > 0 for one in here))
-
-    monkeypatch.setattr(MemoryFileSystem, "get_file", get_file)
-    assert infer(model, IN, OUT) == 0
-    # Ahead, in 2 workers and waiting for them, results of the workers, the record.
-    assert most <= transfer.AHEAD + 2 * 2 + 2 * 2 + 3
-    assert not list((tmp_path / "waiting").iterdir())
-
-
-def test_downloads_run_ahead_of_the_network(
-    model: Path, photos: Path, memory: MemoryFileSystem, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    content = memory.cat_file("/street/0.png")
-    for index in range(16):
-        memory.pipe_file(f"/many/{index}.png", content)
-    real = MemoryFileSystem.get_file
-
-    def get_file(files: MemoryFileSystem, url: str, path: str, **options: Any) -> None:
-        time.sleep(0.05)
-        real(files, url, path, **options)
-
-    monkeypatch.setattr(MemoryFileSystem, "get_file", get_file)
-    began = time.perf_counter()
-    with transfer.Transfer() as moved:
-        folder = moved.inputs(["memory://many"])
-        sources = find_all_sources(folder, Path("none")).sources
-        for source in moved.ahead(sources):
-            with moved.here(source.path):
-                assert source.path.read_bytes() == content
-            assert source.path.read_bytes() == b""
-    assert time.perf_counter() - began < 16 * 0.05  # one after the other
 
 
 @pytest.mark.parametrize(

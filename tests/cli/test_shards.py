@@ -20,11 +20,6 @@ NUM_IMAGES = 12
 
 
 @pytest.fixture
-def model(tmp_path: Path) -> Path:
-    return write_tiny(tmp_path / "tiny.onnx")
-
-
-@pytest.fixture
 def photos(tmp_path: Path) -> Path:
     folder = tmp_path / "photos"
     (folder / "bonn").mkdir(parents=True)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from t2sda.data.catalog import DatasetSpec
+from t2sda.data.catalog import DATASETS, DATASETS_VARIABLE, DatasetSpec
 from t2sda.data.taxonomies import CITYSCAPES_19
 
 NUM_IMAGES = 5
@@ -32,3 +32,10 @@ def harbour(tmp_path: Path) -> DatasetSpec:
         labels="labels/{stem}.png",
         taxonomy=CITYSCAPES_19,
     )
+
+
+@pytest.fixture
+def registry_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a test registers is forgotten after it; T2SDA_DATASETS is not set."""
+    monkeypatch.setattr(DATASETS, "_components", dict(DATASETS._components))
+    monkeypatch.delenv(DATASETS_VARIABLE, raising=False)

@@ -13,15 +13,10 @@ import torch
 from t2sda.config import ConfigError, load_config
 from t2sda.data.catalog import DATASETS, DatasetSpec, DrawnStreetsSpec, open_dataset
 from t2sda.data.datasets import Sample, SegmentationDataset
-from t2sda.data.domains import (
-    DomainPairs,
-    DomainSample,
-    FailedSample,
-    collate,
-    valid_within_margins,
-)
+from t2sda.data.domains import DomainPairs, valid_within_margins
 from t2sda.data.loader import DomainLoader
 from t2sda.data.samplers import MicroBatchPositions
+from t2sda.data.samples import DomainSample, FailedSample, collate
 from t2sda.data.taxonomies import CITYSCAPES_19
 from t2sda.data.transforms import AS_STORED
 from t2sda.data.translation.fda import FdaTranslator
@@ -346,6 +341,8 @@ def test_a_window_smaller_than_the_crop_is_refused_with_the_configuration() -> N
         load_config(None, ("DATA.SOURCE_WINDOW", "[50, 90]", "DATA.CROP_SIZE", "[64, 96]"))
     with pytest.raises(ConfigError, match=r"DATA.SOURCE_SCALE_RANGE: 2.0 is larger than 1.0"):
         load_config(None, ("DATA.SOURCE_SCALE_RANGE", "[2, 1]"))
+    with pytest.raises(ConfigError, match=r"DATA.SOURCE_SIZE: \(64,\) is not \(height, width\)"):
+        load_config(None, ("DATA.SOURCE_SIZE", "[64]"))
 
 
 @pytest.mark.parametrize("source", ["harbour", "[streets_clear_val, harbour]", "[harbour]"])

@@ -8,16 +8,13 @@ import torch
 from torch import Tensor
 
 from t2sda.losses.numerics import l2_normalize
-from t2sda.losses.pull import (
-    Keys,
+from t2sda.losses.pull import Keys, class_prototypes, info_nce, pull_mse
+from t2sda.losses.pull_sampling import (
     RowsByClass,
     class_counts,
-    class_prototypes,
     draw,
-    info_nce,
     num_negatives,
     num_queries,
-    pull_mse,
 )
 from tests.references import pull as reference
 

@@ -154,6 +154,13 @@ def test_classes_without_things_and_unknown_names_are_refused() -> None:
     [
         (["FEATURE_DISTANCE.WEIGHT", "0.005"], "no ImageNet features"),
         (["FEATURE_DISTANCE.CLASSES", "[car]"], "FEATURE_DISTANCE.CLASSES .*no effect"),
+        (
+            [
+                *("FEATURE_DISTANCE.WEIGHT", "0.005", "MODEL.BACKBONE.WEIGHTS", "weights.pth"),
+                *("MODEL.BACKBONE.NAME", "TimmViT", "MODEL.BACKBONE.TIMM_NAME", "test_vit"),
+            ],
+            r"this TimmViT are those of a pyramid that begins random.*PYRAMID_CHANNELS 0",
+        ),
     ],
 )
 def test_settings_that_cannot_work_are_refused(overrides: list[str], message: str) -> None:

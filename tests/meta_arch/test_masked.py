@@ -137,11 +137,11 @@ def test_tokens_are_hidden_as_the_steps_stream_draws_them(make_batch: MakeBatch)
     token = meta_arch.passes["masked"].mask_token.token
     assert hidden.token is token
     mean = meta_arch.student.model.pixel_mean
-    pass_shows = meta_arch.passes["masked"].shown(meta_arch.student, step)
-    in_mean_color = (pass_shows == mean).all(dim=1)
+    shown = meta_arch.passes["masked"].shown(meta_arch.student, step)
+    in_mean_color = (shown == mean).all(dim=1)
     seen = image * meta_arch.student.model.pixel_std + mean
     torch.testing.assert_close(
-        pass_shows.movedim(1, -1)[~in_mean_color],
+        shown.movedim(1, -1)[~in_mean_color],
         seen.movedim(1, -1)[~in_mean_color],
         atol=1e-3,
         rtol=0,

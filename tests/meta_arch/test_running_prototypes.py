@@ -91,7 +91,7 @@ def test_a_class_without_positives_in_the_mini_batch_is_pulled_by_the_earlier_on
     assert loss_of(pull_of("target", "after"), second, queries) == 0
 
 
-def test_a_step_reads_the_host_once_more_for_nothing_and_gradients_reach_queries_alone() -> None:
+def test_a_step_reads_from_the_device_once_and_gradients_reach_queries_alone() -> None:
     pull, ((step, queries),) = pull_of("source", "after"), steps(1)
     queries.requires_grad_()
     with HostReads() as host:

@@ -55,6 +55,7 @@ SCHEMA.declare(
 )
 
 Network = TypeVar("Network", bound=nn.Module)
+Layer = TypeVar("Layer", bound=nn.Module)
 
 
 class AdaptedLinear(nn.Module):
@@ -138,14 +139,14 @@ def limit_training_(backbone: Backbone, cfg: CfgNode) -> None:
 
 
 def adapt_(backbone: Backbone, rank: int, from_block: int, init: str) -> None:
-    """Put an adapter to every linear layer of the blocks from `from_block` on.
+    """Put an adapter on every linear layer of the blocks from `from_block` on.
 
     Raises:
         UserError: if the backbone has no such block, or a layer is smaller than the rank.
     """
     blocks = backbone.blocks_to_adapt()
     name = type(backbone).__name__
-    if not any(True for block in blocks for _ in _children(block, nn.Linear)):
+    if not any(list(_children(block, nn.Linear)) for block in blocks):
         raise UserError(
             f"MODEL.BACKBONE.TRAIN: 'adapters' belong to linear layers of transformer blocks, and "
             f"this {name} has none; set it to 'all' or 'none', or take MiT or TimmViT"
@@ -183,11 +184,8 @@ def restart_adapters_(network: nn.Module) -> None:
             module.restart_()
 
 
-Layer = TypeVar("Layer", bound=nn.Module)
-
-
 def _children(root: nn.Module, kind: type[Layer]) -> Iterator[tuple[nn.Module, str, Layer]]:
-    """(parent, name, layer) of exactly this class: what derives from it may not be called."""
+    """(parent, name, layer) of exactly this class: one derived from it need not be called."""
     for parent in list(root.modules()):
         for key, child in list(parent.named_children()):
             if type(child) is kind:

@@ -103,6 +103,11 @@ class Backbone(nn.Module):
         """
         return ()
 
+    @classmethod
+    def has_fresh_levels(cls, cfg: CfgNode) -> bool:
+        """Whether its levels are made by `fresh_modules`, so that none of them is pretrained."""
+        return False
+
     def published_names(self) -> dict[str, str | None]:
         """Names that files of weights have for its tensors, where they are others -> its own.
 

@@ -57,7 +57,7 @@ def without_a_pyramid_there_is_one_level(cfg: CfgNode) -> str | None:
         return None
     return (
         f"MODEL.AUX_HEAD.LEVEL: {aux.LEVEL}, but a plain transformer without a pyramid "
-        f"(MODEL.BACKBONE.PYRAMID_CHANNELS 0) has the level 0 alone"
+        f"(MODEL.BACKBONE.PYRAMID_CHANNELS 0) has the level 0 alone; set it to 0"
     )
 
 
@@ -102,14 +102,14 @@ class TimmViT(Backbone):
         self.net = net
         self.patch = net.patch_embed.patch_size[0]
         self.stride = _exact(token_stride) or 2 ** math.ceil(math.log2(self.patch))
-        tokens = _cut_into_patches(net.embed_dim, Fraction(self.stride))
+        tokens = _patches(net.embed_dim, Fraction(self.stride))
         self.tokens = tokens if can_hide_tokens(net) else None
         self.pyramid: SimpleFeaturePyramid | None = None
         self.feature_specs = (tokens,)
         if pyramid_channels:
             self.pyramid = SimpleFeaturePyramid(net.embed_dim, pyramid_channels)
             self.feature_specs = tuple(
-                _cut_into_patches(pyramid_channels, self.stride * Fraction(factor))
+                _patches(pyramid_channels, self.stride * Fraction(factor))
                 for factor in (1 / 4, 1 / 2, 1, 2)
             )
         self.pixel_mean = tuple(255 * value for value in net.pretrained_cfg["mean"])
@@ -132,12 +132,17 @@ class TimmViT(Backbone):
         """The pyramid: files of weights hold the transformer alone."""
         return () if self.pyramid is None else (self.pyramid,)
 
+    @classmethod
+    def has_fresh_levels(cls, cfg: CfgNode) -> bool:
+        """Those of the pyramid are; the last tokens are not."""
+        return cfg.MODEL.BACKBONE.PYRAMID_CHANNELS > 0
+
     def blocks_to_adapt(self) -> tuple[nn.Module, ...]:
-        """Those of the transformer."""
+        """Those of the transformer; from now on EVA's attention calls its layers as well."""
         for block in self.net.blocks:
             attention: Any = getattr(block, "attn", None)
             if getattr(attention, "q_bias", None) is not None:
-                attention.qkv_bias_separate = True  # EVA would read the weight of qkv
+                attention.qkv_bias_separate = True  # else it reads the weight of qkv
         return tuple(self.net.blocks)
 
     def forward(self, image: Tensor, hidden: HiddenTokens | None = None) -> tuple[Tensor, ...]:
@@ -223,14 +228,18 @@ class SimpleFeaturePyramid(nn.Module):
 
 
 def _exact(stride: float) -> int | Fraction:
-    """What was meant by a decimal, such as 64 / 5 by 12.8; whole numbers as integers."""
-    fraction = Fraction(stride).limit_denominator(1000)
-    return fraction.numerator if fraction.denominator == 1 else fraction
+    """What was meant by a decimal, such as 64 / 5 by 12.8."""
+    return _whole(Fraction(stride).limit_denominator(1000))
 
 
-def _cut_into_patches(channels: int, stride: Fraction) -> FeatureSpec:
-    whole = stride.numerator if stride.denominator == 1 else stride
-    return FeatureSpec(channels, whole, offset=float(stride - 1) / 2)
+def _whole(stride: Fraction) -> int | Fraction:
+    """Whole numbers as integers."""
+    return stride.numerator if stride.denominator == 1 else stride
+
+
+def _patches(channels: int, stride: Fraction) -> FeatureSpec:
+    """A level whose cells are squares without overlap, side by side from the first pixel on."""
+    return FeatureSpec(channels, _whole(stride), offset=float(stride - 1) / 2)
 
 
 def _double(in_channels: int, out_channels: int) -> nn.Module:

@@ -28,11 +28,8 @@ class TokenHead(Head):
 @SCHEMA.check
 def tokens_are_read_without_a_pyramid(cfg: CfgNode) -> str | None:
     """Of a pyramid such a head would read the coarsest level: a quarter of the tokens."""
-    has_pyramid = BACKBONES.get(cfg.MODEL.BACKBONE.NAME).has_tokens
-    if not has_pyramid or cfg.MODEL.BACKBONE.PYRAMID_CHANNELS == 0:
-        return None
     names = [name for name in head_names(cfg) if HEADS.is_a(name, TokenHead)]
-    if not names:
+    if not names or not BACKBONES.get(cfg.MODEL.BACKBONE.NAME).has_fresh_levels(cfg):
         return None
     return (
         f"MODEL.BACKBONE.PYRAMID_CHANNELS: {cfg.MODEL.BACKBONE.PYRAMID_CHANNELS}, but {names[0]} "

@@ -12,7 +12,8 @@ import pytest
 import t2sda.builtin  # noqa: F401  (fills the registries)
 from t2sda.config import ConfigError, load_config
 from t2sda.data.catalog import DrawnStreetsSpec, open_dataset, register_dataset
-from t2sda.data.domains import DomainPairs, FailedSample
+from t2sda.data.domains import DomainPairs
+from t2sda.data.samples import FailedSample
 from t2sda.data.transforms import Box
 from t2sda.data.translation.files import FilesTranslator
 from t2sda.errors import MissingFileError, UserError

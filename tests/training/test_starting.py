@@ -17,7 +17,7 @@ from t2sda.engine.checkpoint import load_checkpoint
 from t2sda.errors import UserError
 from t2sda.modeling.segmentor import SegmentationModel, build_segmentation_model
 from t2sda.registry import MODELS
-from t2sda.training.scoring import start_from_
+from t2sda.training.starting import start_from_
 from tests.components import components_restored
 from tests.deployed import SETTINGS, write_checkpoint
 
@@ -35,7 +35,7 @@ def _restored() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def run_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("scoring") / "run"
+    folder = tmp_path_factory.mktemp("starting") / "run"
     write_checkpoint(folder)
     return folder
 
