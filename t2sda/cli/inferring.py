@@ -21,6 +21,7 @@ from t2sda.errors import (
     printable,
 )
 from t2sda.images import read_image
+from t2sda.images.files import TooManyPixelsError
 from t2sda.inference.overlapped import in_batches, overlapped
 from t2sda.inference.results import result_paths, write_png, write_results
 from t2sda.inference.segmenter import Segmenter
@@ -197,7 +198,7 @@ class Inference:
             target = self.output_dir / source.name
             try:
                 write_results(target, image, own, self.taxonomy, self.kinds, self.style)
-            except NameTooLongError as error:
+            except (NameTooLongError, TooManyPixelsError) as error:
                 done.append(self._leave_out(source, error))
             else:
                 self.transfer.deliver(result_paths(target, self.kinds))

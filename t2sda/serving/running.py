@@ -28,9 +28,9 @@ def bound_socket(host: str, port: int) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         listening = socket.create_server((host, port), family=family, backlog=2048)
-    except (OSError, OverflowError) as error:
+    except (OSError, OverflowError, TypeError, ValueError) as error:  # the last: no name of a host
         raise UserError(
-            f"cannot listen on {host} port {port} ({reason(error)}); choose another --port or "
+            f"cannot listen on '{host}' port {port} ({reason(error)}); choose another --port or "
             f"--host"
         ) from None
     # Connections inherit it; without, a body waits 40 ms for the client's word on the headers.

@@ -76,3 +76,13 @@ def test_what_cannot_be(
     ):
         assert infer(tmp_path, *options) == 2
         assert message in capsys.readouterr().err
+
+
+def test_an_image_longer_than_results_can_be_is_left_out_and_the_others_are_finished(
+    tmp_path: Path, photos: list[Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    long = tmp_path / "b/long.ppm"
+    long.write_bytes(b"P5\n1000001 1\n255\n" + bytes(1_000_001))
+    assert infer(tmp_path, "--input", long, photos[1]) == 3
+    assert "long_trainid.png: 1x1000001" in capsys.readouterr().err
+    assert label_maps(tmp_path) == {"c_trainid.png"}

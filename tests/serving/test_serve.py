@@ -81,6 +81,8 @@ def test_what_is_wrong_with_the_arguments_is_one_message(
         for arguments, words in (
             ([str(tiny_path), "--port", port], f"port {port} (Address already in use"),
             ([str(tiny_path), "--port", "0", "--host", "203.0.113.7"], "choose another --port"),
+            ([str(tiny_path), "--port", "0", "--host", "no..host"], "choose another --port"),
+            ([str(tiny_path), "--port", "0", "--host", "é" * 99], "choose another --port"),
             ([str(tmp_path / "none.onnx"), "--port", "0"], "no such file"),
             ([str(tiny_path), "--queue", "1", "--workers", "2"], "less than --workers"),
             ([str(tiny_path), "--max-pixels", str(10**9)], "are ever decoded"),
