@@ -16,7 +16,15 @@ PORT = 29500
 SECONDS_TO_STOP = 120
 """Before a job's time is up, for a step and a checkpoint."""
 _NAME = re.compile(r"[A-Za-z0-9._-]+")
-_RENDEZVOUS = re.compile(r"[A-Za-z0-9._-]+:\d+|\[[0-9a-fA-F:]+\]:\d+")
+_RENDEZVOUS = re.compile(r"[A-Za-z0-9._-]+:\d{1,5}|\[[0-9a-fA-F:]+\]:\d{1,5}")
+LARGEST_PORT = 65535
+_OWN_OPTIONS = {
+    "job-name": "--name says it",
+    "nodes": "--nodes says it",
+    "ntasks": "one task a node starts torchrun, and --processes says how many it starts",
+    "ntasks-per-node": "one task a node starts torchrun, and --processes says how many it starts",
+}
+"""Of sbatch, which the job file gives."""
 _SLURM = re.compile(r"[a-z][a-z-]*(=[^\s'\"]+)?")
 
 SLURM_JOB = """\
@@ -48,7 +56,12 @@ def command(argv: Sequence[str]) -> int:
 def _torchrun_line(args: argparse.Namespace, words: Sequence[str]) -> str:
     if args.slurm:
         raise UserError("--slurm: is for --print slurm alone")
-    if args.rendezvous is None or _RENDEZVOUS.fullmatch(args.rendezvous) is None:
+    port = (args.rendezvous or "").rpartition(":")[2]
+    if (
+        args.rendezvous is None
+        or _RENDEZVOUS.fullmatch(args.rendezvous) is None
+        or not 0 < int(port) <= LARGEST_PORT
+    ):
         found = args.rendezvous or "--rendezvous"
         raise UserError(
             f"{found}: name one of the nodes and a free port of it, --rendezvous HOST:{PORT}"
@@ -62,6 +75,9 @@ def _slurm_job(args: argparse.Namespace, words: Sequence[str]) -> str:
     wrong = [text for text in args.slurm if _SLURM.fullmatch(text) is None]
     if wrong:
         raise UserError(f"--slurm {wrong[0]}: write OPTION or OPTION=VALUE, such as time=24:00:00")
+    for text in args.slurm:
+        if hint := _OWN_OPTIONS.get(text.partition("=")[0]):
+            raise UserError(f"--slurm {text}: {hint}; leave it out")
     options = [
         f"job-name={args.name}",
         f"nodes={args.nodes}",

@@ -70,6 +70,11 @@ def test_the_job_file_hands_slurms_answers_and_the_very_words_to_torchrun(
         (["--print", "slurm", "--slurm", "time=1\nrm -r x", "--", *TRAIN], "OPTION=VALUE"),
         (["--print", "torchrun", "--rendezvous", "a:1", "--slurm", "x", "--", *TRAIN], "alone"),
         (["--print", "slurm"], "nothing to run"),
+        (["--print", "torchrun", "--rendezvous", "a:0", "--", *TRAIN], "a free port"),
+        (["--print", "torchrun", "--rendezvous", "a:65536", "--", *TRAIN], "a free port"),
+        (["--print", "torchrun", "--rendezvous", "a:" + "9" * 5000, "--", *TRAIN], "a free port"),
+        (["--print", "slurm", "--slurm", "nodes=4", "--", *TRAIN], "--nodes says it"),
+        (["--print", "slurm", "--slurm", "ntasks=4", "--", *TRAIN], "--processes says how many"),
         (["--print", "slurm", "--", "infer"], "train or evaluate"),
     ],
 )
