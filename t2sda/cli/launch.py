@@ -32,6 +32,7 @@ SLURM_JOB = """\
 {directives}
 # Slurm sends SIGTERM {seconds} s before the time is up: the step is finished, a checkpoint written.
 set -euo pipefail
+export TORCH_ELASTIC_SHUTDOWN_TIMEOUT={patience}  # of torchrun, by default 30 s
 head=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
 srun {torchrun}
 """
@@ -92,6 +93,7 @@ def _slurm_job(args: argparse.Namespace, words: Sequence[str]) -> str:
     return SLURM_JOB.format(
         directives="\n".join(f"#SBATCH --{option}" for option in options),
         seconds=SECONDS_TO_STOP,
+        patience=SECONDS_TO_STOP - 10,
         torchrun=torchrun,
     )
 
