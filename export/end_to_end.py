@@ -107,8 +107,9 @@ def break_down(job: Job) -> Breakdown:
 def measure(job: Job) -> Breakdown:
     """Measure a job in this process; results are written to a folder beside the images."""
     cv2.setNumThreads(1)
-    found = Breakdown(job, read_image(job.files[0]).shape[:2])
     target = job.files[0].with_name("labels.png")
+    job = job._replace(files=tuple(file.resolve() for file in job.files))  # for messages
+    found = Breakdown(job, read_image(job.files[0]).shape[:2])
     began, busy = time.perf_counter(), busy_seconds() - _own_seconds()
     model = job.load(job.cores, 1)
     clock = _NetworkClock(model)

@@ -79,6 +79,11 @@ def _member(opened: tarfile.TarFile, name: str) -> bytes:
 
 
 def _cached() -> Path:
+    """The package in the cache, which npm fills.
+
+    Raises:
+        UserError: if neither it nor npm is here, or npm fails.
+    """
     folder = cache_dir()
     path = folder / ARCHIVE
     if is_regular_file(path):

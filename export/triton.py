@@ -24,6 +24,7 @@ from t2sda.runtime.opened import LoadOptions
 from .verify import metadata_of_onnx
 
 MODEL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,100}")
+MAX_BATCH = 8
 TYPES = {"uint8": "TYPE_UINT8", "float32": "TYPE_FP32", "float16": "TYPE_FP16"}
 """NumPy's names -> Triton's, of what our files take and give."""
 
@@ -36,7 +37,7 @@ class Placed(NamedTuple):
 
 
 def export_triton(
-    source: Path, repository: Path, *, name: str | None = None, max_batch: int = 8
+    source: Path, repository: Path, *, name: str | None = None, max_batch: int = MAX_BATCH
 ) -> Placed:
     """Put an ONNX file of ours into a repository, as the next version of its model.
 
@@ -52,7 +53,10 @@ def export_triton(
     """
     name = name or source.stem
     if MODEL_NAME.fullmatch(name) is None:
-        raise UserError(f"--name '{name}': letters, digits, '.', '_' and '-' make a model's name")
+        raise UserError(
+            f"--name '{name}': letters, digits, '.', '_' and '-' make a model's name; choose one "
+            f"with --name"
+        )
     metadata = metadata_of_onnx(source)
     if external_files(source):
         raise UserError(f"{source}: its weights are in other files; export it again as one file")
@@ -129,13 +133,18 @@ def _versions(folder: Path) -> list[int]:
 def _check_same(folder: Path, config: str) -> None:
     """All versions share one config.pbtxt: what is not a tensor may differ, names alone remain."""
     path = folder / "config.pbtxt"
-    if not _versions(folder):
+    if not path.exists():
+        if _versions(folder):
+            raise UserError(
+                f"{folder}: holds versions and no config.pbtxt, so what they take and give is not "
+                f"known; choose another --name"
+            )
         return
     old = read_small_file(path, 1 << 22).decode("utf-8", "replace")
     if _interface(old) != _interface(config):
         raise UserError(
-            f"{path}: earlier versions take or give something else than this file, and all "
-            f"versions share that file; choose another --name"
+            f"{path}: what is there takes or gives something else than this file, or another "
+            f"--max-batch, and all versions share that file; choose another --name"
         )
 
 

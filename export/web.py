@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from t2sda.runtime.metadata import Metadata
 from t2sda.runtime.onnx_content import external_files
 from t2sda.runtime.onnxruntime_file import checked_properties
 
-from .ort_web import NOTICE, VERSION, runtime_files
+from .ort_web import FILES, NOTICE, VERSION, runtime_files
 
 PAGE = Path(__file__).with_name("site")
 PAGE_FILES = ("index.html", "style.css", "app.js", "worker.js", "pixels.js")
@@ -32,7 +32,7 @@ def write_site(
     site: Path,
     *,
     examples: Sequence[Path] = (),
-    archive: Path | None = None,
+    runtime: Mapping[str, bytes] | None = None,
 ) -> int:
     """Write the whole site; a site that was there before is replaced when the new one is complete.
 
@@ -40,7 +40,7 @@ def write_site(
         models: ONNX files of ours: the adapted one, perhaps that before adaptation.
         site: the folder.
         examples: photographs that visitors can start with.
-        archive: see `runtime_files`.
+        runtime: of `prepared`, by default that of the package in the cache.
 
     Returns:
         Bytes of all files.
@@ -56,7 +56,7 @@ def write_site(
     shown = [_example(path, index) for index, path in enumerate(examples, start=1)]
     make_writable_dir(site.parent, "--output")
     files = {
-        **runtime_files(archive),
+        **(runtime or runtime_files(None)),
         "NOTICE.txt": NOTICE.encode(),
         **{name: (PAGE / name).read_bytes() for name in PAGE_FILES},
         **dict(shown),
@@ -94,14 +94,41 @@ def _check_fit(metadata: Sequence[Metadata], paths: Sequence[Path]) -> None:
             )
 
 
+def prepared(site: Path, archive: Path | None = None) -> Mapping[str, bytes]:
+    """ONNX Runtime for `write_site`; what is wrong is said before exports that take minutes.
+
+    Args:
+        site: the folder.
+        archive: see `runtime_files`.
+
+    Raises:
+        UserError: if the folder holds something else than a site, or ONNX Runtime is not there.
+    """
+    _check_replaceable(site)
+    return runtime_files(archive)
+
+
 def _check_replaceable(site: Path) -> None:
+    """Raise UserError for a folder that holds anything but a site: it would be lost."""
     if site.is_symlink() or (site.exists() and not is_folder(site)):
         raise UserError(f"{site}: is no folder; choose another --output")
-    if is_folder(site) and any(site.iterdir()) and not (site / DESCRIPTION).is_file():
+    found = sorted(path.name for path in site.iterdir()) if is_folder(site) else []
+    foreign = [name for name in found if not _is_ours(name)]
+    if found and DESCRIPTION not in found:
         raise UserError(
             f"{site}: holds something else than a site of `t2sda export web`, which would be "
             f"replaced; choose another --output"
         )
+    if foreign:
+        raise UserError(
+            f"{site}: holds '{foreign[0]}', which `t2sda export web` has not written and would "
+            f"remove; move it elsewhere, or choose another --output"
+        )
+
+
+def _is_ours(name: str) -> bool:
+    known = {*PAGE_FILES, *MODEL_FILES, *FILES, DESCRIPTION, "NOTICE.txt"}
+    return name in known or (name.startswith("example_") and name.endswith(SHOWN_BY_BROWSERS))
 
 
 def _example(path: Path, index: int) -> tuple[str, bytes]:

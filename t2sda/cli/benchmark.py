@@ -21,10 +21,12 @@ from t2sda.engine.metrics import standard_console
 from t2sda.errors import UserError
 from t2sda.export.latency import Candidate, Comparison, Result, Segment, Task, compare_latency
 from t2sda.files import atomic_write, check_writable_file, json_text
+from t2sda.images.files import MAX_PIXELS
 from t2sda.runtime.description import Description
 from t2sda.runtime.loading import load_model
 from t2sda.runtime.runtimes import runtime_for, runtimes_for
 
+DEFAULT_SIZE = (512, 1024)
 MUCH_OTHER_LOAD = 0.2
 """Cores; above it the times are worth little."""
 
@@ -39,6 +41,9 @@ def command(argv: Sequence[str]) -> int:
         raise UserError("--runtime and --runtimes: give one of them")
     if args.images and not args.end_to_end:
         raise UserError("--images: are read with --end-to-end alone")
+    if args.images and args.sizes:
+        raise UserError("--sizes: the images of --images have sizes of their own; give one of them")
+    args.sizes = list(dict.fromkeys(args.sizes or [DEFAULT_SIZE]))
     if args.end_to_end:
         _write_json(args, time_files(args, lambda path: _runtimes(args, path)))
         return 0
@@ -171,10 +176,15 @@ def _runtimes(args: argparse.Namespace, path: Path) -> list[str]:
 
 
 def _size(text: str) -> tuple[int, int]:
-    match = re.fullmatch(r"(\d+)x(\d+)", text)
-    if match is None or "0" in match.groups():
+    match = re.fullmatch(r"(\d{1,9})x(\d{1,9})", text)
+    if match is None or 0 in map(int, match.groups()):
         raise argparse.ArgumentTypeError(f"'{text}' is no size like 512x1024 (height x width)")
-    return int(match[1]), int(match[2])
+    height, width = int(match[1]), int(match[2])
+    if height * width > MAX_PIXELS:
+        raise argparse.ArgumentTypeError(
+            f"'{text}' has more than the {MAX_PIXELS} pixels that are ever decoded"
+        )
+    return height, width
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -191,7 +201,6 @@ def build_parser() -> argparse.ArgumentParser:
         "--sizes",
         nargs="+",
         type=_size,
-        default=[(512, 1024)],
         metavar="HxW",
         help="of the images (default: 512x1024)",
     )

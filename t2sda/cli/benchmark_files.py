@@ -18,6 +18,7 @@ from t2sda.data.parallel import num_cores
 from t2sda.engine.metrics import standard_console
 from t2sda.errors import UserError
 from t2sda.export.end_to_end import STAGES, Breakdown, Job, break_down, copied, street_files
+from t2sda.files import is_folder
 from t2sda.images.finding import find_files
 from t2sda.runtime.description import Description
 from t2sda.runtime.loading import load_model
@@ -77,6 +78,8 @@ def time_files(args: argparse.Namespace, runtimes: Callable[[Path], list[str]]) 
 def _all_files(args: argparse.Namespace, folder: Path) -> list[tuple[Path, ...]]:
     if not args.images:
         return [street_files(folder, size, NUM_FILES) for size in args.sizes]
+    if not is_folder(Path(args.images)):
+        raise UserError(f"--images {args.images}: no such folder")
     images = find_files(Path(args.images), ["**/*"]).files
     if not images:
         raise UserError(f"--images {args.images}: no image in this folder")

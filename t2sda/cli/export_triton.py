@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
 from t2sda.cli.common import ArgumentParser, positive_int
 from t2sda.errors import UserError
-from t2sda.export.triton import export_triton
+from t2sda.export.triton import MAX_BATCH, export_triton
+from t2sda.export.verify import metadata_of_onnx
+
+LARGEST_BATCH = (1 << 31) - 1
+"""An int32 in config.pbtxt."""
 
 
 def command(argv: Sequence[str]) -> int:
@@ -16,9 +21,23 @@ def command(argv: Sequence[str]) -> int:
     source = Path(args.source)
     if source.suffix.lower() != ".onnx":
         raise UserError(f"{source}: `t2sda export onnx` comes first; an ONNX file is due here")
-    placed = export_triton(source, Path(args.output), name=args.name, max_batch=args.max_batch)
+    if args.max_batch and metadata_of_onnx(source).image_size is not None:
+        raise UserError(
+            f"--max-batch: {source} takes images of one size one by one; leave it out, or export "
+            f"the file with --dynamic"
+        )
+    placed = export_triton(
+        source, Path(args.output), name=args.name, max_batch=args.max_batch or MAX_BATCH
+    )
     print(f"{source} -> {placed.folder}, version {placed.version}")
     return 0
+
+
+def _batch(text: str) -> int:
+    batch = positive_int(text)
+    if batch > LARGEST_BATCH:
+        raise argparse.ArgumentTypeError(f"{batch} is more than {LARGEST_BATCH}")
+    return batch
 
 
 def build_parser() -> ArgumentParser:
@@ -34,9 +53,9 @@ def build_parser() -> ArgumentParser:
     parser.add_argument("--name", help="of the model; default: that of the file")
     parser.add_argument(
         "--max-batch",
-        type=positive_int,
-        default=8,
+        type=_batch,
         metavar="N",
-        help="images that Triton puts together, of a file that takes any number (default 8)",
+        help="images that Triton puts together, of a file that takes any number (default "
+        f"{MAX_BATCH})",
     )
     return parser

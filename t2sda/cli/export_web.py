@@ -10,7 +10,8 @@ from pathlib import Path
 from t2sda.cli.common import ArgumentParser, add_dataset_arguments, load_datasets, positive_int
 from t2sda.cli.export import export_checkpoint
 from t2sda.cli.export_data import register_datasets_of_run
-from t2sda.export.web import write_site
+from t2sda.errors import UserError
+from t2sda.export.web import prepared, write_site
 from t2sda.runtime.checkpoints import open_checkpoint
 
 
@@ -19,14 +20,17 @@ def command(argv: Sequence[str]) -> int:
     args = build_parser().parse_args(argv)
     load_datasets(args)
     sources = [Path(source) for source in (args.source, args.before) if source]
+    _check_options(args, sources)
+    args.precision = args.precision or "fp32"
     site = Path(args.output)
+    runtime = prepared(site, Path(args.onnxruntime_web) if args.onnxruntime_web else None)
     with tempfile.TemporaryDirectory() as folder:
         models = [_as_onnx(source, args, Path(folder)) for source in sources]
         num_bytes = write_site(
             models,
             site,
             examples=[Path(example) for example in args.example],
-            archive=Path(args.onnxruntime_web) if args.onnxruntime_web else None,
+            runtime=runtime,
         )
     print(
         f"{' and '.join(map(str, sources))} -> {site} ({num_bytes / 1e6:.1f} MB); any web server "
@@ -35,8 +39,21 @@ def command(argv: Sequence[str]) -> int:
     return 0
 
 
+def _check_options(args: argparse.Namespace, sources: Sequence[Path]) -> None:
+    given = [f"--{name}" for name in ("size", "branch", "precision") if getattr(args, name)]
+    if given and all(map(_is_onnx, sources)):
+        raise UserError(
+            f"{given[0]}: {args.source} is an ONNX file, which is published as it is; leave "
+            f"{given[0]} out, or give the run"
+        )
+
+
+def _is_onnx(source: Path) -> bool:
+    return source.suffix.lower() == ".onnx"
+
+
 def _as_onnx(source: Path, args: argparse.Namespace, folder: Path) -> Path:
-    if source.suffix.lower() == ".onnx":
+    if _is_onnx(source):
         return source
     checkpoint = open_checkpoint(source)
     register_datasets_of_run(checkpoint.cfg)
@@ -71,12 +88,11 @@ def build_parser() -> argparse.ArgumentParser:
         metavar=("HEIGHT", "WIDTH"),
         help="that the network sees; default: that of `t2sda export onnx`",
     )
-    parser.add_argument("--branch", choices=("student", "teacher"), default="student")
+    parser.add_argument("--branch", choices=("student", "teacher"), help="default: student")
     parser.add_argument(
         "--precision",
         choices=("fp32", "fp16"),
-        default="fp32",
-        help="fp16 halves the download; it is computed in float32 all the same",
+        help="default: fp32; fp16 halves the download; it is computed in float32 all the same",
     )
     parser.add_argument(
         "--example",

@@ -27,7 +27,14 @@ from t2sda.errors import UserError
 from t2sda.files import only_writer, remove_partials
 from t2sda.inference.results import CONFIDENCE, KINDS, PROBABILITIES, check_label_ids
 from t2sda.inference.segmenter import Segmenter
-from t2sda.inference.shards import Shard, check_beside, note_begin, note_end, shard_called
+from t2sda.inference.shards import (
+    Shard,
+    check_alone,
+    check_beside,
+    note_begin,
+    note_end,
+    shard_called,
+)
 from t2sda.inference.sources import Source
 from t2sda.inference.transfer import Transfer
 from t2sda.inference.visualisation import PLAIN, OverlayStyle
@@ -51,7 +58,9 @@ def command(argv: Sequence[str]) -> int:
     shard = None if args.shard is None else shard_called(args.shard, os.environ)
     with Transfer() as transfer:
         output_dir = transfer.output(args.output)
-        if shard is not None:
+        if shard is None:
+            check_alone(output_dir)
+        else:
             check_beside(shard, output_dir)
         with sources_of(args, output_dir, transfer) as sources:
             own = [one for one in sources if shard is None or shard.takes(str(one.name))]
@@ -104,8 +113,7 @@ def _segment(
         )
         code = inference.run(sources)
         if shard is not None:
-            names = [str(source.name) for source in sources]
-            note_end(record_dir, names, len(inference.left_out), model.taxonomy)
+            note_end(record_dir, inference.end(sources))
         return code
 
 

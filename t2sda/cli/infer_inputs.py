@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from t2sda.errors import UserError
-from t2sda.files import read_small_file
+from t2sda.files import read_small_file, reason
 from t2sda.images.finding import counted
 from t2sda.inference.sources import Source, find_all_sources, read_list
 from t2sda.inference.transfer import Transfer
@@ -56,13 +56,18 @@ def sources_of(
         if len(inputs) > 1 or args.files_from:
             raise UserError("--input -: standard input is one image or video; give it alone")
         with tempfile.TemporaryDirectory() as folder:
-            yield find_all_sources([str(_spooled(Path(folder)))], output_dir).sources
+            path = Path(folder) / _NAME
+            transfer.call(path, "standard input")
+            _spool(path)
+            yield find_all_sources([str(path)], output_dir).sources
         return
     if args.files_from:
         inputs += _listed(args.files_from, transfer)
     if not inputs:
         raise UserError("nothing to segment is named; give --input or --files-from")
-    found = find_all_sources(transfer.inputs(inputs), output_dir)
+    if "" in inputs:  # a variable of the shell that is not set; Python's paths take it for "."
+        raise UserError("--input: a name is empty; write . for the folder that you are in")
+    found = find_all_sources(transfer.inputs(inputs), output_dir, transfer.place)
     passed_over = found.passed_over + transfer.passed_over
     if passed_over:
         where = inputs[0] if len(inputs) == 1 else f"{len(inputs)} inputs"
@@ -78,9 +83,13 @@ def _listed(name: str, transfer: Transfer) -> list[str]:
         return read_list(read_small_file(path, _LONGEST_LIST), name)
 
 
-def _spooled(folder: Path) -> Path:
+def _spool(path: Path) -> None:
     """Standard input as a file: decoders of videos go back and forth in it."""
-    path = folder / _NAME
-    with path.open("wb") as file:
-        shutil.copyfileobj(sys.stdin.buffer, file)
-    return path
+    try:
+        with path.open("wb") as file:
+            shutil.copyfileobj(sys.stdin.buffer, file)
+    except OSError as error:
+        raise UserError(
+            f"standard input: cannot be kept ({reason(error)}); it waits in the folder that TMPDIR "
+            f"names, {tempfile.gettempdir()}"
+        ) from None

@@ -21,9 +21,11 @@ from t2sda.errors import (
     printable,
 )
 from t2sda.images import read_image
+from t2sda.images.files import TooManyPixelsError
 from t2sda.inference.overlapped import in_batches, overlapped
 from t2sda.inference.results import result_paths, write_png, write_results
 from t2sda.inference.segmenter import Segmenter
+from t2sda.inference.shards import End
 from t2sda.inference.shares import LEGEND_NAME, SHARES_NAME, Record, remove_summary
 from t2sda.inference.sources import Source
 from t2sda.inference.transfer import Transfer
@@ -115,7 +117,8 @@ class Inference:
             self.transfer.stamp,
         )
         self.left_out: list[UserError] = []
-        self.incomplete: list[str] = []
+        self.incomplete: dict[str, str] = {}
+        """Name of a damaged video -> what is said of it."""
 
     def run(self, sources: Sequence[Source]) -> int:
         """Segment them all, write what was seen; returns the exit code."""
@@ -133,7 +136,8 @@ class Inference:
                     self.left_out.append(done.error)
                 elif done.faults:  # not in the record: a resumed run says it again
                     self.record.finished[str(done.source.name)] = done.counts.tolist()
-                    self.incomplete.append(f"{done.source.path}: {', '.join(done.faults)}")
+                    text = f"{done.source.path}: {', '.join(done.faults)}"
+                    self.incomplete[str(done.source.name)] = text
                     finished.append(done)
                 else:
                     self.record.add(str(done.source.name), done.counts, done.source.path)
@@ -144,6 +148,12 @@ class Inference:
         self._write_legend(names)
         self._conclude(finished, len(sources) - len(waiting), time.perf_counter() - begin)
         return SOME_LEFT_OUT if self.left_out or self.incomplete else 0
+
+    def end(self, sources: Sequence[Source]) -> End:
+        """What came of all that `run` was given."""
+        incomplete = {name: self.record.finished[name] for name in self.incomplete}
+        names = [str(source.name) for source in sources]
+        return End(names, len(self.left_out), incomplete, self.taxonomy)
 
     def _is_finished(self, source: Source) -> bool:
         paths = (
@@ -197,7 +207,7 @@ class Inference:
             target = self.output_dir / source.name
             try:
                 write_results(target, image, own, self.taxonomy, self.kinds, self.style)
-            except NameTooLongError as error:
+            except (NameTooLongError, TooManyPixelsError) as error:
                 done.append(self._leave_out(source, error))
             else:
                 self.transfer.deliver(result_paths(target, self.kinds))
@@ -285,7 +295,7 @@ class Inference:
                 print(printable(f"  {self.transfer.shown(error)}"), file=sys.stderr)
         if self.incomplete:
             print("damaged, segmented as far as they can be decoded:", file=sys.stderr)
-            for text in self.incomplete:
+            for text in self.incomplete.values():
                 print(printable(f"  {self.transfer.shown(text)}"), file=sys.stderr)
 
 

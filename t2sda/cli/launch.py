@@ -16,7 +16,15 @@ PORT = 29500
 SECONDS_TO_STOP = 120
 """Before a job's time is up, for a step and a checkpoint."""
 _NAME = re.compile(r"[A-Za-z0-9._-]+")
-_RENDEZVOUS = re.compile(r"[A-Za-z0-9._-]+:\d+|\[[0-9a-fA-F:]+\]:\d+")
+_RENDEZVOUS = re.compile(r"[A-Za-z0-9._-]+:\d{1,5}|\[[0-9a-fA-F:]+\]:\d{1,5}")
+LARGEST_PORT = 65535
+_OWN_OPTIONS = {
+    "job-name": "--name says it",
+    "nodes": "--nodes says it",
+    "ntasks": "one task a node starts torchrun, and --processes says how many it starts",
+    "ntasks-per-node": "one task a node starts torchrun, and --processes says how many it starts",
+}
+"""Of sbatch, which the job file gives."""
 _SLURM = re.compile(r"[a-z][a-z-]*(=[^\s'\"]+)?")
 
 SLURM_JOB = """\
@@ -24,6 +32,7 @@ SLURM_JOB = """\
 {directives}
 # Slurm sends SIGTERM {seconds} s before the time is up: the step is finished, a checkpoint written.
 set -euo pipefail
+export TORCH_ELASTIC_SHUTDOWN_TIMEOUT={patience}  # of torchrun, by default 30 s
 head=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
 srun {torchrun}
 """
@@ -48,7 +57,12 @@ def command(argv: Sequence[str]) -> int:
 def _torchrun_line(args: argparse.Namespace, words: Sequence[str]) -> str:
     if args.slurm:
         raise UserError("--slurm: is for --print slurm alone")
-    if args.rendezvous is None or _RENDEZVOUS.fullmatch(args.rendezvous) is None:
+    port = (args.rendezvous or "").rpartition(":")[2]
+    if (
+        args.rendezvous is None
+        or _RENDEZVOUS.fullmatch(args.rendezvous) is None
+        or not 0 < int(port) <= LARGEST_PORT
+    ):
         found = args.rendezvous or "--rendezvous"
         raise UserError(
             f"{found}: name one of the nodes and a free port of it, --rendezvous HOST:{PORT}"
@@ -62,6 +76,9 @@ def _slurm_job(args: argparse.Namespace, words: Sequence[str]) -> str:
     wrong = [text for text in args.slurm if _SLURM.fullmatch(text) is None]
     if wrong:
         raise UserError(f"--slurm {wrong[0]}: write OPTION or OPTION=VALUE, such as time=24:00:00")
+    for text in args.slurm:
+        if hint := _OWN_OPTIONS.get(text.partition("=")[0]):
+            raise UserError(f"--slurm {text}: {hint}; leave it out")
     options = [
         f"job-name={args.name}",
         f"nodes={args.nodes}",
@@ -76,6 +93,7 @@ def _slurm_job(args: argparse.Namespace, words: Sequence[str]) -> str:
     return SLURM_JOB.format(
         directives="\n".join(f"#SBATCH --{option}" for option in options),
         seconds=SECONDS_TO_STOP,
+        patience=SECONDS_TO_STOP - 10,
         torchrun=torchrun,
     )
 

@@ -14,7 +14,7 @@ from t2sda.inference.transfer import Transfer
 
 
 def command(argv: Sequence[str]) -> int:
-    """Merge; returns 0, or SOME_LEFT_OUT if a shard left files out."""
+    """Merge; returns 0, or SOME_LEFT_OUT if a shard did."""
     args = build_parser().parse_args(argv)
     with Transfer() as transfer:
         output_dir = transfer.output(args.output)
@@ -24,8 +24,9 @@ def command(argv: Sequence[str]) -> int:
     print(f"{len(merged.names)} images and videos of all shards; summary in {args.output}")
     if merged.num_left_out:
         print(f"{merged.num_left_out} files were left out, as their shards said")
-        return SOME_LEFT_OUT
-    return 0
+    if merged.num_incomplete:
+        print(f"{merged.num_incomplete} videos are damaged, as their shards said")
+    return SOME_LEFT_OUT if merged.num_left_out or merged.num_incomplete else 0
 
 
 def _merged(output_dir: Path, transfer: Transfer) -> Merged:

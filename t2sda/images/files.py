@@ -20,7 +20,7 @@ MAX_BYTES = 8 * MAX_PIXELS + (1 << 20)
 
 
 class TooManyPixelsError(UnreadableFileError):
-    """An image of more than MAX_PIXELS."""
+    """An image of more than MAX_PIXELS, or with a longer side than a format can have."""
 
 
 def content_of(path: Path) -> bytes:
@@ -79,7 +79,7 @@ def errors_name(name: object) -> Iterator[None]:
     except FileNotFoundError:
         raise MissingFileError(f"{name}: no such file") from None
     except Image.DecompressionBombError as error:
-        raise UnreadableFileError(f"{name}: refused ({error}); make the image smaller") from None
+        raise TooManyPixelsError(f"{name}: refused ({error}); make the image smaller") from None
     except Exception as error:  # decoders fail with errors of any kind
         if is_out_of_files(error) or is_out_of_memory(error):  # no fault of the file
             raise

@@ -30,6 +30,7 @@ WHOLE_UPLOADS = frozenset(
     ("s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "adl", "oci", "oss", "ossfs", "tos", "obs")
 )
 """Object stores: an object is there when its upload is complete, and renaming would copy it."""
+WILDCARD_LETTERS = frozenset("*?[")
 _URL = re.compile(r"([a-z][a-z0-9+.-]*)://(.*)", re.DOTALL | re.IGNORECASE)
 _HERE = ("file", "local")
 _NOT_AGAIN = (
@@ -43,6 +44,7 @@ _STAMPS = (
 )
 """What file systems call a file's state, the surest first."""
 _CREDENTIALS = "; credentials come from the environment, see docs/nodes.md"
+_SETTINGS = "; it comes from the environment, as in FSSPEC_{}_HOST, see docs/nodes.md"
 
 Result = TypeVar("Result")
 
@@ -98,7 +100,9 @@ class Store:
             extra = "; pip install 't2sda[cloud]'" if scheme.startswith("s3") else ""
             raise UserError(f"{scheme}://: needs another package ({error}){extra}") from None
         except Exception as error:
-            raise UserError(f"{scheme}://: cannot be opened ({_said(error)})") from None
+            # A TypeError is of an argument that is missing, such as the host.
+            hint = _SETTINGS.format(scheme.upper()) if isinstance(error, TypeError) else ""
+            raise UserError(f"{scheme}://: cannot be opened ({_said(error)}){hint}") from None
         self._is_whole = scheme in WHOLE_UPLOADS
         self._has_limits = self._files.async_impl  # others have time limits of their own
 
@@ -184,7 +188,7 @@ class Store:
                     self._files.rm_file(place)
                 raise EOFError(f"{arrived} of {size} bytes arrived")
             if place != url:
-                self._files.mv(place, url)
+                self._move(place, url)
 
         try:
             _tried(uploaded, url, WRITTEN, UserError)
@@ -208,6 +212,14 @@ class Store:
 
         with contextlib.suppress(NotThereError):
             _tried(removed, url, "replaced", UserError)
+
+    def _move(self, place: str, url: str) -> None:
+        """Give a whole file its name; `mv` takes * and ? and [ in a name for a pattern."""
+        if WILDCARD_LETTERS.isdisjoint(url):
+            self._files.mv(place, url)
+        else:
+            self._files.cp_file(place, url)
+            self._files.rm_file(place)
 
     def _limit(self, size: int | None) -> dict[str, float]:
         """Seconds for a transfer, as an option: before an upload S3's client waits for ever."""

@@ -14,6 +14,7 @@ from t2sda.constants import IGNORE_INDEX
 from t2sda.data.taxonomies import Taxonomy
 from t2sda.errors import UserError
 from t2sda.files import atomic_write, json_text
+from t2sda.images.files import TooManyPixelsError
 from t2sda.inference.rle import masks_of
 from t2sda.inference.segmenter import Segmentation
 from t2sda.inference.visualisation import (
@@ -136,11 +137,29 @@ def write_png(path: Path, image: np.ndarray) -> None:
     """Write (H, W, 3) uint8 RGB or (H, W) uint8; `path` is the old file or the whole new one.
 
     Raises:
+        TooManyPixelsError: if a side is longer than PNG's encoder takes.
         UserError: if it cannot be written.
     """
     content = cv2.cvtColor(image, cv2.COLOR_RGB2BGR) if image.ndim == 3 else image
-    options = [cv2.IMWRITE_PNG_COMPRESSION, PNG_COMPRESSION]
-    atomic_write(path, cv2.imencode(".png", content, options)[1].tobytes())
+    atomic_write(
+        path, encoded(".png", content, [cv2.IMWRITE_PNG_COMPRESSION, PNG_COMPRESSION], path)
+    )
+
+
+def encoded(ending: str, image: np.ndarray, options: Sequence[int], name: object) -> bytes:
+    """An image file of a format, as `cv2.imencode` makes it.
+
+    Raises:
+        TooManyPixelsError: if a side is longer than the format's encoder takes, which is 65,500
+            pixels of a JPEG and a million of a PNG file.
+    """
+    is_encoded, content = cv2.imencode(ending, image, options)
+    if not is_encoded:
+        raise TooManyPixelsError(
+            f"{name}: {image.shape[0]}x{image.shape[1]} (height x width) are longer than a side of "
+            f"a {ending} file can be; make the image smaller, or cut it into parts"
+        )
+    return content.tobytes()
 
 
 def write_npy(path: Path, array: np.ndarray) -> None:

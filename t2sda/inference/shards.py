@@ -27,7 +27,8 @@ from t2sda.inference.shares import RECORD_NAME, SHARDS_NAME, Record, lines_of, r
 DONE_NAME = "done.json"
 MOST = 100_000
 LARGEST_DONE = 1 << 30
-_FOLDER = re.compile(r"(\d+)-of-(\d+)")
+_TEXT = re.compile(r"(?:(\d{1,9})?/(\d{1,9}))?")
+_FOLDER = re.compile(r"([1-9]\d{0,8})-of-([1-9]\d{0,8})")
 
 
 @dataclass(frozen=True, order=True)
@@ -54,18 +55,24 @@ def shard_called(text: str, environment: Mapping[str, str]) -> Shard:
     """The shard that "2/3" names; "/3" takes the index from the environment, "" both.
 
     The index is that of a Slurm array's task (`SLURM_ARRAY_TASK_ID`, whatever number the array
-    begins with) or of an indexed job's pod in Kubernetes (`JOB_COMPLETION_INDEX`, which knows no
-    count).
+    begins with; a count that is written has to be that of its tasks) or of an indexed job's pod in
+    Kubernetes (`JOB_COMPLETION_INDEX`, which knows no count).
 
     Raises:
         UserError: if it is none, or the environment does not say.
     """
-    found = re.fullmatch(r"(?:(\d+)?/(\d+))?", text)
+    found = _TEXT.fullmatch(text)
     if found is None:
-        raise UserError(f"--shard {text}: write I/N with I from 1 to N, such as 2/3; or /N")
+        raise UserError(f"--shard {text[:60]}: write I/N with I from 1 to N, such as 2/3; or /N")
     own_index, own_count = _in_environment(environment)
     index = int(found[1]) if found[1] else own_index
     count = int(found[2]) if found[2] else own_count
+    if not found[1] and own_count not in (None, count):
+        raise UserError(
+            f"--shard {text}: the Slurm array has {own_count} tasks, not {count}, so which of the "
+            f"shards is its task {environment['SLURM_ARRAY_TASK_ID']} is not known; write I, such "
+            f"as $SLURM_ARRAY_TASK_ID{text}"
+        )
     if index is None or count is None:
         raise UserError(
             f"--shard {text or '(without a value)'}: {'I' if index is None else 'N'} of I/N is not "
@@ -106,28 +113,73 @@ def check_beside(shard: Shard, output_dir: Path) -> None:
         )
 
 
+def check_alone(output_dir: Path) -> None:
+    """What holds before a run without `--shard` writes: no shard does.
+
+    Raises:
+        UserError: if one does.
+    """
+    for shard in _shards(output_dir):
+        if is_written_to(shard.folder(output_dir)):
+            raise UserError(
+                f"{output_dir}: shard {shard} is in work there; wait for its end, or choose "
+                f"another --output"
+            )
+
+
 def note_begin(folder: Path) -> None:
     """A shard is not finished from now on; its folder is held by `only_writer`."""
     (folder / DONE_NAME).unlink(missing_ok=True)
 
 
-def note_end(folder: Path, names: Sequence[str], num_left_out: int, taxonomy: Taxonomy) -> None:
-    """Write that a shard came to its end.
+@dataclass(frozen=True)
+class End:
+    """What a shard came to.
 
-    Args:
-        folder: of the shard's record.
+    Attributes:
         names: of its images and videos.
-        num_left_out: of those that could not be read.
+        num_left_out: of them, as they could not be read.
+        incomplete: pixels of every class of the videos that are damaged, by name: they are in no
+            record, so that a resumed run does them again.
         taxonomy: of the model.
     """
-    content = {
-        "names": list(names),
-        "left_out": num_left_out,
-        "taxonomy": taxonomy.name,
-        "class_names": taxonomy.class_names,
-        "palette": taxonomy.palette,
-    }
-    atomic_write(folder / DONE_NAME, json.dumps(content).encode("ascii"))
+
+    names: list[str]
+    num_left_out: int
+    incomplete: Mapping[str, list[int]]
+    taxonomy: Taxonomy
+
+    def to_json(self) -> dict[str, Any]:
+        """What `from_json` takes."""
+        return {
+            "names": self.names,
+            "left_out": self.num_left_out,
+            "incomplete": self.incomplete,
+            "taxonomy": self.taxonomy.name,
+            "class_names": self.taxonomy.class_names,
+            "palette": self.taxonomy.palette,
+        }
+
+    @classmethod
+    def from_json(cls, content: Any) -> End:
+        """Raises ValueError, TypeError or KeyError for what `to_json` does not write."""
+        palette = tuple((red, green, blue) for red, green, blue in content["palette"])
+        taxonomy = Taxonomy(content["taxonomy"], tuple(content["class_names"]), palette)
+        names, num_left_out = content["names"], content["left_out"]
+        incomplete = content["incomplete"]
+        if not (
+            isinstance(names, list)
+            and type(num_left_out) is int
+            and all(isinstance(name, str) for name in names)
+            and all(len(counts) == taxonomy.num_classes for counts in incomplete.values())
+        ):
+            raise ValueError
+        return cls(names, num_left_out, incomplete, taxonomy)
+
+
+def note_end(folder: Path, end: End) -> None:
+    """Write that a shard, whose record is in `folder`, came to its end."""
+    atomic_write(folder / DONE_NAME, json.dumps(end.to_json()).encode("ascii"))
 
 
 class Merged(NamedTuple):
@@ -137,6 +189,7 @@ class Merged(NamedTuple):
     names: list[str]
     taxonomy: Taxonomy
     num_left_out: int
+    num_incomplete: int
 
 
 def finished_shards(output_dir: Path) -> list[Shard]:
@@ -152,6 +205,12 @@ def finished_shards(output_dir: Path) -> list[Shard]:
     missing = [str(shard) for shard in expected if shard not in shards]
     if missing:
         raise UserError(f"{output_dir}: shards {', '.join(missing[:9])} are missing; run them")
+    if shards != expected:
+        strange = next(shard for shard in shards if shard not in expected)
+        raise UserError(
+            f"{strange.folder(output_dir)}: is none of the {shards[0].count} shards beside it; "
+            f"remove what is not of this run"
+        )
     first, *others = (_lines_of(shard, output_dir)[0] for shard in shards)
     for shard, settings in zip(shards[1:], others, strict=True):
         if settings != first:
@@ -170,23 +229,32 @@ def merge(output_dir: Path, shards: Sequence[Shard]) -> Merged:
         shards: of `finished_shards`.
     """
     ends = [_end(shard, output_dir) for shard in shards]
-    taxonomy = _taxonomy(ends[0])
+    taxonomy = ends[0].taxonomy
     remove_summary(output_dir)
     lines = [_lines_of(shard, output_dir) for shard in shards]
     merged = [lines[0][0], *(line for own in lines for line in own[1:])]
     atomic_write(output_dir / RECORD_NAME, "".join(json.dumps(line) + "\n" for line in merged))
     record = Record(output_dir, lines[0][0]["settings"], True, taxonomy.num_classes)
-    names = sorted(name for end in ends for name in end["names"])
-    return Merged(record, names, taxonomy, sum(end["left_out"] for end in ends))
+    incomplete = {name: counts for end in ends for name, counts in end.incomplete.items()}
+    record.finished.update(incomplete)
+    names = sorted(name for end in ends for name in end.names)
+    num_left_out = sum(end.num_left_out for end in ends)
+    return Merged(record, names, taxonomy, num_left_out, len(incomplete))
 
 
 def _lines_of(shard: Shard, output_dir: Path) -> list[dict[str, Any]]:
     """Of the record of a shard that came to its end: settings, then images."""
-    _end(shard, output_dir)
-    return lines_of(shard.folder(output_dir) / RECORD_NAME)
+    end = _end(shard, output_dir)
+    path = shard.folder(output_dir) / RECORD_NAME
+    lines = lines_of(path)
+    seen = {line["name"] for line in lines[1:]}.union(end.incomplete)
+    num_due = len(end.names) - end.num_left_out
+    if not lines or "settings" not in lines[0] or len(seen.intersection(end.names)) < num_due:
+        raise UserError(f"{path}: is damaged; run shard {shard} with --resume")
+    return lines
 
 
-def _end(shard: Shard, output_dir: Path) -> dict[str, Any]:
+def _end(shard: Shard, output_dir: Path) -> End:
     folder = shard.folder(output_dir)
     if is_written_to(folder):
         raise UserError(f"{folder}: shard {shard} is still in work; wait for its end")
@@ -194,14 +262,9 @@ def _end(shard: Shard, output_dir: Path) -> dict[str, Any]:
     if not is_regular_file(path):
         raise UserError(f"{folder}: shard {shard} did not come to its end; run it with --resume")
     try:
-        return json.loads(read_small_file(path, LARGEST_DONE))
-    except ValueError:
+        return End.from_json(json.loads(read_small_file(path, LARGEST_DONE)))
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         raise UserError(f"{path}: is damaged; run shard {shard} with --resume") from None
-
-
-def _taxonomy(end: Mapping[str, Any]) -> Taxonomy:
-    palette = tuple((red, green, blue) for red, green, blue in end["palette"])
-    return Taxonomy(end["taxonomy"], tuple(end["class_names"]), palette)
 
 
 def _shards(output_dir: Path) -> list[Shard]:

@@ -58,10 +58,17 @@ class _Found(NamedTuple):
     passed_over: Counter[str]
 
 
-def find_all_sources(inputs: Sequence[str], output_dir: Path) -> Sources:
+def find_all_sources(
+    inputs: Sequence[str], output_dir: Path, place_of: Callable[[Path], Path] | None = None
+) -> Sources:
     """The images and videos of several inputs, each once, in their order; see `find_sources`.
 
     Results of several inputs are called like the paths below the folder that all of them lie in.
+
+    Args:
+        inputs: at least one.
+        output_dir: of the results.
+        place_of: where a file lies, for its name: in every run the same. By default its path.
 
     Raises:
         MissingFileError, UserError: as `find_sources`, or if there is no input.
@@ -70,13 +77,18 @@ def find_all_sources(inputs: Sequence[str], output_dir: Path) -> Sources:
         raise MissingFileError("no input: no file, folder or pattern is named")
     if len(inputs) == 1:
         return find_sources(inputs[0], output_dir)
+    place_of = place_of or absolute
     found = [_found(source, output_dir) for source in inputs]
-    absolute = {_absolute(own.root) for own in found}
-    common = Path(os.path.commonpath(absolute))
+    common = Path(os.path.commonpath({place_of(own.root) for own in found}))
     places: dict[Path, tuple[Path, bool]] = {}
     for own in found:
         for file in own.files:
-            places.setdefault(_absolute(file), (file, own.is_video(file)))
+            same, _ = places.setdefault(place_of(file), (file, own.is_video(file)))
+            if absolute(same) != absolute(file):
+                raise UserError(
+                    f"{file}: its results would be called like those of {same}; segment them in "
+                    f"two runs, with an --output each"
+                )
     names = _names(list(places), common)
     sources = [Source(file, names[place], film) for place, (file, film) in places.items()]
     return Sources(sources, sum((own.passed_over for own in found), Counter[str]()))
@@ -151,7 +163,7 @@ def _found(source: str, output_dir: Path) -> _Found:
     )
 
 
-def _absolute(path: Path) -> Path:
+def absolute(path: Path) -> Path:
     """From the root on and without '..', but through links as they are named."""
     return Path(os.path.normpath(Path.cwd() / path))
 

@@ -32,7 +32,7 @@ from t2sda.inference.shares import (
     Stamp,
     stamp_of,
 )
-from t2sda.inference.sources import Source
+from t2sda.inference.sources import Source, absolute
 
 CONNECTIONS = 8
 """Downloads at once; and uploads."""
@@ -57,6 +57,7 @@ class Transfer:
         """Files behind URLs that got no path: kind -> how many."""
         self._stack = ExitStack()
         self._folder: Path | None = None
+        self._called: dict[str, str] = {}
         self._stores: dict[str, Store] = {}
         self._files: dict[Path, RemoteFile] = {}
         self._coming: dict[Path, Future[None]] = {}
@@ -76,11 +77,18 @@ class Transfer:
             error.args = (self.shown(str(error)),)
         self._stack.close()
 
+    def call(self, path: Path, name: str) -> None:
+        """A file of this machine is shown by a name that users know."""
+        self._called[str(path)] = name
+
     def shown(self, text: object) -> str:
-        """Text with URLs in place of the paths that stand for them."""
+        """Text with URLs, and names given with `call`, in place of paths that stand for them."""
+        shown = str(text)
+        for path, name in self._called.items():
+            shown = shown.replace(path, name)
         if self._folder is None:
-            return str(text)
-        return re.sub(f"{re.escape(str(self._folder))}/([a-z0-9+.-]+)/", r"\1://", str(text))
+            return shown
+        return re.sub(f"{re.escape(str(self._folder))}/([a-z0-9+.-]+)/", r"\1://", shown)
 
     def inputs(self, names: Sequence[str]) -> list[str]:
         """Names of files, folders and patterns: those that are URLs as paths of the mirror.
@@ -100,6 +108,16 @@ class Transfer:
         for folder, urls in alone.items():
             self._mirror_alone(folder, urls)
         return paths
+
+    def place(self, path: Path) -> Path:
+        """Where a file lies for the name of its results: of s3://BUCKET/FOLDER /s3/BUCKET/FOLDER.
+
+        Not below the temporary folder, whose name is another in every run and every shard.
+        """
+        place = absolute(path)
+        if self._folder is None or self._folder not in place.parents:
+            return place
+        return Path("/") / place.relative_to(self._folder)
 
     def ahead(self, sources: Iterable[Source]) -> Iterator[Source]:
         """The sources, in their order; downloads of the next AHEAD of them have begun."""
@@ -146,10 +164,12 @@ class Transfer:
 
         It has the folders of shards that are there, their files empty until `pull`.
         """
+        if not name:
+            raise UserError("the folder for results: its name is empty; name a folder or a URL")
         if not is_url(name):
             return Path(name)
+        folder = self._path(name)
         url = name.rstrip("/")
-        folder = self._path(url)
         folder.mkdir(parents=True, exist_ok=True)
         self._output = folder, url
         with suppress(NotThereError):

@@ -7,6 +7,7 @@ where `open_npz(path, options)` gives an OpenedFile.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -163,7 +164,9 @@ def runtimes_for(path: Path, asked: Sequence[str]) -> list[str]:
 
 def _able(path: Path) -> Sequence[str]:
     if not path.exists():
-        raise MissingFileError(f"{path}: no such file or folder")
+        is_url = re.match(r"[a-z][a-z0-9+.-]+:/", str(path))
+        hint = "; models are read from this machine, so copy it here first" if is_url else ""
+        raise MissingFileError(f"{path}: no such file or folder{hint}")
     if not path.is_file():
         return (TORCH,)
     suffix = path.suffix.lower()

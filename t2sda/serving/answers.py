@@ -17,6 +17,7 @@ from t2sda.files import json_text
 from t2sda.images import read_header, read_image
 from t2sda.images.content import kind_of_start
 from t2sda.images.files import TooManyPixelsError
+from t2sda.inference.results import encoded
 from t2sda.inference.visualisation import class_counts, overlay
 from t2sda.runtime.memory import TooLargeError, named_if_too_large
 from t2sda.runtime.predictor import Predictor
@@ -68,8 +69,8 @@ def answer(model: Predictor, content: bytes, media_type: str, limits: Limits) ->
     """The labels of an encoded image as `media_type`, one of ANSWERS.
 
     Raises:
-        RefusedError: for what is no image, is damaged, or has more pixels than `limits` or memory
-            allow.
+        RefusedError: for what is no image, is damaged, or has more pixels than `limits`, memory or
+            the answer's format allow.
         UserError: for what is wrong with the model.
     """
     started = time.perf_counter()
@@ -79,15 +80,15 @@ def answer(model: Predictor, content: bytes, media_type: str, limits: Limits) ->
             decoded = time.perf_counter()
             labels = model.predict(image)
             labelled = time.perf_counter()
-            encoded = ANSWERS[media_type](image, labels, model.taxonomy)
-    except TooLargeError as error:
+            written = ANSWERS[media_type](image, labels, model.taxonomy)
+    except (TooLargeError, TooManyPixelsError) as error:
         raise RefusedError(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, str(error)) from None
     seconds = {
         "decode": decoded - started,
         "network": labelled - decoded,
         "encode": time.perf_counter() - labelled,
     }
-    return Answer(encoded, media_type, seconds)
+    return Answer(written, media_type, seconds)
 
 
 def _decoded(content: bytes, limits: Limits) -> np.ndarray:
@@ -133,12 +134,12 @@ def _as_json(image: np.ndarray, labels: np.ndarray, taxonomy: Taxonomy) -> bytes
 
 
 def _as_train_ids(image: np.ndarray, labels: np.ndarray, taxonomy: Taxonomy) -> bytes:
-    return cv2.imencode(".png", labels, [cv2.IMWRITE_PNG_COMPRESSION, 1])[1].tobytes()
+    return encoded(".png", labels, [cv2.IMWRITE_PNG_COMPRESSION, 1], NAME)
 
 
 def _as_overlay(image: np.ndarray, labels: np.ndarray, taxonomy: Taxonomy) -> bytes:
     drawn = cv2.cvtColor(overlay(image, labels, taxonomy), cv2.COLOR_RGB2BGR)
-    return cv2.imencode(".jpg", drawn, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])[1].tobytes()
+    return encoded(".jpg", drawn, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY], NAME)
 
 
 ANSWERS: Mapping[str, Callable[[np.ndarray, np.ndarray, Taxonomy], bytes]] = {

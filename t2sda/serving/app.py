@@ -12,6 +12,7 @@ from typing import Any
 
 from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
@@ -64,7 +65,7 @@ class Server:
 
     def app(self) -> Starlette:
         """The application; it ends the queue's threads when it ends."""
-        return Starlette(
+        app = Starlette(
             routes=[
                 Route("/segment", self.segment, methods=["POST"]),
                 Route("/health", self.health),
@@ -72,8 +73,11 @@ class Server:
                 Route("/openapi.json", self.describe),
                 Route("/", self.show),
             ],
+            exception_handlers={HTTPException: self.point_the_way},
             lifespan=self._lifespan,
         )
+        app.router.redirect_slashes = False  # to http://, also behind a proxy that has TLS
+        return app
 
     @contextlib.asynccontextmanager
     async def _lifespan(self, _: Starlette) -> AsyncIterator[None]:
@@ -179,6 +183,20 @@ class Server:
     async def describe(self, _: Request) -> Response:
         """`GET /openapi.json`."""
         return JSONResponse(self._description)
+
+    async def point_the_way(self, request: Request, error: Exception) -> Response:
+        """What is asked of another address, or in another way: where to go instead."""
+        assert isinstance(error, HTTPException)
+        await self._discard(request)
+        headers = error.headers or {}
+        found = f"takes {headers['Allow']} alone" if "Allow" in headers else "is nothing here"
+        response = _error(
+            HTTPStatus(error.status_code),
+            f"{request.method} {request.url.path[:120]}: {found}; POST an image file to /segment, "
+            f"GET / describes the rest",
+        )
+        response.headers.update(headers)
+        return response
 
     async def show(self, _: Request) -> Response:
         """`GET /`: the description as a page, with a form to try it."""

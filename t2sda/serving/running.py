@@ -16,6 +16,9 @@ from t2sda.files import reason
 from t2sda.runtime.predictor import Predictor
 from t2sda.serving.app import Server
 
+UNREAD_SECONDS = 30.0
+"""After which a connection is closed whose client takes nothing of its answer."""
+
 logger = logging.getLogger(__name__)
 
 
@@ -28,13 +31,17 @@ def bound_socket(host: str, port: int) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         listening = socket.create_server((host, port), family=family, backlog=2048)
-    except (OSError, OverflowError) as error:
+    except (OSError, OverflowError, TypeError, ValueError) as error:  # the last: no name of a host
         raise UserError(
-            f"cannot listen on {host} port {port} ({reason(error)}); choose another --port or "
+            f"cannot listen on '{host}' port {port} ({reason(error)}); choose another --port or "
             f"--host"
         ) from None
     # Connections inherit it; without, a body waits 40 ms for the client's word on the headers.
     listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    if hasattr(socket, "TCP_USER_TIMEOUT"):  # Linux
+        # A client that does not read its answer would hold it in memory, and the end of the server.
+        milliseconds = round(1000 * UNREAD_SECONDS)
+        listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, milliseconds)
     return listening
 
 
@@ -52,7 +59,10 @@ def warm_up(model: Predictor) -> None:
 
 
 def serve(server: Server, listening: socket.socket) -> None:
-    """Answer until SIGTERM or SIGINT; what is under way then is finished first."""
+    """Answer until SIGTERM or SIGINT; what is under way then is finished first.
+
+    A second SIGINT ends it at once.
+    """
     config = uvicorn.Config(
         server.app(),
         log_level="warning",
@@ -64,10 +74,20 @@ def serve(server: Server, listening: socket.socket) -> None:
     # uvicorn raises the signal again when all is done; without these it would kill the process.
     previous = {number: signal.signal(number, _done) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
-        uvicorn.Server(config).run(sockets=[listening])
+        _Uvicorn(config).run(sockets=[listening])
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
+
+
+class _Uvicorn(uvicorn.Server):
+    """What a second signal cuts off is no error, and has no traceback."""
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Called by signals."""
+        if self.should_exit:
+            logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
+        super().handle_exit(sig, frame)
 
 
 def _done(number: int, _: FrameType | None) -> None:

@@ -12,10 +12,12 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from t2sda.cli import benchmark_files
 from t2sda.cli.benchmark import ratio, table_of
 from t2sda.cli.common import short_names
 from t2sda.cli.main import main
 from t2sda.export import latency
+from t2sda.export.end_to_end import STAGES, Breakdown, Job
 from t2sda.export.latency import Candidate, Comparison, Result, Task
 from tests.deployed import STATIC, shared_checkpoint, shared_export
 from tests.tiny_onnx import write_tiny
@@ -242,6 +244,33 @@ def test_options_that_say_nothing_end_to_end_are_refused(
         (["--images", str(tmp_path)], "with --end-to-end alone"),
         (["--end-to-end", "--batches", "4"], "one image at a time"),
         (["--end-to-end", "--images", str(tmp_path / "empty")], "no image in this folder"),
+        (["--end-to-end", "--images", str(tmp_path / "none")], "none: no such folder"),
+        (["--end-to-end", "--images", str(path)], "tiny.onnx: no such folder"),
+        (["--end-to-end", "--images", str(tmp_path), "--sizes", "8x8"], "sizes of their own"),
     ):
         assert main(["benchmark", str(path), *options]) == 2
         assert words in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("size", ["00x5", "8x0", "8", "99999999x99999999", "9" * 5000 + "x1"])
+def test_a_size_that_no_image_has_is_refused(
+    size: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        main(["benchmark", str(tmp_path / "any.onnx"), "--sizes", size])
+    assert "argument --sizes: " in capsys.readouterr().err
+
+
+def test_a_size_that_is_given_twice_is_timed_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    jobs: list[Job] = []
+
+    def break_down(job: Job) -> Breakdown:
+        jobs.append(job)
+        return Breakdown(job, (8, 8), {stage: [0.1] for stage in STAGES}, [0.1])
+
+    monkeypatch.setattr(benchmark_files, "break_down", break_down)
+    path = write_tiny(tmp_path / "tiny.onnx")
+    assert main(["benchmark", str(path), "--end-to-end", "--sizes", "8x8", "9x9", "8x8"]) == 0
+    assert [job.files[0].parent.name for job in jobs] == ["8x8", "9x9"]

@@ -11,6 +11,7 @@ import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
 from t2sda.cli.main import main
+from t2sda.errors import UserError
 from t2sda.inference import remote, transfer
 from tests.cli.urls import IN, NAMES, OUT, infer, local, stored, write_png
 from tests.tiny_onnx import tiny_model, write_tiny
@@ -147,6 +148,10 @@ def test_shards_and_merge(
         (f"{IN}/../x", OUT, "names no file or folder"),
         ("memory://*/x", OUT, "memory://*/x: name the bucket"),
         ("memory://", OUT, "names no file or folder"),
+        (IN, "memory://", "names no file or folder"),
+        (IN, "memory:///", "names no file or folder"),
+        ("github://a/b", OUT, "cannot be opened (GithubFileSystem.__init__() missing"),
+        ("github://a/b", OUT, "from the environment, as in FSSPEC_GITHUB_HOST"),
         ("file:///etc", OUT, "file://: is this machine; write the path alone"),
         (IN, "file:///x", "file://: is this machine; write the path alone"),
         (f"{IN}/notes.txt", OUT, "notes.txt"),
@@ -173,6 +178,50 @@ def test_bad_urls_end_in_one_message_and_nothing_is_written(
     assert shown.count("\n") == 1
     assert not (tmp_path / "out").exists()
     assert not memory.exists("/labels")
+
+
+def test_names_of_urls_beside_paths_are_those_of_every_run_and_shard(
+    tmp_path: Path, model: Path, photos: Path, memory: MemoryFileSystem
+) -> None:
+    inputs = ["--model", str(model), "--input", IN, str(photos), "--kind", "trainid"]
+    one, many = tmp_path / "one", tmp_path / "many"
+    assert main(["infer", *inputs, "--output", str(one)]) == 0
+    assert (one / "memory/street/bonn/1_trainid.png").is_file()
+    assert (one / str(photos).lstrip("/") / "bonn/1_trainid.png").is_file()
+    for shard in ("1/2", "2/2"):
+        assert main(["infer", *inputs, "--output", str(many), "--shard", shard]) == 0
+    assert main(["merge", str(many)]) == 0
+    both = [contents(folder) for folder in (one, many)]
+    for found in both:  # of URLs it says where the image came from
+        del found[RECORD_NAME]
+    assert both[0] == both[1]
+
+
+def test_a_path_that_is_called_like_a_url_is_refused(tmp_path: Path) -> None:
+    files = [tmp_path / "a.png", tmp_path / "b.png"]
+    for file in files:
+        Image.fromarray(noise()).save(file)
+    with pytest.raises(UserError, match=r"b\.png: its results would be called like those of .*a\."):
+        find_all_sources(list(map(str, files)), tmp_path / "out", lambda path: Path("/s3/a.png"))
+
+
+@pytest.mark.parametrize("name", ["a?.png", "a*.png", "[a].png", "a#b.png", "a%20b.png", "ü b.png"])
+def test_letters_of_patterns_in_a_name_are_letters(
+    name: str, tmp_path: Path, model: Path, memory: MemoryFileSystem
+) -> None:
+    path = tmp_path / name
+    Image.fromarray(noise()).save(path)
+    assert infer(model, str(path), f"{OUT}/what?") == 0
+    stem = Path(name).stem
+    assert f"{stem}_trainid.png" in stored(memory, "/labels/what?")
+    assert not [found for found in memory.find("/") if ".partial" in found]
+
+
+def test_a_model_behind_a_url_is_to_be_copied_first(
+    photos: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert infer(Path("s3://bucket/a.onnx"), IN, OUT) == 2
+    assert "models are read from this machine, so copy it here" in capsys.readouterr().err
 
 
 def test_merge_of_bad_urls(capsys: pytest.CaptureFixture[str]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import shlex
 import shutil
 import signal
@@ -17,6 +18,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from t2sda.cli.launch import SECONDS_TO_STOP
 from t2sda.cli.main import main
 from t2sda.distributed import check_shared_folder, rank
 from t2sda.errors import UserError
@@ -45,7 +47,7 @@ def test_the_job_file_hands_slurms_answers_and_the_very_words_to_torchrun(
         assert f"#SBATCH --{option}" in directives
     for name, body in (
         ("scontrol", 'test "$3" = "n[7-9]" && printf "n7\\nn8\\nn9\\n"'),
-        ("srun", 'printf "%s\\0" "$@" > got'),
+        ("srun", 'printf "%s\\0" "$@" > got; env > environment'),
     ):
         (tmp_path / name).write_text(f"#!/bin/bash\n{body}\n")
         (tmp_path / name).chmod(0o755)
@@ -53,6 +55,11 @@ def test_the_job_file_hands_slurms_answers_and_the_very_words_to_torchrun(
     path = f"{tmp_path}:{os.environ['PATH']}"
     bash = str(shutil.which("bash"))
     subprocess.run([bash, str(job)], cwd=tmp_path, env={**slurm, "PATH": path}, check=True)
+    found = re.search(
+        r"TORCH_ELASTIC_SHUTDOWN_TIMEOUT=(\d+)", (tmp_path / "environment").read_text()
+    )
+    assert found is not None
+    assert 30 < int(found[1]) < SECONDS_TO_STOP  # torchrun must not kill what still saves
     got = (tmp_path / "got").read_text().split("\0")[:-1]
     assert got[-len(TRAIN) :] == TRAIN
     assert got[: -len(TRAIN)] == [
@@ -70,6 +77,11 @@ def test_the_job_file_hands_slurms_answers_and_the_very_words_to_torchrun(
         (["--print", "slurm", "--slurm", "time=1\nrm -r x", "--", *TRAIN], "OPTION=VALUE"),
         (["--print", "torchrun", "--rendezvous", "a:1", "--slurm", "x", "--", *TRAIN], "alone"),
         (["--print", "slurm"], "nothing to run"),
+        (["--print", "torchrun", "--rendezvous", "a:0", "--", *TRAIN], "a free port"),
+        (["--print", "torchrun", "--rendezvous", "a:65536", "--", *TRAIN], "a free port"),
+        (["--print", "torchrun", "--rendezvous", "a:" + "9" * 5000, "--", *TRAIN], "a free port"),
+        (["--print", "slurm", "--slurm", "nodes=4", "--", *TRAIN], "--nodes says it"),
+        (["--print", "slurm", "--slurm", "ntasks=4", "--", *TRAIN], "--processes says how many"),
         (["--print", "slurm", "--", "infer"], "train or evaluate"),
     ],
 )

@@ -13,6 +13,7 @@ from PIL import Image
 
 from t2sda.cli.main import main
 from t2sda.files import only_writer
+from tests.inference.test_video import damage, streets, write_packets
 from tests.serving.conftest import noise
 from tests.tiny_onnx import tiny_model, write_tiny
 
@@ -90,6 +91,8 @@ def test_what_does_not_belong_together_is_refused(
     assert main(["merge", str(output)]) == 2
     assert "another model than shard 1/2" in capsys.readouterr().err
     with only_writer(output / "shards/1-of-2", "--output"):
+        assert infer(model, photos, output) == 2  # the whole, which would meet its files
+        assert "shard 1/2 is in work there" in capsys.readouterr().err
         assert infer(model, photos, output, "--shard", "1/2") == 2  # the same one twice
         assert main(["merge", str(output)]) == 2
     assert "shard 1/2 is still in work" in capsys.readouterr().err
@@ -97,6 +100,69 @@ def test_what_does_not_belong_together_is_refused(
         assert infer(model, photos, output, "--shard", "1/2") == 2
     assert "a run without --shard is writing there" in capsys.readouterr().err
     assert infer(model, photos, output, "--shard", "3/2") == 2
+
+
+def test_shards_of_another_number_beside_those_of_a_run_are_named(
+    tmp_path: Path, model: Path, photos: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = tmp_path / "out"
+    assert infer(model, photos, output, "--shard", "1/1") == 0
+    (output / "shards/7-of-9").mkdir()  # two began at the same moment
+    (output / "shards/01-of-1").mkdir()  # none of ours
+    assert main(["merge", str(output)]) == 2
+    assert "7-of-9: is none of the 1 shards beside it" in capsys.readouterr().err
+    (output / "shards/7-of-9").rmdir()
+    assert main(["merge", str(output)]) == 0
+    (output / "shards/1-of-1/images.jsonl").write_text("{}\n")
+    assert main(["merge", str(output)]) == 2
+    assert "images.jsonl: is damaged" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("done.json", b""),
+        ("done.json", b"{}"),
+        ("done.json", b"[]"),
+        ("done.json", b"null"),
+        ("done.json", b"\xff"),
+        ("done.json", b"[" * 100_000),
+        ("done.json", {"names": [3]}),
+        ("done.json", {"left_out": "1"}),
+        ("done.json", {"incomplete": {"a": [1]}}),
+        ("done.json", {"incomplete": []}),
+        ("done.json", {"palette": [[1, 2]]}),
+        ("done.json", {"class_names": ["road"]}),
+        ("images.jsonl", None),
+        ("images.jsonl", b""),
+        ("images.jsonl", b'{"settings": {}'),
+        ("images.jsonl", "its first two lines"),
+    ],
+)
+def test_a_damaged_record_of_a_shard_is_named_and_repaired_by_resume(
+    tmp_path: Path,
+    model: Path,
+    photos: Path,
+    capsys: pytest.CaptureFixture[str],
+    name: str,
+    content: bytes | str | dict[str, object] | None,
+) -> None:
+    output = tmp_path / "out"
+    assert infer(model, photos / "bonn", output, "--shard", "1/1") == 0
+    path = output / "shards/1-of-1" / name
+    if isinstance(content, dict):
+        path.write_text(json.dumps({**json.loads(path.read_text()), **content}))
+    elif isinstance(content, str):
+        path.write_bytes(b"".join(path.read_bytes().splitlines(keepends=True)[:2]))
+    elif content is None:
+        path.unlink()
+    else:
+        path.write_bytes(content)
+    assert main(["merge", str(output)]) == 2
+    assert f"{path}: is damaged; run shard 1/1 with --resume" in capsys.readouterr().err
+    assert not (output / "classes.json").exists()
+    assert infer(model, photos / "bonn", output, "--shard", "1/1", "--resume") == 0
+    assert main(["merge", str(output)]) == 0
 
 
 @pytest.mark.slow  # processes, and hundreds of files that wait for the disk
@@ -144,3 +210,18 @@ def test_left_out_files_are_not_forgotten(
     assert sorted(codes) == [0, 3]
     assert main(["merge", str(output)]) == 3
     assert "1 files were left out" in capsys.readouterr().out
+
+
+def test_a_damaged_video_counts_as_in_one_process(
+    tmp_path: Path, model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    video = tmp_path / "drive.mp4"
+    write_packets(video, streets(9))
+    damage(video, 7)
+    one, many = tmp_path / "one", tmp_path / "many"
+    assert infer(model, video, one) == 3
+    assert infer(model, video, many, "--shard", "1/1") == 3
+    assert main(["merge", str(many)]) == 3
+    assert "1 videos are damaged" in capsys.readouterr().out
+    for name in ("classes.json", "images.jsonl", "legend.png"):  # films have names of their own
+        assert (many / name).read_bytes() == (one / name).read_bytes()

@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 
 from t2sda.cli.benchmark_files import load_job
+from t2sda.errors import UserError
 from t2sda.export import end_to_end
-from t2sda.export.end_to_end import STAGES, Job, measure, street_files
+from t2sda.export.end_to_end import STAGES, Job, copied, measure, street_files
 from tests.tiny_onnx import write_tiny
 
 SLOW = 0.03
@@ -63,3 +64,10 @@ def test_what_takes_long_is_seen_in_its_own_stage(
     found = measure(job._replace(load=load, rounds=1))
     assert np.argmax([found.median(name) for name in STAGES]) == STAGES.index(stage)
     assert found.median(stage) >= SLOW
+
+
+def test_an_image_that_cannot_be_read_is_called_by_its_users_name(job: Job, tmp_path: Path) -> None:
+    damaged = tmp_path / "mine.png"
+    damaged.write_bytes(b"no image")
+    with pytest.raises(UserError, match=r"/mine\.png: cannot be decoded"):
+        measure(job._replace(files=copied([damaged], tmp_path / "links")))

@@ -12,6 +12,7 @@ import pytest
 from t2sda.cli.main import main
 from t2sda.data.taxonomies import CITYSCAPES_19, Taxonomy
 from t2sda.export.triton import export_triton
+from tests.full_disk import file_size_limit
 from tests.tiny_onnx import edited, metadata, tiny_model, write_tiny
 
 model_config_pb2 = pytest.importorskip(
@@ -129,8 +130,51 @@ def test_what_cannot_be_served_leaves_nothing_behind(
         ([str(changed), "--output", str(repository)], "do not belong together"),
         ([str(tmp_path / "run"), "--output", str(repository)], "export onnx` comes first"),
         ([str(source), "--output", str(repository), "--name", "../x"], "--name '../x'"),
+        ([str(source), "--output", str(repository), "--name", "a b"], "choose one with --name"),
+        ([str(source), "--output", str(repository), "--max-batch", "4"], "leave it out"),
         ([str(source), "--output", str(blocked)], "choose another folder with --output"),
     ):
         assert main(["export", "triton", *arguments]) == 2
         assert words in capsys.readouterr().err
     assert not repository.exists()
+
+
+def test_a_configuration_of_others_is_not_replaced(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = write_tiny(tmp_path / "a.onnx")
+    output = ["--output", str(tmp_path / "r"), "--name", "mine"]
+    config = tmp_path / "r/mine/config.pbtxt"
+    config.parent.mkdir(parents=True)
+    config.write_text('name: "mine"')
+    assert main(["export", "triton", str(source), *output]) == 2
+    assert "what is there takes or gives something else" in capsys.readouterr().err
+    assert [path.name for path in config.parent.iterdir()] == ["config.pbtxt"]
+    config.unlink()
+    (config.parent / "1").mkdir()
+    assert main(["export", "triton", str(source), *output]) == 2
+    assert "holds versions and no config.pbtxt" in capsys.readouterr().err
+
+
+def test_versions_of_one_model_have_one_largest_batch(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["export", "triton", str(write_tiny(tmp_path / "a.onnx", dynamic("labels")))]
+    command += ["--output", str(tmp_path / "r")]
+    assert main(command) == 0
+    assert main([*command, "--max-batch", "4"]) == 2
+    assert "--max-batch" in capsys.readouterr().err
+    assert main([*command, "--max-batch", "8"]) == 0
+    with pytest.raises(SystemExit):
+        main([*command, "--max-batch", str(1 << 31)])
+
+
+def test_a_full_disk_leaves_no_version_and_the_next_export_goes_on(tmp_path: Path) -> None:
+    source = write_tiny(tmp_path / "a.onnx")
+    command = ["export", "triton", str(source), "--output", str(tmp_path / "r")]
+    size = source.stat().st_size
+    with file_size_limit(size - 1):
+        assert main(command) == 2
+    assert not (tmp_path / "r/a/1").exists()
+    assert main(command) == 0
+    assert (tmp_path / "r/a/1/model.onnx").read_bytes() == source.read_bytes()

@@ -16,12 +16,14 @@ import onnx
 import pytest
 from PIL import Image
 
+from t2sda.cli import export_web
 from t2sda.cli.main import main
 from t2sda.data.taxonomies import Taxonomy
 from t2sda.export import ort_web
 from t2sda.runtime.metadata import Metadata
 from t2sda.runtime.onnx_content import properties_of_onnx
 from tests.deployed import shared_checkpoint
+from tests.full_disk import file_size_limit
 from tests.tiny_onnx import SIZE, metadata, tiny_model, write_tiny
 
 OTHER = Taxonomy("two", ("a", "b"), ((0, 0, 0), (1, 1, 1)))
@@ -111,6 +113,9 @@ def test_what_the_page_cannot_run_is_refused_and_nothing_is_written(
         ((good, "--output", site, "--example", tmp_path / "none.jpg"), "no such file"),
         ((good, "--output", full), "something else than a site"),
         ((good, "--output", good), "is no folder"),
+        ((good, "--output", site, "--size", 64, 96), "--size: "),
+        ((good, "--output", site, "--branch", "student"), "--branch: "),
+        ((good, "--output", site, "--precision", "fp32"), "--precision: "),
         ((good, "--output", site, "--onnxruntime-web", forged), "as npm publishes it"),
         ((tmp_path / "none", "--output", site), "none"),
     ):
@@ -142,3 +147,45 @@ def test_an_npm_that_fails_is_named(
     monkeypatch.setenv("T2SDA_CACHE", str(tmp_path / "cache"))
     assert export(write_tiny(tmp_path / "a.onnx"), "--output", tmp_path / "site") == 2
     assert "failed (E404)" in capsys.readouterr().err
+
+
+def test_files_beside_a_site_are_not_removed_with_it(
+    archive: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    good, site = write_tiny(tmp_path / "good.onnx"), tmp_path / "site"
+    command = (good, "--output", site, "--onnxruntime-web", archive)
+    assert export(*command) == 0
+    (site / ".git").mkdir()
+    assert export(*command) == 2
+    assert "holds '.git'" in capsys.readouterr().err
+    assert (site / ".git").is_dir()
+
+
+def test_what_is_wrong_with_the_folder_is_said_before_an_export_of_minutes(
+    archive: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    (tmp_path / "mine.txt").write_text("precious")
+    monkeypatch.setattr(export_web, "open_checkpoint", lambda path: pytest.fail("too early"))
+    assert export("run", "--output", tmp_path, "--onnxruntime-web", archive) == 2
+    assert "something else than a site" in capsys.readouterr().err
+    monkeypatch.setenv("T2SDA_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(shutil, "which", lambda name: None)
+    assert export("run", "--output", tmp_path / "site") == 2
+    assert "npm is not installed here" in capsys.readouterr().err
+
+
+def test_a_full_disk_leaves_the_old_site(archive: Path, tmp_path: Path) -> None:
+    good, site = write_tiny(tmp_path / "good.onnx"), tmp_path / "site"
+    command = (good, "--output", site, "--onnxruntime-web", archive)
+    with file_size_limit(1 << 10):
+        assert export(*command) == 2
+    assert not site.exists()
+    assert export(*command) == 0
+    before = {path.name: path.read_bytes() for path in site.iterdir()}
+    with file_size_limit(1 << 10):
+        assert export(*command) == 2
+    assert {path.name: path.read_bytes() for path in site.iterdir()} == before
+    assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]

@@ -11,6 +11,7 @@ from PIL import Image
 
 from t2sda.data.taxonomies import CITYSCAPES_19
 from t2sda.errors import UserError
+from t2sda.images.files import TooManyPixelsError
 from t2sda.inference.results import (
     DRAWN,
     check_label_ids,
@@ -66,3 +67,9 @@ def test_unwritable_places(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"a\.png: cannot be written"):
         write_png(tmp_path / "a.png", np.zeros((2, 2), np.uint8))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.png", "file"]
+
+
+def test_a_side_longer_than_png_takes_is_said(tmp_path: Path) -> None:
+    with pytest.raises(TooManyPixelsError, match=r"a\.png: 1x1000001 .*smaller"):
+        write_png(tmp_path / "a.png", np.zeros((1, 1_000_001), np.uint8))
+    assert not list(tmp_path.iterdir())

@@ -25,7 +25,8 @@ def test_every_image_is_taken_by_exactly_one_shard_and_shares_are_even() -> None
         ("2/3", {}, (2, 3)),
         ("2/3", SLURM, (2, 3)),
         ("", SLURM, (3, 4)),
-        ("/9", SLURM, (3, 9)),
+        ("/4", SLURM, (3, 4)),
+        ("/9", {**SLURM, "SLURM_ARRAY_TASK_COUNT": ""}, (3, 9)),
         ("", {**SLURM, "SLURM_ARRAY_TASK_STEP": "2"}, (2, 4)),
         ("/3", POD, (1, 3)),
     ],
@@ -48,6 +49,8 @@ def test_the_number_is_written_or_in_the_environment(
         ("/3", {}, "I of I/N is not known"),
         ("", POD, "N of I/N is not known"),
         ("/2", {"JOB_COMPLETION_INDEX": "2"}, "3/2"),
+        ("/9", SLURM, r"4 tasks, not 9.* write I, such as \$SLURM_ARRAY_TASK_ID/9"),
+        ("1/" + "9" * 5000, {}, "write I/N"),
     ],
 )
 def test_what_is_no_shard_is_said(text: str, environment: dict[str, str], words: str) -> None:

@@ -20,6 +20,7 @@ from starlette.testclient import TestClient
 from t2sda.errors import UserError
 from t2sda.inference.visualisation import overlay
 from t2sda.runtime.loading import load_model
+from t2sda.serving.answers import Limits
 from t2sda.serving.app import Server
 from tests.serving.conftest import CAPACITY, LIMITS, POST, HeldModel, encoded, noise
 
@@ -70,6 +71,7 @@ def bomb() -> bytes:
         (encoded(noise())[:500], 422, "cannot be decoded"),
         (encoded(noise(129, 128)), 413, "129x128"),
         (bomb(), 413, "20000x20000"),
+        (b"P6\n99999999 99999999\n255\n", 413, "exceeds limit"),
         (bytes(LIMITS.num_bytes + 1), 413, "100000 bytes"),
     ],
 )
@@ -188,3 +190,37 @@ def test_hostile_bodies_get_an_answer_and_the_server_lives(client: TestClient) -
     }
     assert {200, 422} < codes <= {200, 413, 415, 422}
     assert json.loads(post(client, encoded(noise())).content)["size"] == [40, 60]
+
+
+def test_a_side_longer_than_the_answers_format_takes_is_refused_and_others_are_given(
+    client: TestClient, server: Server
+) -> None:
+    server.limits = Limits(num_bytes=1 << 20, num_pixels=1 << 20)
+    long = encoded(np.zeros((1, 70_000, 3), np.uint8))
+    refused = post(client, long, "image/jpeg")
+    assert refused.status_code == 413
+    assert "1x70000" in refused.json()["error"]
+    assert post(client, long, "image/png").status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [
+        ("POST", "/", 405),
+        ("PUT", "/segment", 405),
+        ("GET", "/segment", 405),
+        ("DELETE", "/health", 405),
+        ("POST", "/predict", 404),
+        ("POST", "/segment/", 404),
+        ("OPTIONS", "/segment", 405),
+    ],
+)
+def test_another_address_or_method_is_told_where_to_send_an_image(
+    client: TestClient, method: str, path: str, status: int
+) -> None:
+    answer = client.request(method, path, content=bytes(LIMITS.num_bytes), headers=POST)
+    assert answer.status_code == status
+    assert answer.json()["error"].startswith(f"{method} {path}: ")
+    assert "POST an image file to /segment" in answer.json()["error"]
+    assert ("allow" in answer.headers) == (status == 405)
+    assert "location" not in answer.headers
