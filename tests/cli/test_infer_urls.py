@@ -13,6 +13,9 @@ from fsspec.implementations.memory import MemoryFileSystem
 from t2sda.cli.main import main
 from t2sda.errors import UserError
 from t2sda.inference import remote, transfer
+from t2sda.inference.shares import RECORD_NAME
+from t2sda.inference.sources import find_all_sources
+from tests.cli.test_shards import contents
 from tests.cli.urls import IN, NAMES, OUT, infer, local, stored, write_png
 from tests.tiny_onnx import tiny_model, write_tiny
 
@@ -200,7 +203,7 @@ def test_names_of_urls_beside_paths_are_those_of_every_run_and_shard(
 def test_a_path_that_is_called_like_a_url_is_refused(tmp_path: Path) -> None:
     files = [tmp_path / "a.png", tmp_path / "b.png"]
     for file in files:
-        Image.fromarray(noise()).save(file)
+        write_png(file)
     with pytest.raises(UserError, match=r"b\.png: its results would be called like those of .*a\."):
         find_all_sources(list(map(str, files)), tmp_path / "out", lambda path: Path("/s3/a.png"))
 
@@ -210,7 +213,7 @@ def test_letters_of_patterns_in_a_name_are_letters(
     name: str, tmp_path: Path, model: Path, memory: MemoryFileSystem
 ) -> None:
     path = tmp_path / name
-    Image.fromarray(noise()).save(path)
+    write_png(path)
     assert infer(model, str(path), f"{OUT}/what?") == 0
     stem = Path(name).stem
     assert f"{stem}_trainid.png" in stored(memory, "/labels/what?")

@@ -23,11 +23,11 @@ def infer(model: Path, source: object, output: object, *options: str) -> int:
     return main(["infer", "--model", str(model), *inputs, "--output", str(output), *own, *options])
 
 
-def stored(memory: MemoryFileSystem) -> dict[str, bytes]:
-    """Like `contents`, of what lies below OUT; places in the record are not compared."""
+def stored(memory: MemoryFileSystem, folder: str = "/labels") -> dict[str, bytes]:
+    """Like `contents`, of what lies below `folder`; places in the record are not compared."""
     found = {
-        name.removeprefix("/labels/"): memory.cat_file(name)
-        for name in memory.find("/labels")
+        name.removeprefix(f"{folder}/"): memory.cat_file(name)
+        for name in memory.find(folder)
         if "/shards/" not in name
     }
     return {**found, RECORD_NAME: without_stamps(found[RECORD_NAME])}
