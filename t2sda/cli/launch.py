@@ -33,7 +33,8 @@ SLURM_JOB = """\
 # Slurm sends SIGTERM {seconds} s before the time is up: the step is finished, a checkpoint written.
 set -euo pipefail
 export TORCH_ELASTIC_SHUTDOWN_TIMEOUT={patience}  # of torchrun, by default 30 s
-head=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
+hosts=$(scontrol show hostnames "$SLURM_JOB_NODELIST")
+head=$(head -n 1 <<< "$hosts")  # in a pipe it may end before scontrol, which ends the job
 srun {torchrun}
 """
 
