@@ -42,7 +42,7 @@ types: $(STAMP)
 	$(BIN)/mypy export
 
 pytest: $(STAMP)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
+	PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
 
 test-slow: $(STAMP)  ## what takes minutes: everything marked slow
 	$(BIN)/python -m pytest -n 2 -m slow

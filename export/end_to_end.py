@@ -101,7 +101,10 @@ def break_down(job: Job) -> Breakdown:
         try:
             return pool.submit(measure, job).result()
         except BrokenProcessPool:
-            raise UserError(f"{job.name}: its process ended unexpectedly") from None
+            raise UserError(
+                f"{job.name}: its process ended unexpectedly; the system may have run out of "
+                f"memory, of which every stream ({job.cores}) needs its own"
+            ) from None
 
 
 def measure(job: Job) -> Breakdown:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -83,24 +87,41 @@ STATIC_PROBABILITIES = Export(
 
 def shared_checkpoint(factory: pytest.TempPathFactory) -> Path:
     """One checkpoint for all tests of a session; not to be changed."""
-    path = checkpoint_path(factory.getbasetemp() / "deployed", 1)
-    return path if path.exists() else write_checkpoint(path.parent)
+    path = checkpoint_path(shared_folder(factory), 1)
+    with lock(path):
+        return path if path.exists() else write_checkpoint(path.parent)
+
+
+def shared_folder(factory: pytest.TempPathFactory) -> Path:
+    """That of all processes of a session: an export takes seconds."""
+    base = factory.getbasetemp()
+    return (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "deployed"
+
+
+@contextmanager
+def lock(path: Path) -> Iterator[None]:
+    """For the one process that makes what the others wait for."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.with_suffix(".lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 def shared_export(factory: pytest.TempPathFactory, export: Export) -> Path:
     """One file of each kind for all tests of a session, of `shared_checkpoint`'s student."""
     checkpoint = load_checkpoint(shared_checkpoint(factory))
     path = checkpoint.path.with_name(export.name)
-    if not path.exists():
-        export_onnx(
-            model_of_checkpoint(checkpoint),
-            checkpoint.taxonomy,
-            path,
-            image_size=IMAGE_SIZE,
-            dynamic=export.dynamic,
-            output_kind=export.output_kind,
-            origin={"run": "deployed", "iteration": 1},
-        )
+    with lock(path):
+        if not path.exists():
+            export_onnx(
+                model_of_checkpoint(checkpoint),
+                checkpoint.taxonomy,
+                path,
+                image_size=IMAGE_SIZE,
+                dynamic=export.dynamic,
+                output_kind=export.output_kind,
+                origin={"run": "deployed", "iteration": 1},
+            )
     return path
 
 

@@ -236,6 +236,7 @@ def test_predictions_are_label_ids_as_the_server_takes_them(
         assert (found == expected).all()
 
 
+@pytest.mark.slow  # three processes that import torch
 def test_two_processes_of_torchrun_score_as_one(
     tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:

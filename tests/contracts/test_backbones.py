@@ -20,8 +20,12 @@ SMALL = {
     "MiT": ["MODEL.BACKBONE.VARIANT", "b0"],
     "ResNetCaffe": ["MODEL.BACKBONE.DEPTH", "18"],
     "ResNetV1c": ["MODEL.BACKBONE.DEPTH", "18"],
+    "TimmCNN": ["MODEL.BACKBONE.TIMM_NAME", "test_efficientnet"],
     "TimmViT": ["MODEL.BACKBONE.TIMM_NAME", "test_vit", "MODEL.BACKBONE.PYRAMID_CHANNELS", "16"],
 }
+
+
+TIMM_NAMES = ["resnet18d", "convnext_atto", "mobilenetv3_small_100", "tf_efficientnet_lite0"]
 
 
 def build(name: str, seed: int = 0, settings: Sequence[str] = ()) -> Backbone:
@@ -102,7 +106,7 @@ def test_the_whole_image_reaches_the_coarsest_features(backbone: Backbone) -> No
     assert image.grad[..., -1].any(), "the last column has no influence"
 
 
-@pytest.mark.parametrize("timm_name", ["resnet18d", "convnext_atto", "mobilenetv3_small_100"])
+@pytest.mark.parametrize("timm_name", TIMM_NAMES)
 def test_offsets_of_timms_networks_are_where_the_gradient_is(timm_name: str) -> None:
     assert_offsets_are_measured("TimmCNN", ["MODEL.BACKBONE.TIMM_NAME", timm_name])
 

@@ -1,7 +1,7 @@
 """Every shipped model: exported, checked, run in two runtimes, built by TensorRT-RTX.
 
-SegFormer and the light network are in CI at their smallest; the rest and deeper ones
-are run by `make test-slow`, at full size by `benchmarks/export_all.py`.
+The light network is in CI; the others are run by `make test-slow`, at full size by
+`benchmarks/export_all.py`.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ IMAGE_SIZE = (64, 96)
 def parameters() -> list:
     deeper = (
         "_r101",
-        "daformer_mit_b0",
+        "_mit_b0",
         "dinov2",
         "convnext",
         *(f"_b{number}" for number in range(1, 6)),

@@ -117,7 +117,7 @@ def test_compiles_as_one_graph_that_agrees(name: str, backend: str) -> None:
     torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
 
 
-@pytest.mark.parametrize("size", [SIZE, (65, 97)])
+@pytest.mark.parametrize("size", [pytest.param(SIZE, marks=pytest.mark.slow), (65, 97)])
 def test_onnx_agrees(head: Head, size: tuple[int, int], onnx_outputs: Callable) -> None:
     features = features_of(size)
     with torch.no_grad():

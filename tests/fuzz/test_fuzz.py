@@ -35,6 +35,7 @@ def test_no_fault_among_2000_inputs(name: str) -> None:
     assert faults(TARGETS[name], MANY) == {}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "plant"),
     [

@@ -28,7 +28,7 @@ LIMIT = 30
 """Seconds from the failure to the end of the last process."""
 
 
-@pytest.mark.parametrize("ranks", [1, 2])
+@pytest.mark.parametrize("ranks", [pytest.param(1, marks=pytest.mark.slow), 2])
 def test_a_bug_in_a_hook_ends_the_whole_job_with_its_traceback(
     tiny_config: Path, tmp_path: Path, ranks: int
 ) -> None:

@@ -143,7 +143,7 @@ def test_what_does_not_slide_is_refused(
     [
         pytest.param("onnx", "fp16", "onnx", marks=pytest.mark.slow),
         pytest.param("onnx", "int8", "onnx", marks=pytest.mark.slow),
-        ("openvino", "fp32", "xml"),
+        pytest.param("openvino", "fp32", "xml", marks=pytest.mark.slow),
     ],
 )
 def test_other_files_of_it_slide_too(

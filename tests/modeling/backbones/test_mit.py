@@ -21,7 +21,9 @@ def image_of(height: int, width: int, batch: int = 1) -> Tensor:
 
 
 @torch.no_grad()
-@pytest.mark.parametrize(("variant", "channels"), [("b0", 256), ("b5", 768)])
+@pytest.mark.parametrize(
+    ("variant", "channels"), [("b0", 256), pytest.param("b5", 768, marks=pytest.mark.slow)]
+)
 def test_segformer_has_the_logits_of_hugging_face(variant: str, channels: int) -> None:
     network = segformer(variant, channels, num_classes=19)
     backbone, head = with_weights_of(network, variant)
