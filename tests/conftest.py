@@ -22,6 +22,11 @@ def pytest_configure() -> None:
     torch.set_num_threads(1)
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """README's commands take longest, so they go first: no process waits for them at the end."""
+    items.sort(key=lambda item: item.path.name != "test_readme.py")
+
+
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Say what a skipped test would need."""
     if item.get_closest_marker("gpu") and not torch.cuda.is_available():

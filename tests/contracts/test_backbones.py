@@ -20,7 +20,7 @@ SMALL = {
     "MiT": ["MODEL.BACKBONE.VARIANT", "b0"],
     "ResNetCaffe": ["MODEL.BACKBONE.DEPTH", "18"],
     "ResNetV1c": ["MODEL.BACKBONE.DEPTH", "18"],
-    "TimmCNN": ["MODEL.BACKBONE.TIMM_NAME", "test_efficientnet"],
+    "TimmCNN": ["MODEL.BACKBONE.TIMM_NAME", "test_convnext"],
     "TimmViT": ["MODEL.BACKBONE.TIMM_NAME", "test_vit", "MODEL.BACKBONE.PYRAMID_CHANNELS", "16"],
 }
 
