@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
-import subprocess
-import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +14,10 @@ import torch
 from t2sda.distributed import own_share, world_size
 from t2sda.engine.trainer import Trainer
 from t2sda.structures import DomainBatch, Step
-from tests.distributed import on_two_ranks
+from tests.distributed import environments, on_two_ranks
 from tests.integration.conftest import ROOT, TINY_CONFIG, environment
 from tests.meta_arch.conftest import config_of
+from tests.processes import end_of, start_t2sda
 from tests.training import noise_batch, trainer_of
 
 T2SDA_KEYS = """
@@ -29,19 +28,16 @@ T2SDA: {NUM_NEGATIVES: 64, QUERIES_PER_CLASS: 16}
 """
 
 
-def train(config: Path, run: Path, *, processes: int) -> None:
-    launcher = [sys.executable]
-    if processes > 1:
-        launcher += ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
-    result = subprocess.run(
-        [*launcher, "tools/train_net.py", "--config-file", str(config), "--output-dir", str(run)],
-        cwd=ROOT,
-        env={**environment(), "PYTHONPATH": os.pathsep.join([str(ROOT)])},
-        capture_output=True,
-        text=True,
-        timeout=240,
-    )
-    assert result.returncode == 0, result.stderr
+def train(config: Path, run: Path, environments: Sequence[Mapping[str, str]]) -> None:
+    """In a process for each environment."""
+    words = ("train", "--config-file", config, "--output-dir", run)
+    started = []
+    for rank, own in enumerate(environments):
+        output = config.with_name(f"{run.name}_rank{rank}")
+        output.mkdir()
+        started.append((start_t2sda(words, ROOT, {**environment(), **own}, output), output))
+    for process, output in started:
+        assert end_of(process) == 0, (output / "stderr").read_text()
 
 
 # T2S-DA holds the source pass; source only by itself is the shorter half of the same.
@@ -62,8 +58,8 @@ def test_two_ranks_train_as_one(tmp_path: Path, method: str) -> None:
         )
         text += T2SDA_KEYS
     config.write_text(text)
-    for name, processes in (("one", 1), ("two", 2)):
-        train(config, tmp_path / name, processes=processes)
+    train(config, tmp_path / "one", [{}])
+    train(config, tmp_path / "two", environments())
     one, two = (
         [json.loads(line) for line in (tmp_path / name / "metrics.jsonl").read_text().splitlines()]
         for name in ("one", "two")

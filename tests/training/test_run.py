@@ -24,6 +24,7 @@ from t2sda.training.plan import plan_text
 from t2sda.training.resuming import changed_data
 from tests.components import components_restored
 from tests.integration.conftest import ROOT, environment
+from tests.processes import run_t2sda
 from tests.test_api import CONFIG, TINY
 
 MOST_LINES = 12
@@ -36,24 +37,24 @@ SETTINGS = (
 
 
 def lines_before_the_first_step(run: Path, *words: str, processes: int = 1) -> list[str]:
-    """Of standard output and error together."""
-    launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
-    done = subprocess.run(
-        [
-            *(sys.executable, *(launcher if processes > 1 else ()), "tools/train_net.py"),
-            *("--config-file", "quickstart.yaml", "--output-dir", str(run), *words, *SETTINGS),
-        ],
-        cwd=ROOT,
-        env={**environment(), "PYTHONPATH": os.pathsep.join([str(ROOT)])},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        timeout=240,
-    )
-    assert done.returncode == 0, done.stdout
+    """Of standard error, whatever it is about, and output."""
+    train = ("--config-file", "quickstart.yaml", "--output-dir", str(run), *words, *SETTINGS)
+    if processes > 1:
+        launcher = ("-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}")
+        done = subprocess.run(
+            [sys.executable, *launcher, "tools/train_net.py", *train],
+            cwd=ROOT,
+            env={**environment(), "PYTHONPATH": os.pathsep.join([str(ROOT)])},
+            capture_output=True,
+            text=True,
+            timeout=240,
+        )
+    else:
+        done = run_t2sda(("train", *train), ROOT, environment())
+    assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
     first = next(number for number, line in enumerate(lines) if line.startswith("iteration "))
-    return lines[:first]
+    return [*done.stderr.splitlines(), *lines[:first]]
 
 
 def test_few_lines_come_before_the_first_step(tmp_path: Path) -> None:
