@@ -28,11 +28,16 @@ worker.onmessage = ({ data }) => {
 };
 worker.onerror = (event) => waiting?.reject(new Error(event.message || "the worker did not start"));
 
+let last = Promise.resolve();
+
+/** One after another: an image that comes early waits until the networks are loaded. */
 function ask(message, transfer = []) {
-  return new Promise((resolve, reject) => {
+  const answer = last.then(() => new Promise((resolve, reject) => {
     waiting = { resolve, reject };
     worker.postMessage(message, transfer);
-  });
+  }));
+  last = answer.catch(() => {});
+  return answer;
 }
 
 // --- what is seen ----------------------------------------------------------------------------
@@ -398,8 +403,9 @@ async function begin() {
   const megabytes = state.site.models.reduce((sum, model) => sum + model.bytes, 0) / 1e6;
   say(`Loading the network, ${(megabytes + 14).toFixed(0)} MB…`);
   await ask({ site: state.site });
-  say("Ready");
-  if (state.site.examples.length) await segmentExample(state.site.examples[0]);
+  const isWorking = state.busy || state.stream; // a visitor was faster
+  if (!isWorking) say("Ready");
+  if (!isWorking && state.site.examples.length) await segmentExample(state.site.examples[0]);
   document.body.dataset.ready = "";
 }
 

@@ -228,6 +228,19 @@ def test_the_camera_is_segmented_frame_by_frame_and_can_be_stopped(
     assert button.text == "Use the camera"
 
 
+def test_a_camera_that_is_started_before_the_networks_are_there_goes_on_with_them(
+    page: tuple[Any, str, list[str]],
+) -> None:
+    driver, url, _ = page
+    resize(driver, DESKTOP)
+    driver.get(url)
+    button, status = driver.find_element(By.ID, "camera"), driver.find_element(By.ID, "status")
+    button.click()
+    WebDriverWait(driver, SECONDS).until(lambda _: "ms a frame" in status.text)
+    assert button.get_attribute("aria-pressed") == "true"
+    button.click()
+
+
 def test_what_is_no_image_is_said_and_the_page_goes_on(
     page: tuple[Any, str, list[str]], tmp_path: Path
 ) -> None:
