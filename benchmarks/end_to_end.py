@@ -52,7 +52,7 @@ NETWORKS = {
 }
 """Of `configs/models`, and `MODEL.NAME`. HRDA is B0's: with B5 it takes some 4 TFLOP an image."""
 WHOLE, SLIDING = ("b0", "lite0", "b5"), ("b0", "b5", "hrda")
-"""Two whole images at once in ONNX Runtime take B5 22 GB; by windows its authors evaluate it."""
+"""Two whole images at once in ONNX Runtime take B5 21 GB; by windows its authors evaluate it."""
 NUM_FILES = 4
 LEAST = 2.0
 """Times as many images a second as the peer."""
