@@ -25,7 +25,7 @@ def on_two_ranks(function: Callable[[int], Any], folder: Path) -> list[Any]:
 
 
 def environments() -> list[dict[str, str]]:
-    """What torchrun tells either rank."""
+    """The variables that torchrun sets for each rank."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
