@@ -100,10 +100,31 @@ def paired_difference(
     return PairedDifference(value, *interval_of(drawn, num_blocks=len(drawn)), len(pairs))
 
 
-def share_of_gap(method: Spread, source_only: Spread, oracle: Spread) -> float:
-    """How much of the way from source-only to the oracle a method goes; NaN where there is none."""
-    gap = oracle.mean - source_only.mean
-    return (method.mean - source_only.mean) / gap if gap > 0 else math.nan
+def share_of_gap(
+    runs: Sequence[StoredResult],
+    source_only: Sequence[StoredResult],
+    oracle: Sequence[StoredResult],
+    datasets: Sequence[str],
+) -> float:
+    """How much of the way from source-only to the oracle a method goes; NaN where there is none.
+
+    Both are compared with source-only runs of their own seeds, so that a row of one seed does not
+    gain or lose by what the others start from.
+    """
+    gain, gap = (_gain(each, source_only, datasets) for each in (runs, oracle))
+    return gain / gap if gap > 0 else math.nan
+
+
+def _gain(
+    runs: Sequence[StoredResult], others: Sequence[StoredResult], datasets: Sequence[str]
+) -> float:
+    """Mean IoU less that of `others`, of the seeds that both have; NaN without one."""
+    seeds = {run.seed for run in runs} & {other.seed for other in others}
+    if not seeds:
+        return math.nan
+    common = [[run for run in each if run.seed in seeds] for each in (runs, others)]
+    of_runs, of_others = (mean_iou(each, datasets).mean for each in common)
+    return of_runs - of_others
 
 
 def _drawn(

@@ -110,7 +110,7 @@ def main_table(path: Path) -> str:
             str(scores[name].num_seeds),
             with_spread(scores[name]),
             difference(benchmark, name, benchmark.source_only),
-            gap(benchmark, scores, name),
+            gap(benchmark, name),
         ]
         for name in benchmark.main
         if name in scores
@@ -221,7 +221,7 @@ def comparison(benchmark: Benchmark) -> str:
             str(scores[name].num_seeds),
             with_spread(scores[name]),
             *(difference(benchmark, name, other) for _, other in others),
-            gap(benchmark, scores, name),
+            gap(benchmark, name),
         ]
         for name in benchmark.present
     ]
@@ -247,13 +247,13 @@ def difference(benchmark: Benchmark, name: str, other: str) -> str:
     return f"{signed(found.value)} ({low} to {high}{few})"
 
 
-def gap(benchmark: Benchmark, scores: Mapping[str, Spread], name: str) -> str:
+def gap(benchmark: Benchmark, name: str) -> str:
     """How much of the way from source-only to the oracle a row goes."""
     ends = (benchmark.source_only, benchmark.oracle)
-    if name in ends or not all(end in scores for end in ends):
+    if name in ends or not all(end in benchmark.runs for end in ends):
         return NOTHING
-    assert benchmark.oracle is not None
-    share = share_of_gap(scores[name], scores[benchmark.source_only], scores[benchmark.oracle])
+    rows = [benchmark.runs[each] for each in (name, *ends) if each is not None]
+    share = share_of_gap(*rows, datasets=list(benchmark.scored))
     return NOTHING if math.isnan(share) else f"{share:.0%}"
 
 

@@ -154,10 +154,26 @@ def test_mean_of_datasets_leaves_out_a_class_that_one_lacks() -> None:
     assert mean_iou([run], ["day", "night"]).mean == pytest.approx((0.25 + 0.5) / 2)
 
 
-def test_share_of_the_gap() -> None:
-    ends = spread([0.3]), spread([0.5])
-    assert share_of_gap(spread([0.35]), *ends) == pytest.approx(0.25)
-    assert math.isnan(share_of_gap(spread([0.35]), ends[1], ends[0]))
+def test_share_of_the_gap_pairs_seeds() -> None:
+    # of day and night (.5 throughout): source only .4 and .6, x .5, oracle .75
+    source = [result("s", BETTER_AT_A, (0.2, 0.4), 0), result("s", BETTER_AT_A, (0.6, 0.8), 1)]
+    first, second = (result("x", BETTER_AT_A, (0.4, 0.6), seed) for seed in (0, 1))
+    oracle = [result("o", BETTER_AT_A, (1.0, 1.0), 0)]
+    both = ["day", "night"]
+    assert share_of_gap([first], source, oracle, both) == pytest.approx(0.1 / 0.35)
+    assert share_of_gap([second], source, oracle, both) == pytest.approx(-0.1 / 0.35)
+    assert share_of_gap([first, second], source, oracle, both) == pytest.approx(0)
+    assert share_of_gap([first], source, oracle, ["day"]) == pytest.approx(0.2 / 0.7)
+
+
+def test_no_share_of_a_gap_that_is_none() -> None:
+    source = [result("s", BETTER_AT_A, (0.2, 0.4), 0)]
+    better = [result("x", BETTER_AT_A, (0.4, 0.6), 0)]
+    assert math.isnan(share_of_gap(better, source, source, ["day"]))
+    assert math.isnan(share_of_gap(source, better, source, ["day"]))
+    other_seed = [result("o", BETTER_AT_A, (1.0, 1.0), 7)]
+    assert math.isnan(share_of_gap(better, source, other_seed, ["day"]))
+    assert math.isnan(share_of_gap(other_seed, source, better, ["day"]))
 
 
 def test_page_of_hand_made_results(tmp_path: Path) -> None:
@@ -180,7 +196,7 @@ def test_page_of_hand_made_results(tmp_path: Path) -> None:
         "| **mIoU** | 40.0 ± 14.1 | 78.0 |",
         "| seeds | 2 | 1 |",
         # night is .5 for all; day's difference is -(7/12 - 31/40), halved by night
-        "| T2S-DA | 1 | 64.0 | +9.6 (−20.8 to +37.5) | – | – | 63% |",
+        "| T2S-DA | 1 | 64.0 | +9.6 (−20.8 to +37.5) | – | – | 69% |",
         "| source only | 2 | 45.0 ± 7.1 | – | – | −9.6 (−37.5 to +20.8; 1 of 2 seeds) | – |",
         "| `oracle` | 0 | `quickstart.yaml` | 10 | 1.5 + killed | 700 | P | `012345678` |",
         "- One seed, so nothing is known of its spread: T2S-DA; oracle.",
