@@ -77,7 +77,9 @@ SCRIPTS: Mapping[str, Script] = {
     "decoders": Script("decoders", quick=("--rounds", "3")),
     "drawn streets": Script("streets", quick=("--num-images", "20")),
     "import of weights": Script("import_weights"),
-    "file to labels": Script("end_to_end", quick=("--only", "b0", "--rounds", "1")),
+    "file to labels": Script(  # b5 and hrda take an hour
+        "end_to_end", ("--only", "b0", "lite0"), ("--only", "b0", "--rounds", "1")
+    ),
     "load_model": Script("load_time", quick=("--rounds", "1"), needs=MODEL),
     "infer on a folder": Script("infer_cores", quick=("--images", "20"), needs=MODEL),
     "infer on a panorama": Script("infer_memory", quick=("--width", "4000"), needs=MODEL),
