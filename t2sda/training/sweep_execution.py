@@ -78,25 +78,29 @@ def execute(sweep: Sweep, submit: Submit, jobs: int) -> list[SweepRun]:
 
 
 def check_folders(sweep: Sweep) -> None:
+    """`check_folder` of all runs."""
+    for run in sweep.runs:
+        check_folder(run, sweep)
+
+
+def check_folder(run: SweepRun, sweep: Sweep) -> None:
     """Raise UserError for a folder whose content is not of the sweep as its file is now.
 
     That is what was trained with other settings, wholly or in part, or began before a run that it
     needs was trained anew.
     """
-    runs = {run.name: run for run in sweep.runs}
+    state = run.state
+    if state != "running" and not run.iteration:
+        return
+    what = "done" if state == "done" else "begun"
     remedy = "remove the folder to train it anew, or give another output_dir"
-    for run in sweep.runs:
-        state = run.state
-        if state != "running" and not run.iteration:
-            continue
-        what = "done" if state == "done" else "begun"
-        if run.changes:
-            raise UserError(
-                f"{run.folder}: {what} with other settings: {'; '.join(run.changes)}; {remedy}"
-            )
-        for needed in map(runs.__getitem__, run.needs):
-            if _started(run) < _started(needed):
-                raise UserError(f"{run.folder}: {what} before {needed.folder} was; {remedy}")
+    if run.changes:
+        raise UserError(
+            f"{run.folder}: {what} with other settings: {'; '.join(run.changes)}; {remedy}"
+        )
+    for needed in sweep.runs:
+        if needed.name in run.needs and _started(run) < _started(needed):
+            raise UserError(f"{run.folder}: {what} before {needed.folder} was; {remedy}")
 
 
 def _started(run: SweepRun) -> str:
