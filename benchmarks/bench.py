@@ -26,7 +26,7 @@ from pathlib import Path
 from benchmarks.ratios import Ratio, read_ratios
 from t2sda.cli.common import ArgumentParser, run_command
 from t2sda.errors import UserError
-from t2sda.files import atomic_write, json_text
+from t2sda.files import atomic_write, json_text, make_writable_dir
 from t2sda.training.record import commit
 
 MODEL, RUN = "--model", "--run"
@@ -96,7 +96,7 @@ def command(argv: Sequence[str]) -> int:
     if unknown:
         raise UserError(f"--only: no benchmark {', '.join(unknown)}; known: {', '.join(SCRIPTS)}")
     given = {MODEL: args.model, RUN: args.run}
-    args.output.mkdir(parents=True, exist_ok=True)
+    make_writable_dir(args.output, "--output")
     results: dict[str, list[Ratio] | str] = {}
     for name in args.only or SCRIPTS:
         script = SCRIPTS[name]
@@ -133,7 +133,12 @@ def measured(
             check=False,
         )
     print(f"{name}: {time.perf_counter() - began:.0f} s", file=sys.stderr, flush=True)
-    return read_ratios(ratios) if done.returncode == 0 else f"failed, see {log}"
+    if done.returncode:
+        return f"failed, see {log}"
+    try:
+        return read_ratios(ratios)
+    except (OSError, ValueError, TypeError):
+        return f"failed: it left no ratios in {ratios}, see {log}"
 
 
 def table(results: Mapping[str, list[Ratio] | str], *, quick: bool) -> str:

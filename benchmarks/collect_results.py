@@ -27,6 +27,7 @@ from benchmarks.stored_results import (
     StoredScores,
     config_hash,
     name_of,
+    runs_before,
     settings_of,
     write_result,
 )
@@ -36,7 +37,8 @@ from t2sda.evaluation.entries import FILE_NAME as SCORES_NAME
 from t2sda.evaluation.entries import Scores, read_entries
 from t2sda.training.record import FILE_NAME as RECORD_NAME
 from t2sda.training.record import sessions_of
-from t2sda.training.sweep import SweepRun, read_plugins, read_sweep
+from t2sda.training.sweep import Sweep, SweepRun, read_plugins, read_sweep
+from t2sda.training.sweep_execution import check_folder
 
 BRANCH = "student"
 
@@ -48,16 +50,17 @@ def command(argv: Sequence[str]) -> int:
     load_components(read_plugins(file))
     sweep = read_sweep(file)
     rows = rows_of(FOLDER / f"{args.benchmark}.yaml")
+    if args.runs is not None:
+        runs = tuple(moved(run, Path(args.runs)) for run in sweep.runs)
+        sweep = dataclasses.replace(sweep, runs=runs)
     for run in sweep.runs:
         if name_of(run) not in rows:
             print(f"{run.name}: in no row, left out")
             continue
-        if args.runs is not None:
-            run = moved(run, Path(args.runs))
         if run.state != "done":
             print(f"{run.name}: {run.state}, left out")
             continue
-        result = result_of(run, file, args.data)
+        result = result_of(run, sweep, file, args.data)
         path = write_result(FOLDER / args.benchmark, result)
         print(f"{run.name}: {path.relative_to(ROOT)}")
     return 0
@@ -79,20 +82,27 @@ def moved(run: SweepRun, folder: Path) -> SweepRun:
     return dataclasses.replace(run, cfg=cfg)
 
 
-def result_of(run: SweepRun, file: Path, datasets: Sequence[str] | None) -> StoredResult:
+def result_of(
+    run: SweepRun, sweep: Sweep, file: Path, datasets: Sequence[str] | None
+) -> StoredResult:
     """What is kept of a finished run.
 
     Args:
         run: is done.
+        sweep: of the run.
         file: the sweep's.
         datasets: whose scores are kept; None: all that it was scored on.
 
     Raises:
-        UserError: if its folder does not hold what is needed, or was trained with other settings.
+        UserError: if its folder does not hold what is needed, or it or a run that it started from
+            was trained with other settings.
     """
-    if run.changes:
-        raise UserError(f"{run.folder}: done with other settings: {'; '.join(run.changes)}")
+    before = runs_before(run, sweep)
+    for each in (*before, run):
+        check_folder(each, sweep)
     sessions = sessions_of(run.folder / RECORD_NAME)
+    if not all({"machine", "versions", "started"} <= session.keys() for session in sessions):
+        sessions = []
     if not sessions:
         raise MissingFileError(f"{run.folder}: {RECORD_NAME} is missing or damaged")
     settings = settings_of(run)
@@ -107,9 +117,15 @@ def result_of(run: SweepRun, file: Path, datasets: Sequence[str] | None) -> Stor
         settings=settings,
         scores=scores,
         checkpoint=checkpoint,
-        iterations=run.cfg.SOLVER.MAX_ITER,
+        iterations=run.iteration,
+        needs={each.name: _others(settings_of(each), settings) for each in before},
         **_costs(sessions),
     )
+
+
+def _others(settings: Mapping[str, Any], known: Mapping[str, Any]) -> dict[str, Any]:
+    """Those that are not as in `known`."""
+    return {key: value for key, value in settings.items() if known[key] != value}
 
 
 def scores_of(run: SweepRun, datasets: Sequence[str] | None) -> tuple[dict[str, StoredScores], str]:
@@ -122,14 +138,14 @@ def scores_of(run: SweepRun, datasets: Sequence[str] | None) -> tuple[dict[str, 
     found = [
         entry
         for entry in read_entries(path)
-        if entry.iteration == run.cfg.SOLVER.MAX_ITER and entry.branch == BRANCH
+        if entry.iteration == run.iteration and entry.branch == BRANCH
     ]
     by_dataset = {entry.scores.dataset: entry for entry in found}  # the last one counts
     names = list(by_dataset) if datasets is None else datasets
     missing = [name for name in names if name not in by_dataset]
     if missing or not names:
         raise MissingFileError(
-            f"{path}: no scores of step {run.cfg.SOLVER.MAX_ITER} on "
+            f"{path}: no scores of step {run.iteration} on "
             f"{' '.join(missing) or 'any dataset'}; "
             f"add them with `t2sda evaluate {run.folder} --data NAME`"
         )

@@ -17,7 +17,8 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from t2sda.cli.common import ArgumentParser, run_command
-from t2sda.data.taxonomies import CITYSCAPES_19
+from t2sda.errors import UserError
+from t2sda.files import check_writable_file
 from t2sda.images.reader import read_image
 from t2sda.inference.visualisation import comparison
 from t2sda.runtime.loading import load_model
@@ -30,12 +31,16 @@ SIZE = (480, 360)
 def command(argv: Sequence[str]) -> int:
     """Write the figure; returns 0."""
     args = _parser().parse_args(argv)
+    check_writable_file(Path(args.output), "--output")
     models = {"source only": load_model(args.source_only), "T2S-DA": load_model(args.t2sda)}
+    taxonomy, other = (model.taxonomy for model in models.values())
+    if taxonomy.class_names != other.class_names:
+        raise UserError(f"{args.t2sda}: has other classes than {args.source_only}")
     rows = []
     for path in PHOTOGRAPHS:
         image = np.asarray(ImageOps.fit(Image.fromarray(read_image(path)), SIZE))
         rows.append((image, {name: model.predict(image) for name, model in models.items()}))
-    Image.fromarray(comparison(rows, CITYSCAPES_19)).save(args.output, quality=88)
+    Image.fromarray(comparison(rows, taxonomy)).save(args.output, format="JPEG", quality=88)
     print(args.output)
     return 0
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from t2sda.files import atomic_write, json_text
@@ -58,5 +59,6 @@ def save_ratios(path: Path | None, ratios: Sequence[Ratio]) -> None:
 
 
 def read_ratios(path: Path) -> list[Ratio]:
-    """What `save_ratios` wrote."""
-    return [Ratio(**fields) for fields in json.loads(path.read_text(encoding="utf-8"))]
+    """What `save_ratios` wrote; a value that is NaN or infinite comes back as NaN."""
+    found = [Ratio(**fields) for fields in json.loads(path.read_text(encoding="utf-8"))]
+    return [each if each.value is not None else replace(each, value=math.nan) for each in found]

@@ -11,7 +11,7 @@ import dataclasses
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -75,7 +75,7 @@ class StoredResult:
         config: the configuration that the sweep file names.
         config_hash: of `settings`.
         command: that trains it.
-        settings: by dotted key, all that numbers follow from.
+        settings: by dotted key, all of its own that numbers follow from.
         commits: of the source tree, one for each change between the times it was started.
         machine, versions: as run.json has them, of the last start.
         started, ended: ISO 8601.
@@ -85,6 +85,8 @@ class StoredResult:
         iterations: steps that were trained.
         checkpoint: sha256:… of the scored file.
         scores: by dataset.
+        needs: by name, settings of the runs that it started from as far as they are not its own;
+            empty where that was not kept.
     """
 
     name: str
@@ -106,6 +108,7 @@ class StoredResult:
     iterations: int
     checkpoint: str
     scores: dict[str, StoredScores]
+    needs: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     @property
     def file_name(self) -> str:
@@ -123,6 +126,15 @@ def settings_of(run: SweepRun) -> dict[str, Any]:
     settings = flat_items(config_to_mapping(run.cfg))
     kept = {key: value for key, value in settings if not key.startswith(HARMLESS_CHANGES)}
     return json.loads(json_text(kept))
+
+
+def runs_before(run: SweepRun, sweep: Sweep) -> list[SweepRun]:
+    """What a run needs, and what that needs, in the order of the sweep."""
+    names = set(run.needs)
+    for other in reversed(sweep.runs):  # whoever needs another comes behind it
+        if other.name in names:
+            names |= set(other.needs)
+    return [other for other in sweep.runs if other.name in names]
 
 
 def config_hash(settings: Mapping[str, Any]) -> str:
@@ -143,12 +155,25 @@ def differences_to_now(result: StoredResult, sweep: Sweep) -> list[str]:
         return [f"{result.sweep} has no run {result.name} of seed {result.seed}"]
     if config_hash(result.settings) != result.config_hash:
         return ["`settings` are not those of `config_hash`"]
-    now = settings_of(run)
-    changed = [key for key, value in result.settings.items() if now.get(key, KeyError) != value]
-    found = [f"{key}: was {result.settings[key]!r}, is {now.get(key)!r}" for key in changed]
+    found = _changes(result.settings, settings_of(run))
+    now = {needed.name: settings_of(needed) for needed in runs_before(run, sweep)}
+    for name, own in result.needs.items():
+        if name not in now:
+            found.append(f"it does not start from {name} any more")
+        else:
+            changes = _changes(result.settings | own, now[name])
+            found += [f"{name}, from which it starts: {change}" for change in changes]
     if run.command != result.command:
         found.append(f"command: was {result.command!r}, is {run.command!r}")
     return found
+
+
+def _changes(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    return [
+        f"{key}: was {value!r}, is {now.get(key)!r}"
+        for key, value in then.items()
+        if now.get(key, KeyError) != value
+    ]
 
 
 def write_result(folder: Path, result: StoredResult) -> Path:
@@ -185,8 +210,17 @@ def read_result(path: Path) -> StoredResult:
 
 
 def read_results(folder: Path) -> list[StoredResult]:
-    """All results of a benchmark, in the order of their names and seeds."""
-    results = [read_result(path) for path in folder.glob("*.seed_*.json")]
+    """All results of a benchmark, in the order of their names and seeds.
+
+    Raises:
+        UserError: if a file is none, or has not the name of its run: a copy would count as a seed.
+    """
+    results = []
+    for path in folder.glob("*.seed_*.json"):
+        result = read_result(path)
+        if path.name != result.file_name:
+            raise UserError(f"{path}: holds what belongs into {result.file_name}; delete one")
+        results.append(result)
     return sorted(results, key=lambda result: (result.name, result.seed))
 
 

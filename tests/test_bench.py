@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 from benchmarks import bench, startup
 from benchmarks.ratios import Ratio, read_ratios, save_ratios
 from t2sda.cli.main import COMMANDS
+from t2sda.errors import UserError
 
 MODULES = Path(bench.__file__).parent
 
@@ -73,6 +75,39 @@ def test_quick_look_and_models_reach_the_scripts(tmp_path: Path, runs: list[list
         ["--model", "m.onnx", "--images", "20"],
     ]
     assert (tmp_path / "bench.md").read_text().startswith("Quick look, not to compare by")
+
+
+@pytest.mark.parametrize("content", [None, "[", '[{"what": "x"}]'])
+def test_script_that_leaves_no_ratios_has_failed(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    content: str | None,
+) -> None:
+    def run(command: list[str], **_: Any) -> subprocess.CompletedProcess:
+        if content is not None:
+            Path(command[command.index("--ratios") + 1]).write_text(content)
+        return subprocess.CompletedProcess(command, 0)
+
+    monkeypatch.setattr(bench.subprocess, "run", run)
+    monkeypatch.setattr(bench, "conditions", lambda: "here and now")  # asks git
+    assert bench.command(["--output", str(tmp_path), "--only", "loader"]) == 1
+    line = f"| loader | | | | failed: it left no ratios in {tmp_path / 'loader.json'}, see "
+    assert line in capsys.readouterr().out
+
+
+def test_ratio_without_a_value_misses_its_target(tmp_path: Path) -> None:
+    save_ratios(tmp_path / "ratios.json", [Ratio("a", float("nan"), at_least=1.0)])
+    (found,) = read_ratios(tmp_path / "ratios.json")
+    assert math.isnan(found.value)
+    assert found.met is False
+    assert "| a | nan x | ≥ 1 | **no** |  |" in bench.table({"b": [found]}, quick=True)
+
+
+def test_output_that_is_a_file_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match="choose another folder with --output"):
+        bench.command(["--output", str(tmp_path / "file"), "--only", "loader"])
 
 
 def test_unknown_benchmark_is_named(tmp_path: Path) -> None:

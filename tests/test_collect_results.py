@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 
 from benchmarks import collect_results, stored_results
-from benchmarks.stored_results import config_hash, differences_to_now, read_result
+from benchmarks.stored_results import config_hash, differences_to_now, read_result, read_results
 from t2sda.config import dump_config
 from t2sda.engine.checkpoint import checkpoint_path
+from t2sda.errors import UserError
 from t2sda.evaluation.bootstrap import block_counts, blocks_of
 from t2sda.evaluation.entries import (
     FILE_NAME,
@@ -30,6 +31,12 @@ seeds: [3]
 runs:
   first: {{config: quickstart_source_only.yaml, set: {{SOLVER.BASE_LR: {rate}}}}}
 """
+TWO = (
+    SWEEP
+    + """\
+  second: {{config: quickstart.yaml, weights: first}}
+"""
+)
 GROUPS = {"flat": (0, 2), "car": (1,)}
 IMAGES = (
     ImageCounts("a/0", true=(5, 3, 2), predicted=(4, 4, 2), right=(3, 2, 1), group_right=(6, 2)),
@@ -69,16 +76,16 @@ def _own_repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "results/streets.yaml").write_text("rows: {first: {title: First}}")
 
 
-def sweep_file(folder: Path, rate: float = 0.001) -> Path:
+def sweep_file(folder: Path, rate: float = 0.001, text: str = SWEEP) -> Path:
     path = folder / "sweep.yaml"
-    path.write_text(SWEEP.format(folder=folder / "runs", rate=rate))
+    path.write_text(text.format(folder=folder / "runs", rate=rate))
     return path
 
 
-def finished(run: SweepRun, *, iteration: int = 2) -> None:
+def finished(run: SweepRun, *, iteration: int = 2, session: dict = SESSION) -> None:
     run.folder.mkdir(parents=True)
     (run.folder / "config.yaml").write_text(dump_config(run.cfg))
-    sessions = [SESSION, SESSION | ENDED]
+    sessions = [session, session | ENDED]
     (run.folder / "run.json").write_text(json.dumps({"sessions": sessions}))
     checkpoint_path(run.folder, 2).touch()
     entry = Entry("c.pth", "sha256:1", iteration, "student", "torch", "2026", SCORES)
@@ -176,6 +183,81 @@ def test_what_changed_since_a_result_was_kept_is_named(tmp_path: Path) -> None:
     assert "BASE_LR=0.002" in other[1]
     path.write_text(path.read_text().replace("first", "second"))
     assert differences_to_now(result, read_sweep(path)) == ["sweep.yaml has no run first of seed 3"]
+
+
+def test_what_a_run_started_from_is_kept_and_may_not_change(tmp_path: Path) -> None:
+    (tmp_path / "results/streets.yaml").write_text("rows: {second: {title: Second}}")
+    path = sweep_file(tmp_path, text=TWO)
+    first, second = read_sweep(path).runs
+    finished(first)
+    finished(second)
+    collect(path)
+    result = read_result(tmp_path / "results/streets/second.seed_3.json")
+    (own,) = result.needs.values()
+    assert own["SOLVER.BASE_LR"] == 0.001
+    assert "SOLVER.MAX_ITER" not in own  # as in `settings`
+    assert differences_to_now(result, read_sweep(path)) == []
+    changed = read_sweep(sweep_file(tmp_path, rate=0.002, text=TWO))
+    assert differences_to_now(result, changed) == [
+        "first/seed_3, from which it starts: SOLVER.BASE_LR: was 0.001, is 0.002"
+    ]
+    path.write_text(path.read_text().replace(", weights: first", ""))
+    assert differences_to_now(result, read_sweep(path))[0] == (
+        "it does not start from first/seed_3 any more"
+    )
+    path = sweep_file(tmp_path, rate=0.002, text=TWO)
+    with pytest.raises(Exception, match=r"first/seed_3: done with other settings"):
+        collect(path)
+
+
+def test_run_that_started_before_what_it_needs_was_trained_anew_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "results/streets.yaml").write_text("rows: {second: {title: Second}}")
+    path = sweep_file(tmp_path, text=TWO)
+    first, second = read_sweep(path).runs
+    finished(first, session=SESSION | {"started": "2026-01-02T00:00:00+00:00"})
+    finished(second)
+    with pytest.raises(Exception, match=r"second/seed_3: done before .*first/seed_3 was"):
+        collect(path)
+
+
+@pytest.mark.parametrize("lost", ["machine", "versions", "started"])
+def test_record_that_lacks_a_part_is_damaged(tmp_path: Path, lost: str) -> None:
+    path = sweep_file(tmp_path)
+    session = {key: value for key, value in SESSION.items() if key != lost}
+    finished(read_sweep(path).runs[0], session=session)
+    with pytest.raises(Exception, match=r"run\.json is missing or damaged"):
+        collect(path)
+
+
+def test_copy_of_a_result_is_no_other_seed(tmp_path: Path) -> None:
+    path = sweep_file(tmp_path)
+    finished(read_sweep(path).runs[0])
+    collect(path)
+    folder = tmp_path / "results/streets"
+    (folder / "first.seed_4.json").write_bytes((folder / "first.seed_3.json").read_bytes())
+    with pytest.raises(UserError, match=r"first.seed_4.json: holds what belongs into first.seed_3"):
+        read_results(folder)
+
+
+def test_kept_scores_follow_from_the_counts_of_their_images() -> None:
+    files = sorted(Path(stored_results.__file__).with_name("results").glob("*/*.seed_*.json"))
+    assert files
+    for path in files:
+        for name, kept in json.loads(path.read_text())["scores"].items():
+            shares = []
+            for index, share in enumerate(kept["iou"].values()):
+                true, predicted, right = (
+                    sum(counts[part][index] for counts in kept["images"].values())
+                    for part in range(3)
+                )
+                union = true + predicted - right
+                expected = right / union if union else None
+                assert share == (None if expected is None else pytest.approx(expected)), (
+                    path,
+                    name,
+                )
+                shares += [] if expected is None else [expected]
+            assert kept["mean_iou"] == pytest.approx(sum(shares) / len(shares)), (path, name)
 
 
 def test_hash_is_that_of_the_settings_in_any_order() -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from dataclasses import fields
 from pathlib import Path
 
 from t2sda.cli.common import ArgumentParser
@@ -17,17 +16,13 @@ from t2sda.engine.checkpoint import resolve_checkpoint
 from t2sda.engine.device import choose_device
 from t2sda.engine.metrics import standard_console
 from t2sda.engine.progress import ConsoleProgress
-from t2sda.errors import UserError
-from t2sda.evaluation.label_rules import RULES, LabelRule
+from t2sda.evaluation.label_rules import CONSTANTS, RULES, LabelRule, label_rule
 from t2sda.evaluation.pseudo_labelling import PseudoLabels, label_dataset
 from t2sda.evaluation.views import Views
 from t2sda.plugins import load_components
 from t2sda.resources import named_shortages
 from t2sda.runtime.identity import model_digest
 from t2sda.runtime.loading import load_model
-
-CONSTANTS = ("portion", "threshold")
-"""Of rules, as options."""
 
 
 def command(argv: Sequence[str]) -> int:
@@ -63,13 +58,9 @@ def command(argv: Sequence[str]) -> int:
 
 
 def _rule(args: argparse.Namespace) -> LabelRule:
-    """The rule with its constant; raises UserError for a constant that it does not have."""
-    kind = RULES[args.rule]
-    own = {item.name for item in fields(kind)}  # type: ignore[arg-type]
-    given = {name: getattr(args, name) for name in CONSTANTS if getattr(args, name) is not None}
-    for name in given.keys() - own:
-        raise UserError(f"--{name}: has no effect with --rule {args.rule}; remove it")
-    return kind(**given)
+    """The rule with the constants that are given; raises UserError for what does not fit it."""
+    constants = {name: getattr(args, name) for name in CONSTANTS}
+    return label_rule(args.rule, {name: v for name, v in constants.items() if v is not None})
 
 
 def _summary(found: PseudoLabels, files: Sequence[str]) -> str:

@@ -5,10 +5,14 @@ from __future__ import annotations
 import argparse
 import importlib
 import os
-from collections.abc import Sequence
+import signal
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import torch
 from rich.table import Table
 
 from t2sda.cli.common import ArgumentParser, load_components, positive_int
@@ -16,15 +20,8 @@ from t2sda.data.parallel import num_cores
 from t2sda.engine.metrics import standard_console
 from t2sda.errors import UserError
 from t2sda.files import only_writer
-from t2sda.training.sweep import (
-    JOBS_FOLDER,
-    Job,
-    Sweep,
-    SweepRun,
-    execute,
-    read_plugins,
-    read_sweep,
-)
+from t2sda.training.sweep import JOBS_FOLDER, Sweep, SweepRun, read_plugins, read_sweep
+from t2sda.training.sweep_execution import Job, execute
 
 CLUSTERS = ("local", "slurm")
 UNLIMITED_MINUTES = 60 * 24 * 365
@@ -94,7 +91,10 @@ class Submitit:
     Args:
         sweep: with the executor's parameters.
         cluster: one of CLUSTERS.
-        jobs: at a time; on this machine each gets its share of the cores.
+        jobs: at a time; on this machine each gets its share of the cores, and GPUs of its own as
+            far as there are some.
+    Raises:
+        UserError: without submitit or the cluster's programs, or for parameters that it refuses.
     """
 
     def __init__(self, sweep: Sweep, cluster: str, jobs: int) -> None:
@@ -106,20 +106,99 @@ class Submitit:
                 "commands of --print yourself"
             ) from None
         folder = sweep.output_dir / JOBS_FOLDER
-        self.executor = submitit.AutoExecutor(folder / "%j", cluster=cluster)
-        defaults = {"timeout_min": UNLIMITED_MINUTES} if cluster == "local" else {}
+        self.is_local = cluster == "local"
+        defaults = {"timeout_min": UNLIMITED_MINUTES} if self.is_local else {}
+        try:
+            self.executor = submitit.AutoExecutor(folder / "%j", cluster=cluster)
+        except RuntimeError as error:
+            raise UserError(f"--cluster {cluster}: {error}") from None
         try:
             self.executor.update_parameters(**(defaults | dict(sweep.executor)))
         except (NameError, ValueError, TypeError, AssertionError) as error:
             raise UserError(f"executor: {error}") from None
-        if cluster == "local":
+        self.gpus_per_run = num_gpus_per_run(sweep.executor)
+        self.started: list[tuple[Any, list[str]]] = []
+        if self.is_local:
             # Threads of several runs on one core slow each other down more than tenfold.
             os.environ.setdefault("OMP_NUM_THREADS", str(max(1, num_cores() // jobs)))
 
     def __call__(self, run: SweepRun) -> Job:
-        """Start one."""
-        job: Any = self.executor.submit(Train(run.arguments, run.label_arguments))
-        return job
+        """Start one; raises UserError if the cluster takes no such job."""
+        if self.is_local:
+            gpus = self._least_busy_gpus()
+            with ignored(signal.SIGINT):  # of the terminal: it would come beside `cancel`
+                task = LocalTrain(run.arguments, run.label_arguments, gpus)
+                started = LocalJob(self.executor.submit(task))
+            self.started.append((started, gpus))
+            return started
+        try:
+            return ClusterJob(self.executor.submit(Train(run.arguments, run.label_arguments)))
+        except RuntimeError as error:  # submitit's, with what sbatch said
+            raise UserError(f"{run.name}: cannot be submitted: {error}") from None
+
+    def _least_busy_gpus(self) -> list[str]:
+        """Those of a run that starts now, as CUDA_VISIBLE_DEVICES has them."""
+        self.started = [(job, gpus) for job, gpus in self.started if not job.done()]
+        busy = Counter(gpu for _, gpus in self.started for gpu in gpus)
+        return sorted(visible_gpus(), key=busy.__getitem__)[: self.gpus_per_run]
+
+
+def num_gpus_per_run(executor: Mapping[str, Any]) -> int:
+    """On this machine; one unless the executor's parameters say otherwise."""
+    return int(executor.get("local_gpus_per_node", executor.get("gpus_per_node", 1)))
+
+
+def visible_gpus() -> list[str]:
+    """The GPUs of this process, as CUDA_VISIBLE_DEVICES has them."""
+    count, listed = torch.cuda.device_count(), os.environ.get("CUDA_VISIBLE_DEVICES")
+    names = map(str, range(count)) if listed is None else listed.split(",")
+    return list(names)[:count]
+
+
+@contextmanager
+def ignored(number: signal.Signals) -> Iterator[None]:
+    """Ignore a signal in the block; processes that are started there ignore it ever after."""
+    previous = signal.signal(number, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(number, previous)
+
+
+class ClusterJob:
+    """A job of submitit.
+
+    Args:
+        job: of any of its executors.
+    """
+
+    def __init__(self, job: Any) -> None:
+        self.job = job
+
+    @property
+    def log_path(self) -> Path:
+        """Where its standard error goes."""
+        return Path(self.job.paths.stderr)
+
+    def done(self) -> bool:
+        """Whether it has ended."""
+        return bool(self.job.done())
+
+    def cancel(self) -> None:
+        """Slurm sends SIGTERM, at which a run finishes its step."""
+        self.job.cancel()
+
+
+class LocalJob(ClusterJob):
+    """A job on this machine."""
+
+    def cancel(self) -> None:
+        """Send SIGTERM, at which a run finishes its step.
+
+        submitit's own `cancel` leaves it a second for that, then kills it.
+        """
+        with suppress(ProcessLookupError):
+            os.kill(int(self.job.job_id), signal.SIGTERM)
 
 
 class Train:
@@ -147,6 +226,28 @@ class Train:
     def checkpoint(self) -> Any:
         """What to submit again."""
         return importlib.import_module("submitit").helpers.DelayedSubmission(self)
+
+
+class LocalTrain(Train):
+    """The same on this machine.
+
+    Args:
+        arguments, label_arguments: see Train.
+        gpus: that it may see; submitit would show the first ones to every run, or none.
+    """
+
+    def __init__(
+        self, arguments: Sequence[str], label_arguments: Sequence[str], gpus: Sequence[str]
+    ) -> None:
+        super().__init__(arguments, label_arguments)
+        self.gpus = gpus
+
+    def __call__(self) -> None:
+        """Run it, out of reach of the terminal's Ctrl-C; `LocalJob.cancel` ends it."""
+        os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(self.gpus)
+        os.setpgrp()
+        signal.signal(signal.SIGTERM, signal.default_int_handler)  # submitit's handler ignores it
+        super().__call__()
 
 
 def run_verb(verb: str, argv: Sequence[str]) -> int:

@@ -58,6 +58,11 @@ class _PlainLoader(yaml.SafeLoader):
         self.depth -= 1
         return node
 
+    def construct_scalar(self, node: yaml.ScalarNode | yaml.MappingNode) -> str:
+        """The text; what JSON writes as two halves of one letter is joined."""
+        text = str(super().construct_scalar(node))
+        return text.encode("utf-16", "surrogatepass").decode("utf-16", "surrogatepass")
+
 
 def parse_yaml(text: str | bytes, where: Where, problems: list[str]) -> Entry | None:
     """The one document in `text`; None where a problem was found that hides its content.

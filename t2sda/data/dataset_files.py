@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from fvcore.common.config import CfgNode
+
 from t2sda.config.errors import shown
 from t2sda.config.yaml_text import Tree, read_section
 from t2sda.data.catalog import DATASETS, DatasetSpec, OpensDataset, register_dataset
@@ -41,6 +43,14 @@ def register_dataset_files(paths: Iterable[str]) -> None:
                     f"{path}: a dataset called '{spec.name}' is registered already, "
                     f"{DATASETS.get(spec.name).location}; give this one another name"
                 )
+
+
+def check_datasets_known(cfg: CfgNode) -> None:
+    """Raise UserError for a dataset of a configuration that nothing knows; none is opened."""
+    own = {spec.name for file in cfg.DATASETS.FILES for spec in read_dataset_file(Path(file))}
+    for name in (*cfg.DATASETS.SOURCE, *cfg.DATASETS.TARGET, *cfg.EVALUATION.DATASETS):
+        if name not in own:
+            DATASETS.get(name)
 
 
 def read_dataset_file(path: Path) -> Sequence[OpensDataset]:

@@ -8,7 +8,8 @@ pixels (cbst: Zou et al., ECCV 2018; Eq. (8) and Algorithm 2 of CRST, ICCV 2019)
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
 from typing import ClassVar
 
 import numpy as np
@@ -145,11 +146,28 @@ class ClassBalanced(LabelRule):
         return seen.thresholds(self.portion)
 
 
+CONSTANTS = ("portion", "threshold")
+"""Of rules."""
 RULES: dict[str, type[LabelRule]] = {
     "argmax": Argmax,
     "cbst": ClassBalanced,
     "threshold": Threshold,
 }
+
+
+def label_rule(name: str, constants: Mapping[str, float]) -> LabelRule:
+    """The rule of RULES with its constants.
+
+    Raises:
+        UserError: for a rule that there is not, a constant that it does not have, or a wrong one.
+    """
+    if name not in RULES:
+        raise UserError(f"--rule {name}: there is none; known: {', '.join(RULES)}")
+    kind = RULES[name]
+    own = {item.name for item in fields(kind)}  # type: ignore[arg-type]
+    for constant in constants.keys() - own:
+        raise UserError(f"--{constant}: has no effect with --rule {name}; remove it")
+    return kind(**constants)
 
 
 def labels_above(probs: np.ndarray, thresholds: np.ndarray) -> np.ndarray:

@@ -55,7 +55,7 @@ def protocol_for(
     fixed = predictor.letterbox.size
     if window is None and predictor.scored_window is not None:
         window, step = predictor.scored_window, step or predictor.scored_step
-    _check_options(window, step, scales)
+    check_options(window, step, scales)
     if fixed is not None:
         _check_fixed(predictor, fixed, image_size, window, scales)
     if window is not None and step is None:
@@ -190,9 +190,10 @@ def _softmax_(maps: np.ndarray) -> None:
         band /= band.sum(axis=0)
 
 
-def _check_options(
-    window: tuple[int, int] | None, step: tuple[int, int] | None, scales: Sequence[float]
+def check_options(
+    window: Sequence[int] | None, step: Sequence[int] | None, scales: Sequence[float]
 ) -> None:
+    """Raise UserError for options that contradict each other, whatever the model."""
     if step is not None and window is None:
         raise UserError("step: there is no window to move; give a window as well")
     if step is not None and window is not None and (step[0] > window[0] or step[1] > window[1]):

@@ -10,7 +10,7 @@ import resource
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -40,13 +40,17 @@ class RunRecord(Hook):
     Args:
         folder: of the run.
         device: of the main process.
+        is_ended: whether a hook has ended the run before its last step.
     """
 
     stage = Stage.METRICS
 
-    def __init__(self, folder: Path, device: torch.device) -> None:
+    def __init__(
+        self, folder: Path, device: torch.device, is_ended: Callable[[], bool] = lambda: False
+    ) -> None:
         self.path = folder / FILE_NAME
         self.device = device
+        self.is_ended = is_ended
         self._earlier: list[dict[str, Any]] = []
         self._session: dict[str, Any] = {}
         self._began = 0.0
@@ -73,6 +77,7 @@ class RunRecord(Hook):
         self._session |= {
             "ended": _now(),
             "next_iteration": next_iteration,
+            "ended_by_hook": self.is_ended(),
             "seconds": round(time.perf_counter() - self._began, 1),
             "peak_memory_mib": peak_memory(),
             "peak_gpu_memory_mib": peak_gpu_memory(self.device),

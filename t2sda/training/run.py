@@ -277,9 +277,12 @@ class TrainingRun:
             hooks.append(self._training_images(metrics))
         hooks.append(self._evaluation_hook(metrics))
         if is_main():
-            record = RunRecord(self.output_dir, self.device)
+            record = RunRecord(self.output_dir, self.device, self._is_ended)
             hooks += [self.progress, self._checkpoint_writer(), record]
         return hooks
+
+    def _is_ended(self) -> bool:
+        return any(hook.should_stop() for hook in self.hooks.values())
 
     def _writers(self) -> list[MetricWriter]:
         if not is_main():

@@ -11,7 +11,7 @@ The file is YAML:
         config: t2sda.yaml
         set: {T2SDA.PULL_WEIGHT: 0.1}
         grid: {T2SDA.TEMPERATURE: [0.1, 0.2]}   # a run for each combination
-        weights: source_only          # starts from that run's student of the same seed
+        weights: source_only          # its student of the same seed, or of its only one
         labels: {of: source_only, rule: cbst}   # pseudo-labels made by it; see sweep_labels.py
         seeds: [0]
     executor: {timeout_min: 600, gpus_per_node: 1, slurm_partition: gpu}   # submitit's parameters
@@ -24,31 +24,37 @@ from __future__ import annotations
 
 import itertools
 import json
-import logging
 import shlex
-import time
 import urllib.parse
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 from fvcore.common.config import CfgNode
 
-from t2sda.config import SCHEMA, ConfigError, config_to_mapping, load_config, read_config_file
+from t2sda.config import (
+    SCHEMA,
+    ConfigError,
+    config_to_mapping,
+    load_config,
+    plugins_named,
+    read_config_file,
+)
 from t2sda.config.errors import shown
 from t2sda.config.schema import flat_items
 from t2sda.config.yaml_text import Tree, is_plain, plain, read_section
+from t2sda.data.dataset_files import check_datasets_known
 from t2sda.engine.checkpoint import checkpoint_path, checkpoints_in
 from t2sda.errors import UserError
 from t2sda.files import is_missing, is_written_to, user_path
 from t2sda.logs import LOG_NAME, last_error
 from t2sda.registry import check_registered, nearest_first
 from t2sda.training.folder import CONFIG_NAME
+from t2sda.training.record import FILE_NAME as RECORD_NAME
+from t2sda.training.record import sessions_of
 from t2sda.training.resuming import HARMLESS_CHANGES
 from t2sda.training.sweep_labels import FOLDER, labels_of
-
-logger = logging.getLogger(__name__)
 
 State = Literal["done", "running", "failed", "stopped", "waiting"]
 KEYS = ("output_dir", "runs", "seeds", "set", "plugins", "executor")
@@ -58,7 +64,6 @@ JOBS_FOLDER = "jobs"
 """Beside the runs: what submitit writes."""
 LONGEST_NAME = 200
 """Bytes of a run's name; a file system takes 255."""
-SECONDS_BETWEEN_LOOKS = 1.0
 
 
 @dataclass(frozen=True)
@@ -103,11 +108,20 @@ class SweepRun:
         """How far it is, by what its folder holds."""
         if is_written_to(self.folder) or is_written_to(self.folder / FOLDER):
             return "running"
-        if checkpoint_path(self.folder, self.cfg.SOLVER.MAX_ITER).exists():
+        if self.is_done:
             return "done"
         if self.error:
             return "failed"
         return "stopped" if self.iteration else "waiting"
+
+    @property
+    def is_done(self) -> bool:
+        """Whether it took all its steps, or ended before them as a hook asked for."""
+        if checkpoint_path(self.folder, self.cfg.SOLVER.MAX_ITER).exists():
+            return True
+        sessions = sessions_of(self.folder / RECORD_NAME)
+        last = sessions[-1] if sessions else {}
+        return last.get("ended_by_hook") is True and last.get("next_iteration") == self.iteration
 
     @property
     def changes(self) -> list[str]:
@@ -159,8 +173,11 @@ def read_sweep(path: Path) -> Sweep:
 
 
 def read_plugins(path: Path) -> list[str]:
-    """The plugins of a sweep file, which `read_sweep` needs loaded; raises what that does."""
-    return _Reader(path).plugins()
+    """The plugins of a sweep file and of its configurations, which `read_sweep` needs loaded.
+
+    Raises what that does.
+    """
+    return _Reader(path).all_plugins()
 
 
 class _Reader:
@@ -181,6 +198,15 @@ class _Reader:
     def plugins(self) -> list[str]:
         """Modules and files that its runs are started with."""
         return self._texts(self.tree, "plugins")
+
+    def all_plugins(self) -> list[str]:
+        """These, and those that the configurations name."""
+        found = [*self.plugins()]
+        for entry in self._section(self.tree, "runs").values():
+            tree = entry.value if isinstance(entry.value, dict) else {}
+            config = self._value(tree, "config", str, None)
+            found += plugins_named(config) if config is not None else []
+        return list(dict.fromkeys(found))
 
     def sweep(self) -> Sweep:
         """All runs; whoever needs another comes behind it."""
@@ -235,14 +261,16 @@ class _Reader:
     ) -> SweepRun:
         config = self._value(tree, "config", str, "")
         weights = self._value(tree, "weights", str, None)
-        options = dict(plain(self._section(tree, "labels")))
-        labeller = options.pop("of", weights) if "labels" in tree else None
+        labels = self._section(tree, "labels")
+        options = {key: value for key, value in plain(labels).items() if key != "of"}
+        labeller = self._value(labels, "of", str, weights) if "labels" in tree else None
         needs = [*self._texts(tree, "needs"), *filter(None, [labeller, weights])]
         found = {other: self._needed(other, seed, name, before) for other in needs}
         folder = output_dir / name
         label_arguments: tuple[str, ...] = ()
         try:
             cfg = self._resolved(config, settings, folder)
+            check_datasets_known(cfg)
             if "labels" in tree:
                 if labeller is None:
                     raise UserError("labels: `of` is missing: the run whose network labels")
@@ -280,7 +308,9 @@ class _Reader:
         raise UserError(
             f"{self.path}: run '{name}' needs '{other}', "
             + (
-                f"which has no seed {seed}; give both the same seeds"
+                "which has several seeds; give both the same ones"
+                if runs and seed is None
+                else f"which has no seed {seed}; give both the same seeds"
                 if runs
                 else f"which no run before it is called; there are: {known or 'none'}"
             )
@@ -300,6 +330,8 @@ class _Reader:
             problem = None
             if name == "OUTPUT_DIR":
                 problem = "follows from output_dir and the run's name; delete it here"
+            elif name == "PLUGINS":
+                problem = "give them as `plugins` of the sweep file"
             elif not is_plain(value):
                 problem = f"found {shown(value)}, which is no plain value; quote it"
             if problem is not None:
@@ -351,82 +383,13 @@ def _in_name(key: str, value: Any) -> str:
 def _check_name(name: str, where: str) -> None:
     """Raise UserError unless a run may be called so: the name is that of its folder."""
     problem = None
-    if not name.strip() or name.startswith(".") or "/" in name or not name.isprintable():
-        problem = "a folder gets it: give printable text without `/`, and no dot at its beginning"
+    if not name.strip() or name.startswith((".", "-")) or "/" in name or not name.isprintable():
+        problem = (
+            "a folder gets it: give printable text without `/`, and no dot or dash at its beginning"
+        )
     elif name == JOBS_FOLDER:
         problem = "the folder of this name holds what submitit writes; give another"
     elif len(name.encode()) > LONGEST_NAME:
         problem = f"it has {len(name.encode())} bytes; give a name of at most {LONGEST_NAME}"
     if problem is not None:
         raise UserError(f"{where}: run {shown(name)}: {problem}")
-
-
-class Job(Protocol):
-    """What a sweep asks of a job; submitit's have more."""
-
-    def done(self) -> bool:
-        """Whether it has ended, in whatever way."""
-
-    def cancel(self) -> None:
-        """End it; a run leaves a checkpoint."""
-
-
-class Submit(Protocol):
-    """Starts a run."""
-
-    def __call__(self, run: SweepRun) -> Job: ...
-
-
-def execute(sweep: Sweep, submit: Submit, jobs: int) -> list[SweepRun]:
-    """Run what is not done, at most `jobs` at a time; returns the runs that failed.
-
-    Runs that an earlier, killed sweep has left running count among them and are waited for. A run
-    that fails takes with it those that need it; the others go on.
-
-    Raises:
-        UserError: before any starts, if one was done with other settings.
-    """
-    waiting = [run for run in sweep.runs if run.state != "done"]
-    done = {run.name for run in sweep.runs} - {run.name for run in waiting}
-    for run in sweep.runs:
-        if run.name in done and run.changes:
-            raise UserError(
-                f"{run.folder}: done with other settings: {'; '.join(run.changes)}; remove the "
-                f"folder to train it anew, or give another output_dir"
-            )
-    active: dict[str, tuple[SweepRun, Job]] = {}
-    failed: dict[str, SweepRun] = {}
-    try:
-        while waiting or active:
-            for name, (run, job) in list(active.items()):
-                if job.done():
-                    del active[name]
-                    _account_for(run, done, failed)
-            left_running = [run for run in waiting if run.state == "running"]
-            for run in [run for run in waiting if run not in left_running]:
-                if run.state == "done":  # it was left running, and has ended
-                    done.add(run.name)
-                    waiting.remove(run)
-                elif failed.keys() & set(run.needs):
-                    failed[run.name] = run
-                    waiting.remove(run)
-                    logger.warning("%s: not started, as a run that it needs failed", run.name)
-                elif len(active) + len(left_running) < jobs and done.issuperset(run.needs):
-                    waiting.remove(run)
-                    active[run.name] = run, submit(run)
-                    logger.info("%s: started", run.name)
-            if waiting or active:
-                time.sleep(SECONDS_BETWEEN_LOOKS)
-    finally:
-        for _, job in active.values():
-            job.cancel()
-    return list(failed.values())
-
-
-def _account_for(run: SweepRun, done: set[str], failed: dict[str, SweepRun]) -> None:
-    if run.state == "done":
-        done.add(run.name)
-        logger.info("%s: done", run.name)
-    else:
-        failed[run.name] = run
-        logger.warning("%s: failed (%s)", run.name, run.error or f"see {run.folder / LOG_NAME}")

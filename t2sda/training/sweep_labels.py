@@ -20,22 +20,16 @@ from fvcore.common.config import CfgNode
 from t2sda.config.errors import shown
 from t2sda.data.packing import DESCRIPTION_NAME
 from t2sda.errors import UserError
+from t2sda.evaluation.label_rules import CONSTANTS, label_rule
+from t2sda.evaluation.views import check_options
 from t2sda.registry import nearest_first
 
 FOLDER = "pseudo_labels"
 """In the folder of the run that trains on them."""
-OPTIONS: Mapping[str, type | tuple[type, ...]] = {
-    "rule": str,
-    "portion": (int, float),
-    "threshold": (int, float),
-    "branch": str,
-    "flip": bool,
-    "scales": list,
-    "image_size": list,
-    "window": list,
-    "step": list,
-}
-"""Of `t2sda pseudo-label`, by what a value is."""
+BRANCHES = ("student", "teacher")
+SIZES = ("image_size", "window", "step")
+OPTIONS = ("rule", *CONSTANTS, "branch", "flip", "scales", *SIZES)
+"""Of `t2sda pseudo-label`."""
 
 
 class Labels(NamedTuple):
@@ -59,14 +53,15 @@ def labels_of(
         folder: of the run that trains on them.
         plugins: of the sweep.
     Raises:
-        UserError: for an unknown option or a run without exactly one target, without place.
+        UserError: for options that do not fit or a run without exactly one target, without place.
     """
-    problem = _problem(options)
-    if problem is None and len(cfg.DATASETS.TARGET) != 1:
+    _check(options)
+    if len(cfg.DATASETS.TARGET) != 1:
         names = ", ".join(cfg.DATASETS.TARGET) or "none"
-        problem = f"need a run with one dataset in DATASETS.TARGET, whose images they are; {names}"
-    if problem is not None:
-        raise UserError(f"labels: {problem}")
+        raise UserError(
+            f"labels: need a run with one dataset in DATASETS.TARGET, whose images they are; "
+            f"{names}"
+        )
     (target,) = cfg.DATASETS.TARGET
     output = folder / FOLDER
     arguments = [str(labeller), "--data", target, "--output", str(output)]
@@ -80,13 +75,39 @@ def labels_of(
     return Labels(tuple(arguments), settings)
 
 
-def _problem(options: Mapping[str, Any]) -> str | None:
+def _check(options: Mapping[str, Any]) -> None:
+    """Raise UserError for what `t2sda pseudo-label` would refuse after the labeller was trained."""
     for name, value in options.items():
         if name not in OPTIONS:
-            return f"no option '{name}'; nearest: {nearest_first(name, [*OPTIONS, 'of'])[0]}"
-        if not isinstance(value, OPTIONS[name]):
-            return f"{name}: found {shown(value)}"
-    return None if "rule" in options else "`rule` is missing"
+            near = nearest_first(name, [*OPTIONS, "of"])[0]
+            raise UserError(f"labels: no option '{name}'; nearest: {near}")
+        if not _takes(name, value):
+            raise UserError(f"labels: {name}: found {shown(value)}")
+    if "rule" not in options:
+        raise UserError("labels: `rule` is missing")
+    constants = {name: value for name, value in options.items() if name in CONSTANTS}
+    try:
+        label_rule(options["rule"], constants)
+        check_options(options.get("window"), options.get("step"), options.get("scales", [1.0]))
+    except UserError as error:
+        raise UserError(f"labels: {error}") from None
+
+
+def _takes(name: str, value: Any) -> bool:
+    """Whether an option's value is of its kind."""
+    if name in SIZES:
+        return _are(value, int) and len(value) == 2 and min(value) > 0
+    if name == "scales":
+        return _are(value, int, float)
+    if name in CONSTANTS:
+        return _are([value], int, float)
+    if name == "flip":
+        return isinstance(value, bool)
+    return value in BRANCHES if name == "branch" else isinstance(value, str)
+
+
+def _are(values: Any, *kinds: type) -> bool:
+    return isinstance(values, list) and all(type(value) in kinds for value in values)
 
 
 def _words(option: str, value: Any) -> list[str]:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from t2sda.config import ConfigError, Schema, load_config
+from t2sda.config.yaml_text import parse_yaml
 
 Write = Callable[[str, str], Path]
 
@@ -190,3 +192,11 @@ def test_a_text_with_a_nul_character_is_no_path(schema: Schema, write: Write) ->
     assert [problem.split("; ")[1] for problem in problems_of(path, schema)] == [
         "must not hold a NUL character"
     ] * 2
+
+
+@pytest.mark.parametrize("text", ["runs/\U0001f600", "\udce4", "\ufeffa", "\ud83d-\ude00"])
+def test_text_in_json_is_text_in_yaml(text: str) -> None:
+    problems: list[str] = []
+    entry = parse_yaml(json.dumps([text]), lambda mark: "here", problems)
+    assert entry is not None
+    assert (entry.value, problems) == ([text], [])

@@ -110,5 +110,6 @@ def test_killed_and_resumed(t2sda_inline: Run, tiny_config: Path, plugin: Path) 
     )
     record = json.loads((whole / "run.json").read_text())["sessions"][0]
     assert record["command"]
+    assert record["ended_by_hook"] is True
     assert record["host"]
     assert record["folder"] == str(Path.cwd())

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
-from t2sda.cli import sweep as cli
-from t2sda.cli.sweep import Train, command
+from t2sda.cli.sweep import command
 from t2sda.config import ConfigError, dump_config
 from t2sda.engine.checkpoint import checkpoint_path
 from t2sda.errors import MissingFileError, UserError
 from t2sda.files import is_written_to, only_writer
 from t2sda.training import sweep as module
-from t2sda.training.sweep import SweepRun, execute, read_sweep
+from t2sda.training import sweep_execution
+from t2sda.training.sweep import SweepRun, read_plugins, read_sweep
+from t2sda.training.sweep_execution import execute
 
 SMALL = (
     "set: {SOLVER.MAX_ITER: 2, DATA.CROP_SIZE: [64, 64], DATA.NUM_WORKERS: 0, "
@@ -41,6 +41,7 @@ class FakeJob:
 
     def __init__(self, run: SweepRun, fails: bool) -> None:
         self.run, self.fails, self.asked, self.cancelled = run, fails, 0, False
+        self.log_path = Path("jobs/1/1_0_log.err")
 
     def done(self) -> bool:
         self.asked += 1
@@ -76,7 +77,7 @@ class Recorder:
 
 @pytest.fixture(autouse=True)
 def without_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "SECONDS_BETWEEN_LOOKS", 0.0)
+    monkeypatch.setattr(sweep_execution, "SECONDS_BETWEEN_LOOKS", 0.0)
 
 
 def test_configurations_times_grid_times_seeds(tmp_path: Path) -> None:
@@ -187,6 +188,17 @@ def test_a_folder_is_written_to_while_its_lock_is_held(tmp_path: Path) -> None:
         ("runs: {../out: {config: quickstart.yaml}}\n", "run '../out': a folder gets it"),
         ("runs: {/out: {config: quickstart.yaml}}\n", "run '/out': a folder gets it"),
         ("runs: {'': {config: quickstart.yaml}}\n", "run '': a folder gets it"),
+        ("runs: {-a: {config: quickstart.yaml}}\n", "run '-a': a folder gets it"),
+        ("runs: {a: {config: quickstart.yaml, set: {PLUGINS: [b]}}}\n", "PLUGINS: give them as"),
+        (
+            "runs: {a: {config: quickstart.yaml, set: {DATASETS.SOURCE: nowhere}}}\n",
+            "run 'a/seed_0': DATASETS: no dataset is called 'nowhere'",
+        ),
+        (
+            "runs: {b: {config: quickstart_source_only.yaml, seeds: [3, 4]},\n"
+            "  a: {config: quickstart.yaml, weights: b, seeds: [3, 5]}}\n",
+            "which has no seed 5",
+        ),
         ('runs: {"a\\n": {config: quickstart.yaml}}\n', "a folder gets it"),
         ("runs: {jobs: {config: quickstart.yaml}}\n", "run 'jobs': the folder of this name"),
         (f"runs: {{{'n' * 201}: {{config: quickstart.yaml}}}}\n", "it has 201 bytes"),
@@ -211,12 +223,39 @@ def test_bad_files_are_refused(tmp_path: Path, text: str, message: str) -> None:
 
 
 def test_a_value_with_slashes_stays_in_the_folder(tmp_path: Path) -> None:
-    text = "runs: {a: {config: quickstart.yaml, grid: {DATASETS.FILES: [[../x%], [y/z]]}}}\n"
+    text = "runs: {a: {config: quickstart.yaml, grid: {MODEL.BACKBONE.WEIGHTS: [../x%, y/z]}}}\n"
     runs = read_sweep(sweep_file(tmp_path, text, seeds="")).runs
     assert [run.folder.relative_to(tmp_path / "out").parts for run in runs] == [
-        ("a,FILES=['..%2Fx%25']",),
-        ("a,FILES=['y%2Fz']",),
+        ("a,WEIGHTS=..%2Fx%25",),
+        ("a,WEIGHTS=y%2Fz",),
     ]
+
+
+def test_names_beyond_the_first_plane_are_those_of_folders(tmp_path: Path) -> None:
+    (run,) = read_sweep(
+        sweep_file(tmp_path, "runs: {\U0001f600: {config: quickstart.yaml}}\n", "")
+    ).runs
+    assert run.folder == tmp_path / "out/\U0001f600"
+    assert run.state == "waiting"
+
+
+def test_plugins_of_configurations_are_loaded_but_not_given_twice(tmp_path: Path) -> None:
+    config = tmp_path / "own.yaml"
+    config.write_text("_BASE_: quickstart.yaml\nPLUGINS: [own.py]\n")
+    text = f"plugins: [other.py]\nruns: {{a: {{config: {config}}}}}\n"
+    path = sweep_file(tmp_path, text, seeds="")
+    assert read_plugins(path) == ["other.py", "own.py"]
+    (run,) = read_sweep(path).runs
+    assert [word for word in run.arguments if word.endswith(".py")] == ["other.py"]
+
+
+def test_of_several_seeds_one_has_to_be_named(tmp_path: Path) -> None:
+    text = (
+        "runs: {b: {config: quickstart_source_only.yaml, seeds: [3, 4]},\n"
+        "  a: {config: quickstart.yaml, weights: b}}\n"
+    )
+    with pytest.raises(UserError, match="needs 'b', which has several seeds; give both the same"):
+        read_sweep(sweep_file(tmp_path, text, seeds=""))
 
 
 def test_what_was_done_with_other_settings_is_no_result(tmp_path: Path) -> None:
@@ -291,78 +330,6 @@ def test_runs_through_submitit(tmp_path: Path) -> None:
     path = sweep_file(tmp_path, "executor: {timeout_min: 30}\n" + text, seeds="")
     assert command([str(path), "--jobs", "2"]) == 1
     assert [run.state for run in read_sweep(path).runs] == ["done", "failed"]
-
-
-ROUNDS = (
-    "runs:\n"
-    "  source: {config: quickstart_source_only.yaml}\n"
-    "  round:\n"
-    "    config: streets/cbst.yaml\n"
-    "    weights: source\n"
-    "    labels: {rule: cbst, portion: 0.25, flip: true, scales: [0.9]}\n"
-)
-
-
-def test_labels_are_made_by_another_run_and_trained_on(tmp_path: Path) -> None:
-    source, adapted = read_sweep(sweep_file(tmp_path, ROUNDS, seeds="seeds: [3]\n")).runs
-    labels = adapted.folder / "pseudo_labels"
-    assert adapted.needs == ("source/seed_3",)
-    assert adapted.label_arguments[:5] == (
-        *(str(source.folder), "--data", "streets_hazy_train", "--output", str(labels)),
-    )
-    assert adapted.label_arguments[5:12] == (
-        *("--rule", "cbst", "--portion", "0.25", "--flip", "--scales", "0.9"),
-    )
-    assert adapted.cfg.DATASETS.TARGET == ("streets_hazy_train_pseudo_labels",)
-    assert (str(labels / "dataset.yaml"),) == adapted.cfg.DATASETS.FILES
-    first, second = adapted.command.split(" && ")
-    assert first.startswith(f"t2sda pseudo-label {source.folder} --data")
-    assert second.startswith("t2sda train")
-    assert source.label_arguments == ()
-
-
-@pytest.mark.parametrize(
-    ("labels", "message"),
-    [
-        ("{of: source, rule: cbst, portoin: 0.2}", "no option 'portoin'; nearest: portion"),
-        ("{of: source, portion: 0.2}", "`rule` is missing"),
-        ("{of: source, rule: 3}", "rule: found 3"),
-        ("{rule: cbst}", "`of` is missing"),
-        ("{of: nobody, rule: cbst}", "needs 'nobody', which no run before it"),
-    ],
-)
-def test_wrong_labels_are_named(tmp_path: Path, labels: str, message: str) -> None:
-    text = (
-        "runs:\n  source: {config: quickstart_source_only.yaml}\n"
-        f"  round: {{config: streets/cbst.yaml, labels: {labels}}}\n"
-    )
-    with pytest.raises(UserError, match=message):
-        read_sweep(sweep_file(tmp_path, text))
-
-
-def test_labels_need_a_run_with_one_target(tmp_path: Path) -> None:
-    text = (
-        "runs:\n  source: {config: quickstart_source_only.yaml}\n"
-        "  round: {config: quickstart_source_only.yaml, labels: {of: source, rule: argmax}}\n"
-    )
-    with pytest.raises(UserError, match=r"run with one dataset in DATASETS\.TARGET.*; none"):
-        read_sweep(sweep_file(tmp_path, text))
-
-
-def test_labels_come_before_the_training(monkeypatch: pytest.MonkeyPatch) -> None:
-    called: list[tuple[str, str]] = []
-
-    def run(verb: str, argv: Sequence[str]) -> int:
-        called.append((verb, argv[0]))
-        return 2 if argv[0] == "bad" else 0
-
-    monkeypatch.setattr(cli, "run_verb", run)
-    Train(["train"], ["labels"])()
-    assert called == [("pseudo-label", "labels"), ("train", "train")]
-    called.clear()
-    with pytest.raises(RuntimeError, match="t2sda pseudo-label ended with exit code 2"):
-        Train(["train"], ["bad"])()
-    assert called == [("pseudo-label", "bad")]
 
 
 def test_a_setting_that_is_newer_than_a_run_had_its_default_then(tmp_path: Path) -> None:
