@@ -252,8 +252,13 @@ def gap(benchmark: Benchmark, name: str) -> str:
     ends = (benchmark.source_only, benchmark.oracle)
     if name in ends or not all(end in benchmark.runs for end in ends):
         return NOTHING
-    rows = [benchmark.runs[each] for each in (name, *ends) if each is not None]
-    share = share_of_gap(*rows, datasets=list(benchmark.scored))
+    assert benchmark.oracle is not None
+    share = share_of_gap(
+        benchmark.runs[name],
+        benchmark.runs[benchmark.source_only],
+        benchmark.runs[benchmark.oracle],
+        list(benchmark.scored),
+    )
     return NOTHING if math.isnan(share) else f"{share:.0%}"
 
 
