@@ -29,7 +29,7 @@ from tests.components import components_restored
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = (
     "README.md",
-    *(f"docs/{name}.md" for name in ("extending", "data", "reproducing", "tutorial")),
+    *(f"docs/{name}.md" for name in ("extending", "data", "reproducing", "training", "tutorial")),
     pytest.param("docs/deployment.md", marks=pytest.mark.slow),
 )
 """Documents whose blocks are run."""
@@ -106,6 +106,7 @@ def workshop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     make_images(camvid, "", (360, 480), ".jpg", ids=tuple(range(16)), stems=dev)
     for split in ("", "train", "val"):
         make_images(data / "harbour", split, (200, 280), ".png", ids=(0, 7, 8))
+        make_images(data / "photographs", split, (240, 320), ".jpg", ids=(0, 7, 8))
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv(DATASETS_VARIABLE, str(data))
     monkeypatch.chdir(tmp_path)
@@ -234,14 +235,14 @@ def scaled_down(words: list[str]) -> list[str]:
     """The training with SMALL behind it: one step, a second one where it resumes.
 
     A training scores only datasets that its command names itself, as these are tiny. A network of
-    a document's own is small already.
+    a document's own, which a plugin brings, is small already.
     """
     settings = {
         **SMALL,
         "SOLVER.MAX_ITER": "2" if "--resume" in words else "1",
         "EVALUATION.PERIOD": "1" if "EVALUATION.DATASETS" in words else "0",
     }
-    if value_of("--config-file", words).startswith("configs/"):
+    if value_of("--config-file", words).startswith("configs/") or "--plugin" not in words:
         settings |= SMALL_NETWORK
     return [*words, *(word for pair in settings.items() for word in pair)]
 
@@ -263,7 +264,8 @@ def check_results(words: list[str]) -> None:
 
 
 def value_of(option: str, words: list[str]) -> str:
-    return words[words.index(option) + 1]
+    """The last one: of settings that are given twice it counts."""
+    return words[len(words) - words[::-1].index(option)]
 
 
 def extras() -> set[str]:

@@ -31,6 +31,7 @@ from t2sda.engine.metrics import advancing, progress_bar, standard_console
 from t2sda.errors import UserError
 from t2sda.files import is_folder, only_writer
 from t2sda.runtime.checkpoints import open_checkpoint
+from t2sda.training.folder import register_datasets_of_runs
 
 FOLDER = "analysis"
 logger = logging.getLogger(__name__)
@@ -54,6 +55,7 @@ def command(argv: Sequence[str]) -> int:
     if EMBEDDING in settings.parts:
         check_can_embed()
     load_datasets(args)
+    register_datasets_of_runs(args.runs, args.data)
     output = output_folder(args.runs, args.output)
     device = choose_device(args.device)
     studies = _studies(args, settings, device)

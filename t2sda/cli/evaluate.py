@@ -34,6 +34,7 @@ from t2sda.plugins import load_components
 from t2sda.resources import named_shortages
 from t2sda.runtime.loading import load_model
 from t2sda.runtime.predictor import Predictor
+from t2sda.training.folder import register_datasets_of_runs
 
 
 @dataclass(frozen=True)
@@ -59,6 +60,7 @@ def command(argv: Sequence[str]) -> int:
     """Score every model on every dataset; returns 0."""
     args = build_parser().parse_args(argv)
     load_components(args.plugin, args.file)
+    register_datasets_of_runs(map(Path, args.models), args.data)
     _check_arguments(args)
     with process_group(choose_device(args.device)), named_shortages():
         datasets = [open_dataset(name) for name in args.data]

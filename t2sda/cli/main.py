@@ -21,7 +21,7 @@ COMMANDS = {
     "compare": ("t2sda.cli.compare", "runs side by side: settings, scores, differences"),
     "analyze": ("t2sda.cli.analyze", "distances and similarity of features, t-SNE, pseudo-labels"),
     "report": ("t2sda.cli.report", "one HTML page about runs: scores, curves, classes, images"),
-    "export": ("t2sda.cli.export", "write a network for ONNX Runtime, OpenVINO or TensorRT"),
+    "export": ("t2sda.cli.export", "write a network for ONNX, OpenVINO, TensorRT, Triton, the web"),
     "verify": ("t2sda.cli.verify", "check an exported file again, also beside its run"),
     "infer": ("t2sda.cli.infer", "segment images and videos"),
     "merge": ("t2sda.cli.merge", "put the shards of `infer --shard` together"),

@@ -23,12 +23,14 @@ from t2sda.plugins import load_components
 from t2sda.resources import named_shortages
 from t2sda.runtime.identity import model_digest
 from t2sda.runtime.loading import load_model
+from t2sda.training.folder import register_datasets_of_runs
 
 
 def command(argv: Sequence[str]) -> int:
     """Label, and say how to train on what was written; returns 0."""
     args = build_parser().parse_args(argv)
     load_components(args.plugin, args.file)
+    files = [*args.file, *register_datasets_of_runs([Path(args.model)], [args.data])]
     rule = _rule(args)
     with process_group(choose_device(args.device)), named_shortages():
         dataset = open_dataset(args.data)
@@ -53,7 +55,7 @@ def command(argv: Sequence[str]) -> int:
             origin,
             ConsoleProgress(console),
         )
-        console.print(_summary(found, args.file), highlight=False, soft_wrap=True, markup=False)
+        console.print(_summary(found, files), highlight=False, soft_wrap=True, markup=False)
     return 0
 
 

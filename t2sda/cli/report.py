@@ -14,6 +14,7 @@ from t2sda.report.gallery import Gallery, build_gallery
 from t2sda.report.page import describe, render
 from t2sda.report.read import Run, check_same_classes, figures_in, groups_of, read_run
 from t2sda.resources import named_shortages
+from t2sda.training.folder import register_datasets_of_runs
 
 
 def command(argv: Sequence[str]) -> int:
@@ -24,6 +25,7 @@ def command(argv: Sequence[str]) -> int:
     check_writable_file(output, "--output")
     runs = _read(args.runs)
     check_same_classes(runs)
+    register_datasets_of_runs(map(Path, args.runs), (name for run in runs for name in run.scores))
     groups = groups_of(runs)
     content = describe(groups, args.blocks, _figures(args.analysis))
     for note in content["notes"]:

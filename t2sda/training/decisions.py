@@ -168,7 +168,11 @@ DECISIONS = (
         lambda cfg: bool(reweighting_hooks(cfg)),
         lambda cfg: (
             "class weights are divided by their sum"
-            + (", then multiplied by C" if cfg.REWEIGHTING.APPLY_TO == "target" else "")
+            + (
+                ", then by their mean over the pixels that count"
+                if cfg.REWEIGHTING.APPLY_TO == "target"
+                else ""
+            )
         ),
     ),
     Decision(

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from t2sda.config import read_config_file
 from t2sda.config.schema import flat_items
+from t2sda.data.catalog import DATASETS
+from t2sda.data.dataset_files import register_dataset_files
 from t2sda.errors import MissingFileError
-from t2sda.files import is_folder
+from t2sda.files import is_folder, is_missing
 
 CONFIG_NAME = "config.yaml"
 NOWHERE = "–"
@@ -33,6 +35,33 @@ def read_settings(folder: Path) -> dict[str, Any]:
             f"`t2sda train --output-dir` wrote"
         ) from None
     return dict(flat_items(settings))
+
+
+def register_datasets_of_runs(models: Iterable[Path], names: Iterable[str]) -> list[str]:
+    """Make known what the DATASETS.FILES of runs describe, where a dataset is unknown without.
+
+    Args:
+        models: folders of runs, and checkpoints in them; other files say nothing.
+        names: of the datasets that are asked for.
+    Returns:
+        The files, of those that are still where they were.
+    Raises:
+        UserError: if one cannot be used, or two give different datasets one name.
+    """
+    if all(name in DATASETS for name in names):
+        return []
+    named = (path for model in models for path in _dataset_files(model))
+    files = [path for path in dict.fromkeys(named) if Path(path).is_file()]
+    register_dataset_files(files)
+    return files
+
+
+def _dataset_files(model: Path) -> Sequence[str]:
+    folder = model.parent if model.suffix == ".pth" else model
+    if not is_folder(folder) or is_missing(folder / CONFIG_NAME):
+        return ()
+    files: Sequence[str] = read_settings(folder).get("DATASETS.FILES", ())
+    return files
 
 
 def differing_settings(

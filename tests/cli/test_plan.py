@@ -70,6 +70,7 @@ def test_the_batch_and_the_images_are_counted_by_hand() -> None:
         (["META_ARCH.PASSES", "[translated_pull, mixed]"], "cross entropy on translated images in"),
         (["META_ARCH.PASSES", "[source_pull, mixed]"], "source image: backbone, head, projector"),
         (["RARE_CLASSES.ENABLED", "true"], "rare classes first"),
+        (["REWEIGHTING.APPLY_TO", "target"], "then by their mean over the pixels that count"),
         (["HOOKS.NAMES", "[EmaTeacher]", "EMA.MOMENTUM", "0.5"], "class weights uniform"),
     ],
 )

@@ -1,6 +1,6 @@
 """Exported files with numpy, Pillow, OpenCV and their runtime alone; imports are blocked here.
 
-`make test-runtime` does the same in a fresh environment of `requirements-runtime.txt`.
+`tools/runtime_check.sh` does the same in a fresh environment of `requirements-runtime.txt`.
 """
 
 from __future__ import annotations
