@@ -259,7 +259,7 @@ def gap(benchmark: Benchmark, name: str) -> str:
         benchmark.runs[benchmark.oracle],
         list(benchmark.scored),
     )
-    return NOTHING if math.isnan(share) else f"{share:.0%}"
+    return NOTHING if math.isnan(share) else f"{share:.0%}".replace("-", "−")
 
 
 def paper_table(benchmark: Benchmark) -> str:
