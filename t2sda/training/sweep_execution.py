@@ -1,4 +1,4 @@
-"""A sweep's runs, started in their order as long as others leave room for them."""
+"""Starts the runs of a sweep in their order, at most so many at a time."""
 
 from __future__ import annotations
 

@@ -32,7 +32,7 @@ def sweep_file(folder: Path) -> Path:
 
 
 class Job:
-    """Runs until it is told that it has ended."""
+    """A job that goes on until `ended` is set."""
 
     ended = False
 
